@@ -1,0 +1,32 @@
+# Two commands: `make demo` and `make test`. Both make the environment first and start at once the next time.
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: demo test lint lock clean
+demo: $(VENV)/.installed
+	$(RUN) -m virnucpro_pl predict output=outputs/demo overwrite=true
+
+test: $(VENV)/.installed
+	$(RUN) -m pytest -n 2 --dist loadfile
+
+lint: $(VENV)/.installed-dev
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+$(VENV)/.installed: pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --constraint requirements.lock --editable '.[test]'
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --constraint requirements.lock --editable '.[test,dev]'
+	touch $@
+
+# Run after changing the dependencies, in an environment that holds what should be pinned.
+lock: $(VENV)/.installed-dev
+	$(RUN) -m pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v ' @ ' > requirements.lock
+
+clean:
+	rm -rf $(VENV) outputs/*

@@ -1,0 +1,104 @@
+"""The command line: the first word picks the configuration, Hydra does the rest. Nothing else touches sys.argv."""
+
+import logging
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from virnucpro_pl import __version__
+from virnucpro_pl.errors import UserError
+
+_PACKAGE = Path(__file__).parent
+# A wheel carries conf/ inside the package; a checkout keeps it beside src/.
+CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if folder.is_dir())
+COMMANDS = sorted(file.stem for file in CONF.glob("*.yaml"))
+USAGE = f"""\
+Which of these reads are viral? VirNucPro on PyTorch Lightning and Hydra.
+
+Usage: python -m virnucpro_pl COMMAND [KEY=VALUE ...]
+
+Commands: {', '.join(COMMANDS)}
+
+  python -m virnucpro_pl predict                          the packaged sample with the packaged demo model
+  python -m virnucpro_pl predict input=reads.fasta.gz output=results/ model=virnucpro_500
+  python -m virnucpro_pl COMMAND --help                   what can be set
+  python -m virnucpro_pl --version
+"""
+EXIT_FAILED, EXIT_USAGE = 1, 2
+
+log = logging.getLogger("virnucpro_pl")
+_job_failed = False
+
+
+def _run_folder(output: str, default: str) -> str:
+    """Folder of a run; with ``-`` the table goes to standard output and the rest to the default folder."""
+    return default if output == "-" else output
+
+
+def _log_name(job: str) -> str:
+    """Name of the log file; Lightning calls the jobs of the processes it starts ``train_ddp_process_N``."""
+    rank = job.rpartition("_ddp_process_")[2]
+    return f"run.rank{rank}.log" if rank.isdigit() else "run.log"
+
+
+def _register_resolvers() -> None:
+    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+    OmegaConf.register_new_resolver("log_name", _log_name, replace=True)
+    OmegaConf.register_new_resolver("packaged", lambda name: str(_PACKAGE / "demo" / name), replace=True)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF))
+def run(cfg: DictConfig) -> float | None:
+    """Run the command the configuration is named after."""
+    global _job_failed  # Hydra's exit status does not tell a failed job from a misspelt key
+    name = HydraConfig.get().job.config_name
+    try:
+        command = getattr(import_module(f"virnucpro_pl.commands.{name}"), str(name))
+        return command(cfg)  # type: ignore[no-any-return]
+    except UserError as error:
+        log.error("%s", error)
+        sys.exit(EXIT_USAGE)
+    except Exception:
+        _job_failed = True
+        log.exception("The run failed")
+        sys.exit(EXIT_FAILED)
+
+
+def main() -> None:
+    """Entry point of ``virnucpro-pl`` and ``python -m virnucpro_pl``."""
+    match sys.argv[1:]:
+        case [command, *_] if command in COMMANDS:
+            # Valid again when Lightning starts further processes from sys.argv.
+            sys.argv[1] = f"--config-name={command}"
+        case [flag, *_] if flag.startswith("--config-name="):
+            pass
+        case ["--version"]:
+            print(__version__)
+            return
+        case ["-h" | "--help"]:
+            print(USAGE)
+            return
+        case []:
+            sys.stderr.write(USAGE)
+            sys.exit(EXIT_USAGE)
+        case [word, *_]:
+            sys.stderr.write(f"virnucpro-pl: unknown command {word!r}\n\n{USAGE}")
+            sys.exit(EXIT_USAGE)
+    # The same bits from MKL whatever the number of threads, and so of processes; read when torch is imported.
+    os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
+    _register_resolvers()
+    try:
+        run()
+    except SystemExit as exit_:
+        if exit_.code == EXIT_FAILED and not _job_failed:
+            sys.exit(EXIT_USAGE)  # Hydra refused the command line
+        raise
+
+
+if __name__ == "__main__":
+    main()

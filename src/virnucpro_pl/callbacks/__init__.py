@@ -1,0 +1,1 @@
+"""Lightning callbacks: writing parts, timing, throughput, progress."""

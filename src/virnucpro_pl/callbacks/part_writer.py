@@ -1,0 +1,67 @@
+"""Writing scored batches to disk while prediction runs."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+from virnucpro_pl.data.batch import OrfBatch
+from virnucpro_pl.module import ScoredOrfs
+from virnucpro_pl.results.parts import Parts, ScoredBatch
+
+
+class PartWriter(BasePredictionWriter):
+    """Each rank writes its finished batches as Parquet parts; nothing is gathered between ranks.
+
+    Args:
+        max_orfs: a part is written once it holds this many ORFs.
+        max_seconds: or once its first batch is this old.
+    """
+
+    def __init__(self, max_orfs: int = 50_000, max_seconds: float = 30.0):
+        super().__init__(write_interval="batch")
+        self._max_orfs = max_orfs
+        self._max_seconds = max_seconds
+        self._waiting: list[ScoredBatch] = []
+        self._since = 0.0
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: ScoredOrfs,
+        batch_indices: Sequence[int] | None,
+        batch: OrfBatch,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Take over one batch's scores."""
+        scores = prediction.scores.cpu().numpy()
+        if not np.isfinite(scores).all():
+            raise FloatingPointError(
+                f"batch {prediction.number}: some scores are not numbers; run again with trainer.precision=32-true"
+            )
+        if not self._waiting:
+            self._since = time.monotonic()
+        self._waiting.append(ScoredBatch(prediction.number, prediction.orfs.cpu().numpy(), scores))
+        num_orfs = sum(len(waiting.orfs) for waiting in self._waiting)
+        if num_orfs >= self._max_orfs or time.monotonic() - self._since >= self._max_seconds:
+            self._write(trainer)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what is left."""
+        self._write(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Lose nothing that is computed already."""
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+        parts: Parts | None = getattr(datamodule, "parts", None)
+        if self._waiting and parts is not None:
+            parts.write(self._waiting)
+            self._waiting = []

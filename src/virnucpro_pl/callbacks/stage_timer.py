@@ -1,0 +1,26 @@
+"""Reporting the seconds each stage took."""
+
+from pathlib import Path
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from virnucpro_pl.results.figures import RankFigures
+from virnucpro_pl.stages import StageClock
+
+
+class StageTimer(Callback):
+    """Leaves the seconds of every stage of this rank for the summary.
+
+    Args:
+        folder: where the figures of the ranks go.
+        clock: the clock that data module and module share.
+    """
+
+    def __init__(self, folder: str | Path, clock: StageClock | None = None):
+        self._figures = RankFigures(Path(folder))
+        self._clock = clock or StageClock()
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the figures."""
+        self._figures.write("stages", trainer.global_rank, self._clock.seconds())

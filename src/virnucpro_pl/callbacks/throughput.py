@@ -1,0 +1,119 @@
+"""Counting what goes through the encoders, and how long they wait for it."""
+
+import resource
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from virnucpro_pl.data.batch import OrfBatch
+from virnucpro_pl.encoders.packed import PackedTokens
+from virnucpro_pl.results.figures import RankFigures
+
+
+class Throughput(Callback):
+    """Leaves this rank's token counts, waiting times, memory and GPU utilisation for the summary.
+
+    Args:
+        folder: where the figures of the ranks go.
+        sample_seconds: time between two looks at the GPU.
+    """
+
+    def __init__(self, folder: str | Path, sample_seconds: float = 1.0):
+        self._figures = RankFigures(Path(folder))
+        self._sample_seconds = sample_seconds
+        self._sampler: _GpuSampler | None = None
+        self._waits: list[float] = []
+        self._waiting_since = 0.0
+        self._began = 0.0
+        self.counts = dict.fromkeys(
+            ("batches", "orfs", "dna_tokens", "dna_processed", "protein_tokens", "protein_processed"), 0
+        )
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the watch."""
+        if pl_module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(pl_module.device)
+            self._sampler = _GpuSampler(pl_module.device, self._sample_seconds)
+            self._sampler.start()
+        self._began = self._waiting_since = time.perf_counter()
+
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: OrfBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Note how long the batch kept the encoders waiting."""
+        self._waits.append(time.perf_counter() - self._waiting_since)
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: OrfBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count the batch; lengths are known on the host, so nothing waits for the device."""
+        self.counts["batches"] += 1
+        self.counts["orfs"] += len(batch.orfs)
+        for encoder, packed in (("dna", batch.dna), ("protein", batch.protein)):
+            self.counts[f"{encoder}_tokens"] += _real_tokens(packed)
+            self.counts[f"{encoder}_processed"] += len(packed.tokens)
+        self._waiting_since = time.perf_counter()
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the figures."""
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)
+        kib = 1024 if sys.platform != "darwin" else 1  # macOS counts bytes
+        figures: dict[str, Any] = {
+            **self.counts,
+            "seconds": time.perf_counter() - self._began,
+            "wait_seconds": sum(self._waits),
+            "max_wait_seconds": max(self._waits, default=0.0),
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kib,
+            "device": str(pl_module.device),
+        }
+        if self._sampler:
+            figures["gpu_utilisation"] = self._sampler.stop()
+            figures["gpu_name"] = torch.cuda.get_device_name(pl_module.device)
+            figures["gpu_peak_memory_bytes"] = torch.cuda.max_memory_allocated(pl_module.device)
+        self._figures.write("throughput", trainer.global_rank, figures)
+
+
+def _real_tokens(packed: PackedTokens) -> int:
+    return sum(count * length for _, count, length in packed.runs)
+
+
+class _GpuSampler(threading.Thread):
+    """Reads one GPU's utilisation from NVML at regular times."""
+
+    def __init__(self, device: torch.device, seconds: float):
+        super().__init__(daemon=True)
+        self._uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+        self._seconds = seconds
+        self._readings: list[int] = []
+        self._done = threading.Event()
+
+    def run(self) -> None:
+        import pynvml
+
+        try:
+            pynvml.nvmlInit()
+            # By UUID: NVML numbers the machine's GPUs, CUDA only those it was shown.
+            handle = pynvml.nvmlDeviceGetHandleByUUID(self._uuid)
+            while not self._done.wait(self._seconds):
+                self._readings.append(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+        except pynvml.NVMLError:
+            return  # the figure is then left out
+
+    def stop(self) -> float | None:
+        """Mean utilisation in percent, None without a reading."""
+        self._done.set()
+        self.join()
+        return sum(self._readings) / len(self._readings) if self._readings else None

@@ -1,0 +1,1 @@
+"""One short file per command: build from the configuration, run, return a figure."""

@@ -1,0 +1,1 @@
+"""From the ORF store to packed batches."""

@@ -1,0 +1,1 @@
+"""The two language models, on packed batches. Imports torch, never lightning."""

@@ -1,0 +1,115 @@
+"""DNABERT-S (Zhou et al. 2024, arXiv:2402.08777) on packed DNA, for inference.
+
+A MosaicBERT (Portes et al. 2023, arXiv:2312.17482): post-norm, symmetric ALiBi, gated MLP. Written from the
+architecture; parameter names are those of the published checkpoint.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from virnucpro_pl.encoders.attention import alibi_slopes, attend
+from virnucpro_pl.encoders.packed import PackedTokens, mean_pool
+
+
+@dataclass(frozen=True)
+class DnabertSConfig:
+    """Sizes of a DNABERT-S model, as its checkpoint gives them."""
+
+    num_layers: int
+    width: int
+    num_heads: int
+    ffn_width: int
+    vocabulary: int
+    token_types: int = 2
+    layer_norm_eps: float = 1e-12
+
+
+class DnabertS(nn.Module):
+    """Packed tokens to one embedding per sequence: the mean over all its tokens of the last layer."""
+
+    def __init__(self, config: DnabertSConfig):
+        super().__init__()
+        self.config = config
+        self.embeddings = _Embeddings(config)
+        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_layers))
+
+    @property
+    def embedding_width(self) -> int:
+        """D of the embeddings."""
+        return self.config.width
+
+    def hidden_states(self, packed: PackedTokens) -> Tensor:
+        """(T,) tokens -> (T, D)."""
+        x = self.embeddings(packed.tokens)
+        slopes = alibi_slopes(self.config.num_heads)
+        for layer in self.layers:
+            x = layer(x, packed, slopes)
+        return x  # type: ignore[no-any-return]
+
+    def forward(self, packed: PackedTokens) -> Tensor:
+        """Packed sequences -> (N, D) float32: means over all tokens, ``[CLS]`` and ``[SEP]`` included."""
+        return mean_pool(self.hidden_states(packed), packed)
+
+
+class _Embeddings(nn.Module):
+    def __init__(self, config: DnabertSConfig):
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocabulary, config.width)
+        self.token_type_embeddings = nn.Embedding(config.token_types, config.width)
+        self.LayerNorm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.LayerNorm(  # type: ignore[no-any-return]
+            self.word_embeddings(tokens) + self.token_type_embeddings.weight[0]
+        )
+
+
+class _Layer(nn.Module):
+    """Post-norm transformer layer with a gated MLP."""
+
+    def __init__(self, config: DnabertSConfig):
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.Wqkv = nn.Linear(config.width, 3 * config.width)
+        self.dense = nn.Linear(config.width, config.width)
+        self.attention_norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+        self.gated_layers = nn.Linear(config.width, 2 * config.ffn_width, bias=False)
+        self.wo = nn.Linear(config.ffn_width, config.width)
+        self.mlp_norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+
+    def forward(self, x: Tensor, packed: PackedTokens, slopes: tuple[float, ...]) -> Tensor:
+        q, k, v = self.Wqkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
+        x = self.attention_norm(self.dense(attend(q, k, v, packed, slopes).flatten(1)) + x)
+        gate, value = self.gated_layers(x).chunk(2, dim=-1)
+        return self.mlp_norm(self.wo(F.gelu(gate) * value) + x)  # type: ignore[no-any-return]
+
+
+class DnaTokenizer:
+    """Byte-pair tokens of a DNABERT-S checkpoint, ``[CLS]`` before and ``[SEP]`` after each sequence.
+
+    Args:
+        folder: a checkpoint folder with the files ``transformers`` saves for a fast tokenizer.
+    """
+
+    def __init__(self, folder: str):
+        from transformers import PreTrainedTokenizerFast  # takes a second to import
+
+        self._folder = folder
+        fast = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        self._tokenizer = fast.backend_tokenizer
+        # The published file asks for padding to 2,000 tokens, which the published program never applied.
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+
+    def __reduce__(self) -> tuple[type["DnaTokenizer"], tuple[str]]:
+        return DnaTokenizer, (self._folder,)
+
+    def __call__(self, sequences: list[bytes]) -> list[NDArray[np.int64]]:
+        """Return the token ids of each sequence of upper-case letters."""
+        texts = [sequence.decode("latin-1") for sequence in sequences]
+        return [np.array(encoding.ids, dtype=np.int64) for encoding in self._tokenizer.encode_batch_fast(texts)]

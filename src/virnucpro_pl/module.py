@@ -1,0 +1,89 @@
+"""The LightningModule: encoders and head, nothing else."""
+
+from typing import Any, NamedTuple
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from virnucpro_pl.data.batch import OrfBatch
+from virnucpro_pl.encoders.dnabert_s import DnabertS
+from virnucpro_pl.encoders.esm2 import Esm2
+from virnucpro_pl.head import Head
+from virnucpro_pl.stages import DNABERT_S, ESM2, HEAD, StageClock
+from virnucpro_pl.weights.sources import DnabertSSource, Esm2Source, HeadSource, check_widths
+
+
+class ScoredOrfs(NamedTuple):
+    """Scores of one batch."""
+
+    number: int
+    """Number of the batch in the plan"""
+    orfs: Tensor
+    """(N,) int64, rows of the ORF store"""
+    scores: Tensor
+    """(N, 2) float32, probabilities of ``others`` and ``virus``"""
+
+
+class VirNucPro(LightningModule):
+    """DNABERT-S on the nucleotides and ESM-2 on the protein of each ORF, and a head on both.
+
+    The weights are read in ``configure_model``, in every process by itself and in the trainer's precision.
+
+    Args:
+        dna_encoder: source of DNABERT-S.
+        protein_encoder: source of ESM-2.
+        head: source of the classifier.
+        name: what the results call this model.
+        demo: whether its results are for trying out only.
+        clock: takes the time of the stages.
+    """
+
+    def __init__(
+        self,
+        dna_encoder: DnabertSSource,
+        protein_encoder: Esm2Source,
+        head: HeadSource,
+        name: str,
+        demo: bool = False,
+        clock: StageClock | None = None,
+    ):
+        super().__init__()
+        self.sources: dict[str, Any] = {"dna_encoder": dna_encoder, "protein_encoder": protein_encoder, "head": head}
+        self.name = name
+        self.demo = demo
+        self._clock = clock or StageClock()
+        self.dna_encoder: DnabertS | None = None
+        self.protein_encoder: Esm2 | None = None
+        self.head: Head | None = None
+
+    def configure_model(self) -> None:
+        """Load the weights; Lightning calls this more than once."""
+        if self.head is None:
+            self.dna_encoder = self.sources["dna_encoder"].load()
+            self.protein_encoder = self.sources["protein_encoder"].load()
+            self.head = self.sources["head"].load()
+            check_widths(self.dna_encoder, self.protein_encoder, self.head, self.sources["head"])
+
+    def on_predict_start(self) -> None:
+        """Keep the head in float32: it costs nothing and its batch norm was never meant for less."""
+        assert self.head is not None
+        self.head.float()
+
+    def embed(self, batch: OrfBatch) -> Tensor:
+        """(N, dna + protein) float32 embeddings, DNA first, in the order of ``batch.orfs``."""
+        assert self.dna_encoder is not None
+        assert self.protein_encoder is not None
+        with self._clock(DNABERT_S, self.device):
+            dna = self.dna_encoder(batch.dna)[batch.dna_places]
+        with self._clock(ESM2, self.device):
+            protein = self.protein_encoder(batch.protein)
+        return torch.cat([dna, protein], dim=-1)
+
+    def predict_step(self, batch: OrfBatch, batch_idx: int) -> ScoredOrfs:
+        """Score one packed batch."""
+        assert self.head is not None
+        embedding = self.embed(batch)
+        with self._clock(HEAD, self.device):
+            scores = self.head.scores(embedding)
+        return ScoredOrfs(batch.number, batch.orfs, scores)

@@ -1,0 +1,99 @@
+"""From frames to chunks to records: who is called what."""
+
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro_pl.errors import UserError
+
+Tie = Literal["virus", "ambiguous"]
+CALLS = ("others", "virus", "ambiguous", None)
+"""Calls by number; the last stands for no call at all."""
+OTHERS, VIRUS, AMBIGUOUS, NOT_CALLED = range(len(CALLS))
+
+
+class CallingRules(NamedTuple):
+    """How scores become calls."""
+
+    tie: Tie = "virus"
+    """What a chunk is whose best virus score equals its best others score; ``virus`` is the published rule"""
+    min_viral_fraction: float = 0.5
+    """Share of a record's called chunks that must be viral for the record to be"""
+
+    def check(self) -> None:
+        """Raise UserError for a rule that makes no sense."""
+        if self.tie not in get_args(Tie):
+            raise UserError(f"results.tie={self.tie}: choose one of {', '.join(get_args(Tie))}")
+        if not 0 < self.min_viral_fraction <= 1:
+            raise UserError(
+                f"results.min_viral_fraction={self.min_viral_fraction}: give a share above 0 and up to 1"
+            )
+
+
+class Consensus(NamedTuple):
+    """Calls of consecutive groups: of chunks over their ORFs, or of records over their chunks."""
+
+    calls: NDArray[np.uint8]
+    """(G,) index in ``CALLS``"""
+    viral: NDArray[np.int64]
+    """(G,) members that are viral"""
+    others_score: NDArray[np.float32]
+    """(G,) highest probability of ``others`` of any ORF; NaN without one"""
+    virus_score: NDArray[np.float32]
+    """(G,) highest probability of ``virus`` of any ORF; NaN without one"""
+
+
+def call_orfs(scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(F, 2) scores -> (F,) whether each ORF is viral; the published tool takes the larger score, a tie is others."""
+    return scores[:, 1] > scores[:, 0]
+
+
+def call_chunks(scores: NDArray[np.float32], num_orfs: NDArray[np.int64], rules: CallingRules) -> Consensus:
+    """Call chunks by the highest score of each class over their ORFs, as published.
+
+    Args:
+        scores: (F, 2) of the ORFs, chunk after chunk.
+        num_orfs: (C,) ORFs of each chunk.
+        rules: what a tie means.
+    """
+    others, virus = (_group_max(scores[:, column], num_orfs) for column in (0, 1))
+    calls = np.where(virus >= others, VIRUS, OTHERS).astype(np.uint8)
+    if rules.tie == "ambiguous":
+        calls[virus == others] = AMBIGUOUS
+    calls[num_orfs == 0] = NOT_CALLED
+    return Consensus(calls, group_sums(call_orfs(scores), num_orfs), others, virus)
+
+
+def call_records(chunks: Consensus, num_chunks: NDArray[np.int64], rules: CallingRules) -> Consensus:
+    """Call records by the share of viral chunks among their called chunks.
+
+    Args:
+        chunks: consensus of the chunks, record after record.
+        num_chunks: (R,) chunks of each record.
+        rules: the share needed.
+    """
+    viral, ambiguous, uncalled = (
+        group_sums(chunks.calls == call, num_chunks) for call in (VIRUS, AMBIGUOUS, NOT_CALLED)
+    )
+    called = num_chunks - uncalled
+    needed = rules.min_viral_fraction * called
+    calls = np.select([called == 0, viral >= needed, viral + ambiguous >= needed], [NOT_CALLED, VIRUS, AMBIGUOUS], OTHERS)
+    others, virus = (_group_max(scores, num_chunks) for scores in (chunks.others_score, chunks.virus_score))
+    return Consensus(calls.astype(np.uint8), viral, others, virus)
+
+
+def group_sums(members: NDArray[Any], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(M,) values of consecutive groups of these sizes -> (G,) sum of each group."""
+    total = np.concatenate([[0], np.cumsum(members, dtype=np.int64)])
+    ends = np.cumsum(sizes)
+    return total[ends] - total[ends - sizes]  # type: ignore[no-any-return]
+
+
+def _group_max(values: NDArray[np.float32], sizes: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Highest of each group, NaN where a group is empty or holds nothing else."""
+    highest = np.full(len(sizes), np.nan, dtype=np.float32)
+    filled = np.flatnonzero(sizes)
+    if len(filled):
+        highest[filled] = np.fmax.reduceat(values, (np.cumsum(sizes) - sizes)[filled])
+    return highest

@@ -1,0 +1,34 @@
+"""What each rank measured, brought together without collective calls."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+_POLL_SECONDS = 0.2
+
+
+class RankFigures:
+    """A folder with one small JSON file per rank and kind of figures."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+
+    def write(self, kind: str, rank: int, figures: dict[str, Any]) -> None:
+        """Leave one rank's figures."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        unfinished = self._folder / f"{kind}-{rank}.tmp"
+        unfinished.write_text(json.dumps(figures), encoding="utf-8")
+        unfinished.replace(unfinished.with_suffix(".json"))
+
+    def clear(self) -> None:
+        """Forget the figures of an earlier run."""
+        for path in self._folder.glob("*.json"):
+            path.unlink()
+
+    def read(self, kind: str, world_size: int) -> list[dict[str, Any]]:
+        """Return the figures of all ranks, waiting for the slowest; launchers end the run when a rank dies."""
+        paths = [self._folder / f"{kind}-{rank}.json" for rank in range(world_size)]
+        while not all(path.exists() for path in paths):
+            time.sleep(_POLL_SECONDS)
+        return [json.loads(path.read_text(encoding="utf-8")) for path in paths]

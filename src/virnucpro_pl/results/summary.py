@@ -1,0 +1,121 @@
+"""The figures of a run: one block in the log, the same in ``run.json``."""
+
+from typing import Any
+
+from virnucpro_pl.stages import DNABERT_S, ESM2, STAGES
+
+DEMO_WARNING = "demo model, not for science"
+
+
+def merge_figures(
+    stages: list[dict[str, float]], throughput: list[dict[str, Any]], token_budget: int, host: dict[str, float]
+) -> dict[str, Any]:
+    """Bring the figures of all ranks together.
+
+    Seconds of a stage are those of the rank that took longest; ranks work side by side. Packing efficiency is the
+    share of real tokens among the tokens processed, and budget fill the real protein tokens per batch over the
+    budget; neither can pass 100 %.
+
+    Args:
+        stages: seconds per stage of each rank.
+        throughput: counts, waits and memory of each rank.
+        token_budget: most protein tokens in a batch.
+        host: seconds of the stages after prediction.
+    """
+    seconds = {stage: max(rank[stage] for rank in stages) + host.get(stage, 0.0) for stage in STAGES}
+    total = sum(seconds.values())
+    sums = {
+        key: sum(rank[key] for rank in throughput)
+        for key in ("batches", "orfs", "dna_tokens", "dna_processed", "protein_tokens", "protein_processed")
+    }
+    batches = sums["batches"]
+    waits = sum(rank["wait_seconds"] for rank in throughput)
+    memory = [rank["peak_memory_bytes"] for rank in throughput]
+    utilisation = [rank["gpu_utilisation"] for rank in throughput if rank.get("gpu_utilisation") is not None]
+    return {
+        "stages": {
+            stage: {"seconds": round(taken, 3), "share": round(taken / total, 4) if total else 0.0}
+            for stage, taken in seconds.items()
+        },
+        "predict_seconds": round(max(rank["seconds"] for rank in throughput), 3),
+        "batches": batches,
+        "embedded_orfs": sums["orfs"],
+        "encoders": {
+            name: {
+                "tokens": sums[f"{key}_tokens"],
+                "tokens_per_second": _rate(throughput, stages, f"{key}_tokens", name),
+                "sequences_per_second": _rate(throughput, stages, "orfs", name),
+                "packing_efficiency": _share(sums[f"{key}_tokens"], sums[f"{key}_processed"]),
+            }
+            for name, key in ((DNABERT_S, "dna"), (ESM2, "protein"))
+        },
+        "packing_efficiency": _share(
+            sums["dna_tokens"] + sums["protein_tokens"], sums["dna_processed"] + sums["protein_processed"]
+        ),
+        "budget_fill": min(1.0, _share(sums["protein_tokens"], batches * token_budget)),
+        "wait_mean_ms": round(1000 * waits / batches, 3) if batches else 0.0,
+        "wait_max_ms": round(1000 * max(rank["max_wait_seconds"] for rank in throughput), 3),
+        "wait_share": _share(waits, sum(rank["seconds"] for rank in throughput)),
+        "peak_memory_bytes": max(memory),
+        "gpu_utilisation_percent": round(sum(utilisation) / len(utilisation), 1) if utilisation else None,
+        "gpu_peak_memory_bytes": max((rank.get("gpu_peak_memory_bytes", 0) for rank in throughput)) or None,
+        "devices": [rank.get("gpu_name", rank["device"]) for rank in throughput],
+    }
+
+
+def _rate(throughput: list[dict[str, Any]], stages: list[dict[str, float]], key: str, stage: str) -> float:
+    """Sum over ranks of units per second of the stage."""
+    pairs = zip(throughput, stages, strict=True)
+    return round(float(sum(rank[key] / taken[stage] for rank, taken in pairs if taken[stage] > 0)), 1)
+
+
+def _share(part: float, whole: float) -> float:
+    return round(part / whole, 4) if whole else 1.0
+
+
+def summary_lines(run: dict[str, Any]) -> list[str]:
+    """Render the closing block of a run from its ``run.json``."""
+    counts, figures = run["counts"], run["figures"]
+    lines = ["Stages (the published splitting and merging have no counterpart: nothing is written between stages)"]
+    for number, (stage, taken) in enumerate(figures["stages"].items(), start=1):
+        lines.append(f"  {number}. {stage:<21} {taken['seconds']:>10.2f} s  {taken['share']:>6.1%}")
+    lines.append("Encoders")
+    for name, encoder in figures["encoders"].items():
+        lines.append(
+            f"  {name:<10} {encoder['tokens_per_second']:>12,.0f} tokens/s {encoder['sequences_per_second']:>10,.1f}"
+            f" sequences/s, {encoder['tokens']:,} tokens, packing efficiency {encoder['packing_efficiency']:.1%}"
+        )
+    lines += [
+        f"  packing efficiency {figures['packing_efficiency']:.1%}, token budget filled {figures['budget_fill']:.1%}"
+        f" over {figures['batches']} batches",
+        f"  waiting for data: mean {figures['wait_mean_ms']:.1f} ms, max {figures['wait_max_ms']:.1f} ms per batch"
+        f" ({figures['wait_share']:.1%} of the time)",
+        f"  repeated ORFs embedded once: {counts['orfs'] - counts['unique_orfs']:,} of {counts['orfs']:,} saved",
+        f"  peak memory {figures['peak_memory_bytes'] / 2**20:,.0f} MiB per process" + _gpu_text(figures),
+        "Input",
+        f"  {counts['records']:,} records, {counts['bases']:,} bases = {_statuses(counts['record_status'])}",
+        f"  {counts['chunks']:,} chunks = {_statuses(counts['chunk_status'])}",
+        f"  {counts['orfs']:,} ORFs, {counts['calls']['orfs']['virus']:,} of them viral",
+        "Calls",
+        f"  records: {_calls(counts['calls']['records'])}",
+        f"  chunks: {_calls(counts['calls']['chunks'])}",
+    ]
+    if run["model"]["demo"]:
+        lines.append(f"  {DEMO_WARNING.upper()}: these calls come from the {DEMO_WARNING}")
+    return lines
+
+
+def _gpu_text(figures: dict[str, Any]) -> str:
+    if figures["gpu_peak_memory_bytes"] is None:
+        return ""
+    text = f", {figures['gpu_peak_memory_bytes'] / 2**30:.1f} GiB on the GPU"
+    used = figures["gpu_utilisation_percent"]
+    return text + (f", GPU utilisation {used:.0f} %" if used is not None else "")
+
+
+def _statuses(counts: dict[str, int]) -> str:
+    return " + ".join(f"{count:,} {status}" for status, count in counts.items() if count) or "none"
+
+
+def _calls(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {call.replace('_', ' ')}" for call, count in counts.items() if count) or "none"

@@ -1,0 +1,276 @@
+"""Writing the result files, a batch of records at a time, in input order."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from virnucpro_pl.results.consensus import (
+    CALLS,
+    NOT_CALLED,
+    OTHERS,
+    VIRUS,
+    CallingRules,
+    Consensus,
+    call_chunks,
+    call_orfs,
+    call_records,
+    group_sums,
+)
+from virnucpro_pl.results.sorted_rows import SortedRows
+from virnucpro_pl.sequence.store import STATUSES, read_table
+from virnucpro_pl.sequence.translation import FRAMES
+from virnucpro_pl.stages import CONSENSUS, WRITING, StageClock
+
+ORF_TABLE = "prediction_results.txt"
+CONSENSUS_TABLE = "prediction_results_highestscore.csv"
+RECORD_TABLE = "sequences.tsv"
+CHUNK_TABLE = "predictions.parquet"
+VIRAL_FASTA = "viral.fasta"
+RESULT_FILES = (ORF_TABLE, CONSENSUS_TABLE, RECORD_TABLE, CHUNK_TABLE, VIRAL_FASTA)
+
+_ORF_COLUMNS = ("Sequence_ID", "Prediction", "score1", "score2")
+_CONSENSUS_COLUMNS = ("Modified_ID", "Is_Virus", "max_score_0", "max_score_1")
+_RECORD_COLUMNS = (
+    "record",
+    "sequence_id",
+    "length",
+    "chunks",
+    "called_chunks",
+    "viral_chunks",
+    "viral_chunk_fraction",
+    "orfs",
+    "viral_orfs",
+    "max_virus_score",
+    "call",
+    "status",
+)
+_CHUNK_SCHEMA = pa.schema(
+    [
+        ("record", pa.int64()),
+        ("sequence_id", pa.string()),
+        ("chunk_id", pa.string()),
+        ("start", pa.int64()),
+        ("end", pa.int64()),
+        ("orfs", pa.uint8()),
+        ("viral_orfs", pa.uint8()),
+        ("max_virus_score", pa.float32()),
+        ("max_others_score", pa.float32()),
+        ("call", pa.string()),
+        ("status", pa.string()),
+        *((f"virus_score_{frame}", pa.float32()) for frame in FRAMES),
+    ]
+)
+_FASTA_WIDTH = 60
+
+
+class _Slice(NamedTuple):
+    """Some consecutive records with all their chunks and ORFs."""
+
+    first_record: int
+    records: pa.RecordBatch
+    names: list[str]
+    num_chunks: NDArray[np.int64]
+    chunks: pa.Table
+    num_orfs: NDArray[np.int64]
+    """ORFs of each chunk"""
+    frames: NDArray[np.uint8]
+    scores: NDArray[np.float32]
+
+
+def write_results(
+    store: Path, scores: NDArray[np.float32], folder: Path, rules: CallingRules, clock: StageClock
+) -> dict[str, Any]:
+    """Write all result files into ``folder`` and return what they count.
+
+    Args:
+        store: the ORF store.
+        scores: (orfs, 2) probabilities of ``others`` and ``virus`` for each row of the store's ORFs.
+        folder: where the files go; those there are replaced.
+        rules: how scores become calls.
+        clock: takes the time of consensus and writing.
+    """
+    counts = _Counts()
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        orf_table, record_table, viral_fasta = (
+            stack.enter_context((folder / name).open("w", encoding="utf-8", newline="\n"))
+            for name in (ORF_TABLE, RECORD_TABLE, VIRAL_FASTA)
+        )
+        chunk_table = stack.enter_context(pq.ParquetWriter(folder / CHUNK_TABLE, _CHUNK_SCHEMA))
+        consensus_rows = SortedRows(folder)
+        _write_row(orf_table, _ORF_COLUMNS)
+        _write_row(record_table, _RECORD_COLUMNS)
+        for part in _slices(store, scores):
+            with clock(CONSENSUS):
+                chunks = call_chunks(part.scores, part.num_orfs, rules)
+                records = call_records(chunks, part.num_chunks, rules)
+            with clock(WRITING):
+                chunk_ids = _chunk_ids(part)
+                orf_table.writelines(_orf_rows(part, chunk_ids))
+                consensus_rows.extend(_consensus_rows(chunks, chunk_ids))
+                record_table.writelines(_record_rows(part, chunks, records))
+                viral_fasta.writelines(_viral_records(part, records))
+                chunk_table.write_table(_chunk_rows(part, chunks, chunk_ids))
+            counts.add(part, chunks, records)
+        with clock(WRITING), (folder / CONSENSUS_TABLE).open("wb") as stream:
+            stream.write("\t".join(_CONSENSUS_COLUMNS).encode() + b"\n")
+            consensus_rows.write_to(stream)
+    return counts.as_dict()
+
+
+def _write_row(stream: IO[str], cells: tuple[str, ...]) -> None:
+    stream.write("\t".join(cells) + "\n")
+
+
+def _slices(store: Path, scores: NDArray[np.float32]) -> Iterator[_Slice]:
+    names = _UniqueNames(store)
+    chunks, orfs = read_table(store / "chunks.arrow"), read_table(store / "orfs.arrow")
+    record = chunk = orf = 0
+    for records in read_table(store / "records.arrow").to_batches():
+        num_chunks = records.column("chunks").to_numpy()
+        own_chunks = chunks.slice(chunk, int(num_chunks.sum()))
+        num_orfs = own_chunks.column("orfs").to_numpy().astype(np.int64)
+        end = orf + int(num_orfs.sum())
+        yield _Slice(
+            first_record=record,
+            records=records,
+            names=names.of(record, records.column("name").to_pylist()),
+            num_chunks=num_chunks,
+            chunks=own_chunks,
+            num_orfs=num_orfs,
+            frames=orfs.column("frame").slice(orf, end - orf).to_numpy(),
+            scores=np.asarray(scores[orf:end]),
+        )
+        record, chunk, orf = record + len(records), chunk + len(own_chunks), end
+
+
+class _UniqueNames:
+    """Gives records that repeat an earlier name the store's suffix and their number among those of that name."""
+
+    def __init__(self, store: Path):
+        self._suffix = json.loads((store / "manifest.json").read_text())["duplicate_suffix"]
+        duplicates = np.load(store / "duplicate_names.npy")
+        self._records = duplicates[:, 0]
+        order = np.lexsort((duplicates[:, 0], duplicates[:, 1]))
+        first = duplicates[order, 1]
+        starts = np.searchsorted(first, first, side="left")
+        self._numbers = np.empty(len(first), dtype=np.int64)
+        self._numbers[order] = np.arange(len(first)) - starts + 2
+
+    def of(self, first_record: int, names: list[str]) -> list[str]:
+        start, end = np.searchsorted(self._records, [first_record, first_record + len(names)])
+        for record, number in zip(self._records[start:end].tolist(), self._numbers[start:end].tolist(), strict=True):
+            names[record - first_record] += f"{self._suffix}{number}"
+        return names
+
+
+def _chunk_ids(part: _Slice) -> list[str]:
+    owners = np.repeat(np.arange(len(part.names)), part.num_chunks).tolist()
+    numbers = part.chunks.column("number").to_pylist()
+    return [f"{part.names[owner]}_chunk_{number}" for owner, number in zip(owners, numbers, strict=True)]
+
+
+def _orf_rows(part: _Slice, chunk_ids: list[str]) -> Iterator[str]:
+    owners = np.repeat(np.arange(len(chunk_ids)), part.num_orfs).tolist()
+    viral = call_orfs(part.scores).tolist()
+    columns = (owners, part.frames.tolist(), viral, *_as_text(part.scores.T))
+    for owner, frame, is_viral, others, virus in zip(*columns, strict=True):
+        yield f"{chunk_ids[owner]}{FRAMES[frame]}\t{CALLS[VIRUS if is_viral else OTHERS]}\t{others}\t{virus}\n"
+
+
+def _as_text(columns: NDArray[np.float32]) -> Iterator[list[str]]:
+    """The shortest decimals that give back the same float32, as NumPy and the published tool print them."""
+    return (list(map(str, column)) for column in columns)
+
+
+def _consensus_rows(chunks: Consensus, chunk_ids: list[str]) -> Iterator[str]:
+    """Rows of the published consensus file, which has no row for a chunk without ORF and counts a tie as virus."""
+    is_virus = (chunks.virus_score >= chunks.others_score).tolist()
+    scores = _as_text(np.stack([chunks.others_score, chunks.virus_score]))
+    for index, others, virus in zip(range(len(chunk_ids)), *scores, strict=True):
+        if chunks.calls[index] != NOT_CALLED:
+            yield f"{chunk_ids[index]}\t{is_virus[index]}\t{others}\t{virus}"
+
+
+def _record_rows(part: _Slice, chunks: Consensus, records: Consensus) -> Iterator[str]:
+    orfs, viral_orfs = (group_sums(members, part.num_chunks) for members in (part.num_orfs, chunks.viral))
+    called = group_sums(chunks.calls != NOT_CALLED, part.num_chunks)
+    lengths = pc.binary_length(part.records.column("sequence"))
+    columns = zip(
+        range(part.first_record + 1, part.first_record + 1 + len(part.names)),
+        part.names,
+        lengths.to_pylist(),
+        part.num_chunks.tolist(),
+        called.tolist(),
+        records.viral.tolist(),
+        orfs.tolist(),
+        viral_orfs.tolist(),
+        records.virus_score.tolist(),
+        records.calls.tolist(),
+        part.records.column("status").to_pylist(),
+        strict=True,
+    )
+    for number, name, length, num_chunks, num_called, viral, num_orfs, num_viral_orfs, score, call, status in columns:
+        fraction, best = (f"{viral / num_called:.6f}", f"{score:.6f}") if num_called else ("NA", "NA")
+        yield (
+            f"{number}\t{name}\t{length}\t{num_chunks}\t{num_called}\t{viral}\t{fraction}\t{num_orfs}\t{num_viral_orfs}"
+            f"\t{best}\t{CALLS[call] or 'NA'}\t{STATUSES[status]}\n"
+        )
+
+
+def _viral_records(part: _Slice, records: Consensus) -> Iterator[str]:
+    for index in np.flatnonzero(records.calls == VIRUS).tolist():
+        words = part.records.column("description")[index].as_py().split(None, 1)
+        letters = part.records.column("sequence")[index].as_py().decode("latin-1")
+        yield f">{' '.join([part.names[index], *words[1:]])}\n"
+        yield from (letters[start : start + _FASTA_WIDTH] + "\n" for start in range(0, len(letters), _FASTA_WIDTH))
+
+
+def _chunk_rows(part: _Slice, chunks: Consensus, chunk_ids: list[str]) -> pa.Table:
+    owners = np.repeat(np.arange(len(part.names)), part.num_chunks)
+    by_frame = np.full((len(chunk_ids), len(FRAMES)), np.nan, dtype=np.float32)
+    by_frame[np.repeat(np.arange(len(chunk_ids)), part.num_orfs), part.frames] = part.scores[:, 1]
+    uncalled = chunks.calls == NOT_CALLED
+    return pa.table(
+        [
+            part.first_record + 1 + owners,
+            [part.names[owner] for owner in owners.tolist()],
+            chunk_ids,
+            part.chunks.column("start"),
+            part.chunks.column("end"),
+            part.chunks.column("orfs"),
+            chunks.viral.astype(np.uint8),
+            pa.array(chunks.virus_score, mask=uncalled),
+            pa.array(chunks.others_score, mask=uncalled),
+            [CALLS[call] for call in chunks.calls.tolist()],
+            [STATUSES[status] for status in part.chunks.column("status").to_pylist()],
+            *(pa.array(column, mask=np.isnan(column)) for column in by_frame.T),
+        ],
+        schema=_CHUNK_SCHEMA,
+    )
+
+
+class _Counts:
+    """Calls of records, chunks and ORFs, added up over the slices."""
+
+    def __init__(self) -> None:
+        self._calls = {kind: np.zeros(len(CALLS), dtype=np.int64) for kind in ("records", "chunks")}
+        self._orfs = np.zeros(2, dtype=np.int64)
+
+    def add(self, part: _Slice, chunks: Consensus, records: Consensus) -> None:
+        self._calls["records"] += np.bincount(records.calls, minlength=len(CALLS))
+        self._calls["chunks"] += np.bincount(chunks.calls, minlength=len(CALLS))
+        self._orfs += np.bincount(call_orfs(part.scores), minlength=2)
+
+    def as_dict(self) -> dict[str, dict[str, int]]:
+        labels = [call or "not_called" for call in CALLS]
+        counted = {kind: dict(zip(labels, calls.tolist(), strict=True)) for kind, calls in self._calls.items()}
+        return {**counted, "orfs": dict(zip(labels, self._orfs.tolist(), strict=False))}

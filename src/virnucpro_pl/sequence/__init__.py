@@ -1,0 +1,1 @@
+"""From sequence files to ORFs: reading, chunking, translating, storing. Imports neither torch nor lightning."""

@@ -1,0 +1,162 @@
+"""Building an ORF store: records in, rows out, a block at a time."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro_pl.sequence.chunks import Chunks, cut_records
+from virnucpro_pl.sequence.duplicates import DuplicateFinder
+from virnucpro_pl.sequence.layout import (
+    CHUNKS,
+    FORMAT_VERSION,
+    ORFS,
+    RECORDS,
+    STATUSES,
+    StoreSettings,
+    TableWriter,
+    binary_column,
+    text_column,
+)
+from virnucpro_pl.sequence.records import BLOCK_BYTES, RecordBlock, read_records
+from virnucpro_pl.sequence.translation import Orfs, find_orfs
+from virnucpro_pl.stages import CHUNKING, PLANNING, TRANSLATION, StageClock
+
+_CALLED, _NO_ORF, _AMBIGUOUS_ONLY, _TOO_SHORT, _EMPTY = range(len(STATUSES))
+
+
+class StoreBuilder:
+    """Writes the files of one store into an empty folder."""
+
+    def __init__(self, folder: Path, settings: StoreSettings, clock: StageClock):
+        self._folder = folder
+        self._settings = settings
+        self._clock = clock
+        self._records = TableWriter(folder / "records.arrow", RECORDS)
+        self._chunks = TableWriter(folder / "chunks.arrow", CHUNKS)
+        self._orfs = TableWriter(folder / "orfs.arrow", ORFS)
+        self._duplicate_names = DuplicateFinder(folder, "names")
+        self._duplicate_orfs = DuplicateFinder(folder, "orfs")
+        self._suffix = FreeSuffix()
+        self._num_bases = 0
+        self._record_status = np.zeros(len(STATUSES), dtype=np.int64)
+        self._chunk_status = np.zeros(len(STATUSES), dtype=np.int64)
+
+    def build(self, inputs: list[str]) -> list[str]:
+        """Stream the inputs into the store; return their SHA-256 digests."""
+        sources: list[dict[str, Any]] = []
+        for path in inputs:
+            digest = hashlib.sha256()
+            before = self._records.num_rows
+            blocks = read_records(path, digest)
+            while records := self._read_next(blocks):
+                self._append(records)
+            sources.append({"path": path, "sha256": digest.hexdigest(), "records": self._records.num_rows - before})
+        with self._clock(PLANNING):
+            self._finish(sources)
+        return [source["sha256"] for source in sources]
+
+    def _read_next(self, blocks: Iterator[RecordBlock]) -> RecordBlock | None:
+        with self._clock(CHUNKING):
+            return next(blocks, None)
+
+    def _append(self, records: RecordBlock) -> None:
+        with self._clock(CHUNKING):
+            chunks = cut_records(records.lengths, self._settings.chunk_length, self._settings.chunking)
+        status = np.concatenate(
+            [np.empty(0, dtype=np.uint8), *(self._append_chunks(*group) for group in self._groups(records, chunks))]
+        )
+        num_chunks = np.bincount(chunks.record, minlength=len(records.lengths))
+        record_status = np.full(len(num_chunks), _EMPTY, dtype=np.uint8)
+        if len(status):
+            record_status[num_chunks > 0] = np.minimum.reduceat(status, np.flatnonzero(chunks.number == 1))
+        with self._clock(PLANNING):
+            sequences = binary_column(records.letters, records.lengths)
+            names, descriptions = text_column(records.names), text_column(records.descriptions)
+            self._records.append(names, descriptions, sequences, num_chunks, record_status)
+            self._duplicate_names.add(records.names, [f"{name}+" for name in records.names])
+            self._suffix.avoid(records.names)
+        self._num_bases += len(records.letters)
+        self._record_status += np.bincount(record_status, minlength=len(STATUSES))
+
+    def _groups(self, records: RecordBlock, chunks: Chunks) -> Iterator[tuple[Chunks, bytes]]:
+        """Yield the chunks of the records with their letters, about 1 MiB at a time."""
+        offset = (np.cumsum(records.lengths) - records.lengths)[chunks.record]
+        sizes = np.cumsum(chunks.end - chunks.start)
+        borders = np.searchsorted(sizes, np.arange(0, sizes[-1] if len(sizes) else 0, BLOCK_BYTES), side="right")
+        for first, after in zip(borders, [*borders[1:], len(sizes)], strict=True):
+            with self._clock(CHUNKING):
+                group = Chunks(*(column[first:after] for column in chunks))
+                starts, ends = (offset[first:after] + group.start).tolist(), (offset[first:after] + group.end).tolist()
+                letters = b"".join([records.letters[a:b] for a, b in zip(starts, ends, strict=True)])
+                group = group._replace(record=self._records.num_rows + group.record)
+            yield group, letters
+
+    def _append_chunks(self, chunks: Chunks, letters: bytes) -> NDArray[np.uint8]:
+        """Translate chunks, append them and their ORFs, and return their statuses."""
+        lengths = chunks.end - chunks.start
+        with self._clock(TRANSLATION):
+            orfs = find_orfs(letters, lengths, self._settings.ambiguity)
+            counts = np.bincount(orfs.chunk, minlength=len(lengths))
+            status = np.select(
+                [counts > 0, orfs.stopped, lengths < 3], [_CALLED, _NO_ORF, _TOO_SHORT], _AMBIGUOUS_ONLY
+            ).astype(np.uint8)
+        with self._clock(PLANNING):
+            self._orfs.append(
+                chunks.record[orfs.chunk],
+                self._chunks.num_rows + orfs.chunk,
+                orfs.frame,
+                _list_column(orfs.nucleotides),
+                _list_column(orfs.proteins),
+            )
+            self._chunks.append(*chunks, counts.astype(np.uint8), status)
+            self._duplicate_orfs.add(orfs.nucleotides, orfs.proteins)
+        self._chunk_status += np.bincount(status, minlength=len(STATUSES))
+        return status
+
+    def _finish(self, sources: list[dict[str, Any]]) -> None:
+        for table in (self._records, self._chunks, self._orfs):
+            table.close()
+        duplicate_names, duplicate_orfs = self._duplicate_names.find(), self._duplicate_orfs.find()
+        np.save(self._folder / "duplicate_names.npy", duplicate_names)
+        np.save(self._folder / "duplicate_orfs.npy", duplicate_orfs)
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "settings": self._settings._asdict(),
+            "inputs": sources,
+            "records": self._records.num_rows,
+            "bases": self._num_bases,
+            "chunks": self._chunks.num_rows,
+            "orfs": self._orfs.num_rows,
+            "unique_orfs": self._orfs.num_rows - len(duplicate_orfs),
+            "duplicate_names": len(duplicate_names),
+            "duplicate_suffix": str(self._suffix),
+            "record_status": dict(zip(STATUSES, self._record_status.tolist(), strict=True)),
+            "chunk_status": dict(zip(STATUSES[:_EMPTY], self._chunk_status.tolist(), strict=False)),
+        }
+        (self._folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
+
+
+def _list_column(values: list[bytes]) -> Any:
+    return binary_column(b"".join(values), np.fromiter(map(len, values), dtype=np.int64, count=len(values)))
+
+
+class FreeSuffix:
+    """The first of ``_dup``, ``__dup``, … that no name seen has before a number at its end."""
+
+    def __init__(self) -> None:
+        self._suffix = "_dup"
+
+    def avoid(self, names: list[str]) -> None:
+        """Take note of names."""
+        for taken in re.findall(r"(_+dup)[0-9]+$", "\n".join(names), re.MULTILINE):
+            if len(taken) >= len(self._suffix):
+                self._suffix = f"_{taken}"
+
+    def __str__(self) -> str:
+        return self._suffix

@@ -1,0 +1,107 @@
+"""The standard genetic code as byte tables, for both strands and for ambiguous letters.
+
+Every position of a text gets the *codon number* of the three letters that lie from there on. A number stands for a
+pair: the residue read on the forward strand and the one read on the reverse strand.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BASES = "TCAG"
+_CODE = "FFLLSSSSYY**CC*WLLLLPPPPHHQQRRRRIIIMTTTTNNKKSSRRVVVVAAAADDEEGGGG"  # NCBI table 1, bases in TCAG order
+_OTHER = 4  # digit of a letter other than A, C, G, T; the digits of a number are in base five
+_FIRST_AMBIGUOUS = 125
+# IUPAC letters as sets of bases: bit 0 is A, 1 is C, 2 is G, 3 is T.
+_IUPAC = dict(A=1, C=2, G=4, T=8, R=5, Y=10, S=6, W=9, K=12, M=3, B=14, D=13, H=11, V=7, N=15)
+
+NO_RESIDUE = b"\0"
+FORWARD_STOP, REVERSE_STOP, FORWARD_RESIDUE, REVERSE_RESIDUE = 1, 2, 4, 8
+
+
+def number_codons(letters: bytes, resolve: bool) -> bytes:
+    """Return the codon number of each position; the last two positions count as having unknown letters.
+
+    Args:
+        letters: any bytes; with ``resolve``, IUPAC letters in upper case.
+        resolve: whether codons with ambiguous letters are told apart.
+    """
+    digits = np.frombuffer(letters.translate(_DIGIT) + bytes([_OTHER, _OTHER]), dtype=np.uint8)
+    numbers = digits[:-2] * np.uint8(25) + digits[1:-1] * np.uint8(5) + digits[2:]
+    if resolve:
+        sets = np.frombuffer(letters.translate(_BASE_SET), dtype=np.uint8).astype(np.uint16)
+        unknown = np.flatnonzero(np.frombuffer(numbers.tobytes().translate(SEEN), dtype=np.uint8)[:-2] == 0)
+        numbers[unknown] = _AMBIGUOUS_NUMBER[sets[unknown] << 8 | sets[unknown + 1] << 4 | sets[unknown + 2]]
+    return numbers.tobytes()
+
+
+def _byte_table(changes: dict[str, str | int], default: int | None = None) -> bytes:
+    """Table for ``bytes.translate``; lower-case letters change as upper-case ones do."""
+    table = bytearray(range(256)).upper() if default is None else bytearray([default]) * 256
+    for letter, value in changes.items():
+        table[ord(letter)] = table[ord(letter.lower())] = ord(value) if isinstance(value, str) else value
+    return bytes(table)
+
+
+def _residue_table(reverse: bool) -> bytearray:
+    """Residue by codon number, of the codon or of its reverse complement; codons of A, C, G, T only."""
+    table = bytearray(256)
+    complement = str.maketrans("ACGT", "TGCA")
+    for i, a in enumerate(_BASES):
+        for j, b in enumerate(_BASES):
+            for k, c in enumerate(_BASES):
+                codon = (a + b + c).translate(complement)[::-1] if reverse else a + b + c
+                number = sum("ACGT".index(base) * weight for base, weight in zip(codon, (25, 5, 1), strict=True))
+                table[number] = ord(_CODE[16 * i + 4 * j + k])
+    return table
+
+
+def _shared_residues(residue: bytearray) -> list[int]:
+    """Residue by three base sets of four bits each: the one all readings share, else ``X``."""
+    shared = [ord("X")] * 4096
+    readings = {bases: [i for i in range(4) if bases >> i & 1] for bases in range(1, 16)}
+    for codon in range(4096):
+        sets = (codon >> 8, codon >> 4 & 15, codon & 15)
+        if all(sets):
+            a, b, c = (readings[bases] for bases in sets)
+            residues = {residue[25 * i + 5 * j + k] for i in a for j in b for k in c}
+            if len(residues) == 1:
+                shared[codon] = residues.pop()
+    return shared
+
+
+def _number_ambiguous(forward: bytearray, reverse: bytearray) -> NDArray[np.uint8]:
+    """Give each pair of residues a number of its own, enter it in both tables; return the number by base sets."""
+    pairs = [*zip(_shared_residues(forward), _shared_residues(reverse), strict=True)]
+    numbers = {pair: _FIRST_AMBIGUOUS + i for i, pair in enumerate(sorted(set(pairs)))}
+    for pair, number in numbers.items():
+        forward[number], reverse[number] = pair
+    return np.array([numbers[pair] for pair in pairs], dtype=np.uint8)
+
+
+def _seen_table(forward: bytes, reverse: bytes) -> bytes:
+    """What a codon number shows, as bits: a stop or a known residue on either strand."""
+    stop, residue = ord("*"), {*_CODE.encode()}
+    return bytes(
+        (a == stop) * FORWARD_STOP | (b == stop) * REVERSE_STOP | (a in residue) * FORWARD_RESIDUE
+        | (b in residue) * REVERSE_RESIDUE
+        for a, b in zip(forward, reverse, strict=True)
+    )  # fmt: skip
+
+
+_forward, _reverse = _residue_table(reverse=False), _residue_table(reverse=True)
+_AMBIGUOUS_NUMBER = _number_ambiguous(_forward, _reverse)
+_DIGIT = _byte_table(dict(A=0, C=1, G=2, T=3), default=_OTHER)
+_BASE_SET = _byte_table(dict(_IUPAC), default=0)
+_UPPER = _byte_table({})
+
+TO_IUPAC = _byte_table({**{letter: letter for letter in _IUPAC}, "U": "T"}, default=ord("N"))
+"""U becomes T, letters outside the IUPAC alphabet become N."""
+SEEN = _seen_table(_forward, _reverse)
+"""Bits by codon number."""
+RESIDUES = (bytes(_forward), bytes(_reverse))
+"""Residue by codon number on the forward and on the reverse strand; ``X`` for several, ``NO_RESIDUE`` for unknown."""
+BASES = {
+    "published": (_UPPER, _byte_table(dict(zip("ACGT", "TGCA", strict=True)))),
+    "resolved": (_UPPER, _byte_table(dict(zip("ACGTRYSWKMBDHVN", "TGCAYRSWMKVHDBN", strict=True)))),
+}
+"""By ambiguity setting, the base each letter is on the forward and on the reverse strand."""

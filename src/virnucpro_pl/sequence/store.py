@@ -1,0 +1,83 @@
+"""The ORF store: everything the devices and the results need to know of the input, in memory-mapped Arrow files.
+
+A store is a folder of
+
+- ``records.arrow``: name, description, sequence, chunks (number of), status; one row per input record;
+- ``chunks.arrow``: record, number, start, end, orfs (number of), status; one row per chunk;
+- ``orfs.arrow``: record, chunk, frame, nucleotides, protein; one row per ORF;
+- ``duplicate_orfs.npy``, ``duplicate_names.npy``: rows that repeat an earlier one;
+- ``manifest.json``: settings, inputs with their SHA-256, counts.
+
+Rows are in input order throughout, so the chunks of a record and the ORFs of a chunk are neighbours.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro_pl.sequence.builder import StoreBuilder
+from virnucpro_pl.sequence.layout import STATUSES, RaggedColumn, StoreSettings, read_table
+from virnucpro_pl.sequence.records import STDIN
+from virnucpro_pl.stages import StageClock
+
+__all__ = ["STATUSES", "OrfStore", "RaggedColumn", "StoreSettings", "prepare_store", "read_table"]
+
+
+def prepare_store(inputs: list[str], folder: Path, settings: StoreSettings, clock: StageClock) -> Path:
+    """Return the store of ``inputs`` below ``folder``, building it unless it is there.
+
+    The input is read once, as a stream; the store appears under its key when it is complete.
+
+    Raises:
+        UserError: the input or the settings are unusable.
+    """
+    settings.check()
+    folder.mkdir(parents=True, exist_ok=True)
+    if STDIN not in inputs and any(folder.glob("*/manifest.json")):
+        known = folder / settings.key([_sha256(path) for path in inputs])
+        if (known / "manifest.json").exists():
+            return known
+    with tempfile.TemporaryDirectory(dir=folder, prefix="building-") as building:
+        digests = StoreBuilder(Path(building), settings, clock).build(inputs)
+        store = folder / settings.key(digests)
+        if not (store / "manifest.json").exists():
+            shutil.rmtree(store, ignore_errors=True)
+            Path(building).rename(store)
+            Path(building).mkdir()  # for the context manager to remove
+    return store
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class OrfStore:
+    """A finished store, memory-mapped: every process that opens it shares the same pages.
+
+    Instances travel to worker processes as the path alone.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+        self.nucleotides = RaggedColumn(folder / "orfs.arrow", "nucleotides")
+        self.proteins = RaggedColumn(folder / "orfs.arrow", "protein")
+
+    def __reduce__(self) -> tuple[type["OrfStore"], tuple[Path]]:
+        return OrfStore, (self.folder,)
+
+    @property
+    def num_orfs(self) -> int:
+        """Rows of ``orfs.arrow``, repeated ORFs included."""
+        return len(self.nucleotides)
+
+    def duplicate_orfs(self) -> NDArray[np.int64]:
+        """(M, 2): the ORFs that repeat an earlier one, ascending, each with the row of the first."""
+        return np.load(self.folder / "duplicate_orfs.npy")  # type: ignore[no-any-return]

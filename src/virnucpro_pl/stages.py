@@ -1,0 +1,64 @@
+"""Where the time goes: seconds per stage, on the host and on CUDA devices without stopping them."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+CHUNKING = "Chunking"
+TRANSLATION = "Translation"
+PLANNING = "Storing and planning"
+DNABERT_S = "DNABERT-S"
+ESM2 = "ESM-2"
+HEAD = "Head"
+CONSENSUS = "Consensus"
+WRITING = "Writing"
+
+STAGES = (CHUNKING, TRANSLATION, PLANNING, DNABERT_S, ESM2, HEAD, CONSENSUS, WRITING)
+"""The stages in the order of the published pipeline, whose file splitting and merging have no counterpart here."""
+
+
+class StageClock:
+    """Accumulates seconds per stage.
+
+    On a CUDA device a stage is measured between two events in its stream, so nothing waits for the device; the
+    events are read when the seconds are asked for.
+    """
+
+    def __init__(self) -> None:
+        self._seconds = dict.fromkeys(STAGES, 0.0)
+        self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def __call__(self, stage: str, device: "torch.device | None" = None) -> Iterator[None]:
+        """Add the time the block takes to ``stage``; ``device`` is where its work runs, None for the host."""
+        if device is not None and device.type == "cuda":
+            import torch  # not needed by the sequence half, which must start without it
+
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            begin.record()
+            yield
+            end.record()
+            self._events.append((stage, begin, end))
+            if len(self._events) > 1000:
+                self._read_events()
+        else:
+            start = time.perf_counter()
+            try:
+                yield
+            finally:
+                self._seconds[stage] += time.perf_counter() - start
+
+    def _read_events(self) -> None:
+        for stage, begin, end in self._events:
+            end.synchronize()
+            self._seconds[stage] += begin.elapsed_time(end) / 1000
+        self._events.clear()
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds per stage so far; waits for the device to finish the stages begun."""
+        self._read_events()
+        return dict(self._seconds)

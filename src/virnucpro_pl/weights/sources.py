@@ -1,0 +1,201 @@
+"""Where each model's weights come from: a path on disk or a pinned name on the hub."""
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from virnucpro_pl.encoders.dnabert_s import DnabertS, DnaTokenizer
+from virnucpro_pl.encoders.esm2 import Esm2
+from virnucpro_pl.errors import UserError
+from virnucpro_pl.head import Head
+from virnucpro_pl.weights.checkpoints import Checkpoint, read_file
+from virnucpro_pl.weights.convert import load_dnabert_s, load_esm2, load_head
+
+log = logging.getLogger(__name__)
+
+_PUBLISHED_HEAD = re.compile(r"^(\d+)_model(_|\.|$)")
+
+
+def packaged(name: str) -> Path:
+    """Path of a file that ships with the package, such as the sample and the demo model."""
+    return Path(__file__).parents[1] / "demo" / name
+
+
+@dataclass
+class EncoderSource:
+    """One encoder's checkpoint."""
+
+    weights: str
+    """A path, or the name of a repository on the hub"""
+    revision: str | None = None
+    """Commit of the repository; other revisions are never fetched"""
+    files: Sequence[str] = field(default_factory=tuple)
+    """What is needed of the repository"""
+    key: str = "model.encoder"
+    """Where the configuration names this source, for messages"""
+
+    def locate(self) -> Path:
+        """Return the file or folder on disk, fetching it from the hub where it is not.
+
+        Raises:
+            UserError: it is nowhere to be found.
+        """
+        path = Path(self.weights).expanduser()
+        return path if path.exists() else self._fetch()
+
+    def _fetch(self) -> Path:
+        # Anything that is not OWNER/NAME is a path that does not exist.
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.weights) or self.weights.startswith("."):
+            raise UserError(f"{self.key}.weights={self.weights}: no such file or folder; check the path")
+        from huggingface_hub import snapshot_download  # not needed for weights on disk
+        from huggingface_hub.errors import HFValidationError
+
+        wanted = list(self.files) or None
+        try:
+            try:
+                found = Path(snapshot_download(self.weights, revision=self.revision, local_files_only=True))
+                if all((found / name).exists() for name in self.files):
+                    return found
+            except OSError:
+                log.info("Fetching %s (revision %s) from the hub", self.weights, self.revision or "main")
+            return Path(snapshot_download(self.weights, revision=self.revision, allow_patterns=wanted))
+        except (OSError, HFValidationError) as error:  # the hub's errors of every kind are OSErrors
+            raise UserError(
+                f"{self.key}.weights={self.weights}: not on this machine and not to be had from the hub"
+                f" ({type(error).__name__}); put {', '.join(self.files)} of revision {self.revision or 'main'} into a"
+                f" folder and give {self.key}.weights=FOLDER"
+            ) from error
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this checkpoint from another without reading gigabytes: path, revision, sizes, times."""
+        path = self.locate()
+        return {"weights": self.weights, "path": str(path.resolve()), "files": _file_identities(path)}
+
+
+class DnabertSSource(EncoderSource):
+    """A DNABERT-S checkpoint folder and its tokenizer."""
+
+    def load(self) -> DnabertS:
+        """Read the encoder; UserError when the folder holds none."""
+        return load_dnabert_s(self._folder())
+
+    def tokenizer(self) -> DnaTokenizer:
+        """Read the tokenizer; UserError when the folder holds none."""
+        folder = self._folder()
+        if not (folder / "tokenizer.json").is_file():
+            raise UserError(f"{folder}: tokenizer.json is missing; it comes with the DNABERT-S checkpoint")
+        return DnaTokenizer(str(folder))
+
+    def _folder(self) -> Path:
+        folder = self.locate()
+        if not folder.is_dir():
+            raise UserError(f"{self.key}.weights={self.weights}: give the checkpoint's folder, not a file in it")
+        return folder
+
+
+class Esm2Source(EncoderSource):
+    """An ESM-2 checkpoint: a fair-esm file, a Hugging Face folder, or a model's name."""
+
+    def locate(self) -> Path:
+        """As for every encoder; a bare model name is looked up where fair-esm keeps its downloads, then on the hub."""
+        if re.fullmatch(r"esm2_t\d+_\w+_UR50[DS]", self.weights) and not Path(self.weights).exists():
+            hub = Path(os.environ.get("TORCH_HOME", Path.home() / ".cache" / "torch")) / "hub" / "checkpoints"
+            if (file := hub / f"{self.weights}.pt").is_file():
+                return file
+            return EncoderSource(f"facebook/{self.weights}", self.revision, self.files, self.key)._fetch()
+        return super().locate()
+
+    def load(self) -> Esm2:
+        """Read the encoder; UserError when the file holds none."""
+        return load_esm2(self.locate())
+
+
+@dataclass
+class HeadSource:
+    """A trained head and the chunk length it was trained for."""
+
+    weights: str
+    """A published ``.pth``, a state dict, or safetensors"""
+    chunk_length: int | None = None
+    """Chunk length (nt) it was trained for, where the file does not tell"""
+    any_chunk_length: bool = False
+    """Allow other chunk lengths"""
+
+    def read(self) -> Checkpoint:
+        """Read the file; UserError when it is missing or unreadable."""
+        if not self.path.is_file() and self.path.name == self.weights and _PUBLISHED_HEAD.match(self.weights):
+            raise UserError(
+                f"model.head.weights={self.weights}: no such file in {Path.cwd()}; take it from the published"
+                " repository, Li-Jing-1997/VirNucPro, and give model.head.weights=PATH"
+            )
+        return read_file(self.path)
+
+    @property
+    def path(self) -> Path:
+        """The file on disk."""
+        return Path(self.weights).expanduser()
+
+    def load(self) -> Head:
+        """Read the head; UserError when the file holds none."""
+        return load_head(self.read(), self.path)
+
+    def trained_chunk_length(self) -> int | None:
+        """Chunk length the head was trained for: told by the file, by its published name, or by the configuration."""
+        told = self.read().metadata.get("chunk_length")
+        if told is None and (match := _PUBLISHED_HEAD.match(self.path.name)):
+            told = match[1]
+        return self.chunk_length if told is None else int(told)
+
+    def check_chunk_length(self, chunk_length: int) -> None:
+        """Refuse a chunk length other than the head's.
+
+        Raises:
+            UserError: the lengths differ and ``any_chunk_length`` is off.
+        """
+        trained = self.trained_chunk_length()
+        if trained is not None and trained != chunk_length and not self.any_chunk_length:
+            raise UserError(
+                f"model.head.weights={self.weights} was trained on chunks of {trained} nt, but data.chunk_length="
+                f"{chunk_length}; use data.chunk_length={trained}, another head, or model.head.any_chunk_length=true"
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this head from another."""
+        return {"weights": self.weights, "path": str(self.path.resolve()), "files": _file_identities(self.path)}
+
+
+def check_widths(dna: nn.Module, protein: nn.Module, head: Head, source: HeadSource) -> None:
+    """Raise UserError when the head does not fit the two encoders."""
+    widths = [int(encoder.embedding_width) for encoder in (dna, protein)]  # type: ignore[arg-type]
+    if sum(widths) != head.num_inputs:
+        raise UserError(
+            f"model.head.weights={source.weights} takes {head.num_inputs} numbers, but the encoders give"
+            f" {widths[0]} (DNA) + {widths[1]} (protein) = {sum(widths)}; choose a head trained with these encoders"
+        )
+
+
+def _file_identities(path: Path) -> dict[str, list[int]]:
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
+
+
+def sha256_of(path: Path) -> dict[str, str]:
+    """SHA-256 of a file, or of each file of a folder."""
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    digests = {}
+    for file in files:
+        with file.open("rb") as stream:
+            digests[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return digests
+
+
+def read_tokenizer(source: DnabertSSource) -> DnaTokenizer:
+    """Return the tokenizer of a DNA encoder."""
+    return source.tokenizer()
