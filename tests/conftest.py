@@ -1,13 +1,16 @@
 """Data and small models shared by the tests."""
 
+import logging
 import os
-from collections.abc import Callable
+import sys
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parent
-CHECKOUT = TESTS.parent
+from support import CHECKOUT, MINI, Result, model_overrides
+
 MUST_HAVE_SHARED = os.environ.get("VIRNUCPRO_REQUIRE_GOLDEN") == "1"
 
 # As __main__ sets it: the same bits whatever the number of threads. Read when torch is imported.
@@ -40,24 +43,13 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def mini() -> Path:
     """The committed part of the golden data: self-made models, inputs and recorded outputs."""
-    return TESTS / "data" / "golden" / "mini"
+    return MINI
 
 
 @pytest.fixture(scope="session")
 def mini_overrides(mini: Path) -> list[str]:
     """Command line that selects the mini models."""
     return model_overrides(mini)
-
-
-def model_overrides(golden: Path, head: str = "300") -> list[str]:
-    """Command line that selects the models of a golden folder."""
-    esm = next(path for path in (golden / "models" / "esm").glob("*.pt") if "contact" not in path.name)
-    return [
-        f"model=virnucpro_{head}",
-        f"model.dna_encoder.weights={golden / 'models' / 'DNABERT-S'}",
-        f"model.protein_encoder.weights={esm}",
-        f"model.head.weights={golden / 'models' / 'mlp' / f'{head}_model.pth'}",
-    ]
 
 
 @pytest.fixture
@@ -70,3 +62,29 @@ def fasta(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Result]]:
+    """Run a command in this process, as ``python -m virnucpro_pl`` would."""
+    from virnucpro_pl import __main__ as program
+
+    root = logging.getLogger()
+    before = list(root.handlers), root.level
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["virnucpro-pl", *map(str, arguments)])
+        monkeypatch.setattr(program, "_job_began", False)
+        code = 0
+        with warnings.catch_warnings():
+            try:
+                program.main()
+            except SystemExit as exit_:
+                code = exit_.code if isinstance(exit_.code, int) else 1
+        return Result(code, *capfd.readouterr())
+
+    yield run
+    for handler in set(root.handlers) - set(before[0]):
+        root.removeHandler(handler)
+        handler.close()
+    root.handlers[:], root.level = before

@@ -2,13 +2,16 @@
 
 import logging
 import os
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from virnucpro_pl import __version__
 from virnucpro_pl.errors import UserError
@@ -22,7 +25,7 @@ Which of these reads are viral? VirNucPro on PyTorch Lightning and Hydra.
 
 Usage: python -m virnucpro_pl COMMAND [KEY=VALUE ...]
 
-Commands: {', '.join(COMMANDS)}
+Commands: {", ".join(COMMANDS)}
 
   python -m virnucpro_pl predict                          the packaged sample with the packaged demo model
   python -m virnucpro_pl predict input=reads.fasta.gz output=results/ model=virnucpro_500
@@ -32,7 +35,7 @@ Commands: {', '.join(COMMANDS)}
 EXIT_FAILED, EXIT_USAGE = 1, 2
 
 log = logging.getLogger("virnucpro_pl")
-_job_failed = False
+_job_began = False
 
 
 def _run_folder(output: str, default: str) -> str:
@@ -41,9 +44,24 @@ def _run_folder(output: str, default: str) -> str:
 
 
 def _log_name(job: str) -> str:
-    """Name of the log file; Lightning calls the jobs of the processes it starts ``train_ddp_process_N``."""
+    rank = _rank_in(job)
+    return "run.log" if rank is None else f"run.rank{rank}.log"
+
+
+def _rank_in(job: str) -> str | None:
+    """Rank of a process that Lightning started; it calls their jobs ``train_ddp_process_N``."""
     rank = job.rpartition("_ddp_process_")[2]
-    return f"run.rank{rank}.log" if rank.isdigit() else "run.log"
+    return rank if rank.isdigit() else None
+
+
+def _quoted(argument: str) -> str:
+    """Quote the value of ``key=path`` where the path exists but would be grammar to Hydra, such as ``reads(1).fa``."""
+    key, equals, value = argument.partition("=")
+    if equals and set(value) & set("(){}[],:= '\"\\$") and Path(value).exists():
+        # In a quoted string a backslash escapes only where a quote follows.
+        escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), value)
+        return f"{key}='{escaped}'"
+    return argument
 
 
 def _register_resolvers() -> None:
@@ -55,18 +73,25 @@ def _register_resolvers() -> None:
 @hydra.main(version_base="1.3", config_path=str(CONF))
 def run(cfg: DictConfig) -> float | None:
     """Run the command the configuration is named after."""
-    global _job_failed  # Hydra's exit status does not tell a failed job from a misspelt key
-    name = HydraConfig.get().job.config_name
+    global _job_began  # Hydra's exit status does not tell a failed job from a misspelt key
+    _job_began = True
+    name = str(HydraConfig.get().job.config_name)
     try:
-        command = getattr(import_module(f"virnucpro_pl.commands.{name}"), str(name))
-        return command(cfg)  # type: ignore[no-any-return]
-    except UserError as error:
-        log.error("%s", error)
+        return getattr(import_module(f"virnucpro_pl.commands.{name}"), name)(cfg)  # type: ignore[no-any-return]
+    except (UserError, InstantiationException, OmegaConfBaseException) as error:
+        if _rank_in(HydraConfig.get().job.name) is None:  # all ranks meet the same mistake; one tells of it
+            log.error("Error: %s", _one_line(error))
         sys.exit(EXIT_USAGE)
-    except Exception:
-        _job_failed = True
-        log.exception("The run failed")
+    except Exception:  # noqa: BLE001 - the last handler there is
+        log.exception("The run failed; start the same command again to continue where it stopped")
         sys.exit(EXIT_FAILED)
+
+
+def _one_line(error: Exception) -> str:
+    """Say what the user can mend; Hydra wraps what a constructor raises."""
+    cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+    prefix = "" if isinstance(cause, UserError) else "configuration: "
+    return prefix + " ".join(str(cause).split())
 
 
 def main() -> None:
@@ -89,13 +114,14 @@ def main() -> None:
         case [word, *_]:
             sys.stderr.write(f"virnucpro-pl: unknown command {word!r}\n\n{USAGE}")
             sys.exit(EXIT_USAGE)
+    sys.argv[2:] = map(_quoted, sys.argv[2:])
     # The same bits from MKL whatever the number of threads, and so of processes; read when torch is imported.
     os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
     _register_resolvers()
     try:
         run()
     except SystemExit as exit_:
-        if exit_.code == EXIT_FAILED and not _job_failed:
+        if exit_.code == EXIT_FAILED and not _job_began:
             sys.exit(EXIT_USAGE)  # Hydra refused the command line
         raise
 

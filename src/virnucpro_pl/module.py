@@ -49,7 +49,9 @@ class VirNucPro(LightningModule):
         clock: StageClock | None = None,
     ):
         super().__init__()
-        self.sources: dict[str, Any] = {"dna_encoder": dna_encoder, "protein_encoder": protein_encoder, "head": head}
+        self.dna_source = dna_encoder
+        self.protein_source = protein_encoder
+        self.head_source = head
         self.name = name
         self.demo = demo
         self._clock = clock or StageClock()
@@ -57,13 +59,22 @@ class VirNucPro(LightningModule):
         self.protein_encoder: Esm2 | None = None
         self.head: Head | None = None
 
+    def identity(self) -> dict[str, Any]:
+        """What tells these weights from others; fetches from the hub what is not on disk."""
+        return {
+            "head": self.head_source.identity(),
+            "dna_encoder": self.dna_source.identity(),
+            "protein_encoder": self.protein_source.identity(),
+        }
+
     def configure_model(self) -> None:
         """Load the weights; Lightning calls this more than once."""
         if self.head is None:
-            self.dna_encoder = self.sources["dna_encoder"].load()
-            self.protein_encoder = self.sources["protein_encoder"].load()
-            self.head = self.sources["head"].load()
-            check_widths(self.dna_encoder, self.protein_encoder, self.head, self.sources["head"])
+            head = self.head_source.load()
+            self.dna_encoder = self.dna_source.load()
+            self.protein_encoder = self.protein_source.load()
+            check_widths(self.dna_encoder, self.protein_encoder, head, self.head_source)
+            self.head = head
 
     def on_predict_start(self) -> None:
         """Keep the head in float32: it costs nothing and its batch norm was never meant for less."""

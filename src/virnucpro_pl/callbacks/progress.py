@@ -51,7 +51,7 @@ class Heartbeat(ProgressBar):
         now = time.monotonic()
         if now - self._last >= self._seconds:
             self._last = now
-            total = int(self.total_predict_batches_current_dataloader)
+            total = int(sum(trainer.num_predict_batches))
             done, elapsed = batch_idx + 1, now - self._began
             log.info(
                 "Predicting: %d of %d batches (%.0f %%), %.0f ESM-2 tokens/s, about %s left",

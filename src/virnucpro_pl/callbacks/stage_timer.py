@@ -21,6 +21,6 @@ class StageTimer(Callback):
         self._figures = RankFigures(Path(folder))
         self._clock = clock or StageClock()
 
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the figures."""
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the figures; called also where there was nothing to predict."""
         self._figures.write("stages", trainer.global_rank, self._clock.seconds())

@@ -31,15 +31,18 @@ class Throughput(Callback):
         self._waits: list[float] = []
         self._waiting_since = 0.0
         self._began = 0.0
+        self._seconds = 0.0
+        self._device = torch.device("cpu")
         self.counts = dict.fromkeys(
             ("batches", "orfs", "dna_tokens", "dna_processed", "protein_tokens", "protein_processed"), 0
         )
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the watch."""
-        if pl_module.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(pl_module.device)
-            self._sampler = _GpuSampler(pl_module.device, self._sample_seconds)
+        self._device = pl_module.device
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+            self._sampler = _GpuSampler(self._device, self._sample_seconds)
             self._sampler.start()
         self._began = self._waiting_since = time.perf_counter()
 
@@ -67,22 +70,26 @@ class Throughput(Callback):
         self._waiting_since = time.perf_counter()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the figures."""
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize(pl_module.device)
+        """Stop the watch."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self._seconds = time.perf_counter() - self._began
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the figures; called also where there was nothing to predict."""
         kib = 1024 if sys.platform != "darwin" else 1  # macOS counts bytes
         figures: dict[str, Any] = {
             **self.counts,
-            "seconds": time.perf_counter() - self._began,
+            "seconds": self._seconds,
             "wait_seconds": sum(self._waits),
             "max_wait_seconds": max(self._waits, default=0.0),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kib,
-            "device": str(pl_module.device),
+            "device": str(self._device),
         }
         if self._sampler:
             figures["gpu_utilisation"] = self._sampler.stop()
-            figures["gpu_name"] = torch.cuda.get_device_name(pl_module.device)
-            figures["gpu_peak_memory_bytes"] = torch.cuda.max_memory_allocated(pl_module.device)
+            figures["gpu_name"] = torch.cuda.get_device_name(self._device)
+            figures["gpu_peak_memory_bytes"] = torch.cuda.max_memory_allocated(self._device)
         self._figures.write("throughput", trainer.global_rank, figures)
 
 

@@ -95,6 +95,8 @@ class FastaDataModule(LightningDataModule):
         clock: StageClock | None = None,
     ):
         super().__init__()
+        self.prepare_data_per_node = False  # all nodes share the store
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer batches than devices is no mistake
         self.settings = StoreSettings(chunk_length, chunking, ambiguity)
         self.settings.check()
         if token_budget < 1:
@@ -109,6 +111,7 @@ class FastaDataModule(LightningDataModule):
         self._clock = clock or StageClock()
         self._store_folder: Path | None = None
         self.store: OrfStore
+        self.duplicates: NDArray[np.int64] = np.empty((0, 2), dtype=np.int64)
         self.plan: Plan
         self.waiting_batches: NDArray[np.int64]
         self.parts: Parts | None = None
@@ -126,9 +129,9 @@ class FastaDataModule(LightningDataModule):
         assert folder is not None, "prepare_data runs before setup"
         self.store = OrfStore(folder)
         with self._clock(PLANNING):
-            rows = np.arange(self.store.num_orfs)
             if self.deduplicate:
-                rows = np.delete(rows, self.store.duplicate_orfs()[:, 0])
+                self.duplicates = self.store.duplicate_orfs()
+            rows = np.delete(np.arange(self.store.num_orfs), self.duplicates[:, 0])
             proteins, nucleotides = self.store.proteins.lengths(), self.store.nucleotides.lengths()
             self.plan = plan_batches(rows, proteins[rows], nucleotides[rows], self.token_budget)
         # Asked for here, between two barriers: later, another rank might have written its first batches already.

@@ -9,10 +9,15 @@ from torch import Tensor
 
 from virnucpro_pl.encoders.packed import PackedTokens
 
+BACKEND = "runs"
+"""Name of the backend in use, for the record of a run."""
+
 _BIAS_STEP = 64  # biases are built for lengths rounded up to this, so that neighbouring lengths share one
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, packed: PackedTokens, alibi_slopes: tuple[float, ...] | None = None) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, packed: PackedTokens, alibi_slopes: tuple[float, ...] | None = None
+) -> Tensor:
     """Softmax attention of every token to the tokens of its own sequence: (T, H, D) x 3 -> (T, H, D).
 
     Dense scaled-dot-product attention over each run of equally long sequences; scores are scaled by ``D ** -0.5``.

@@ -26,9 +26,7 @@ class CallingRules(NamedTuple):
         if self.tie not in get_args(Tie):
             raise UserError(f"results.tie={self.tie}: choose one of {', '.join(get_args(Tie))}")
         if not 0 < self.min_viral_fraction <= 1:
-            raise UserError(
-                f"results.min_viral_fraction={self.min_viral_fraction}: give a share above 0 and up to 1"
-            )
+            raise UserError(f"results.min_viral_fraction={self.min_viral_fraction}: give a share above 0 and up to 1")
 
 
 class Consensus(NamedTuple):
@@ -78,7 +76,9 @@ def call_records(chunks: Consensus, num_chunks: NDArray[np.int64], rules: Callin
     )
     called = num_chunks - uncalled
     needed = rules.min_viral_fraction * called
-    calls = np.select([called == 0, viral >= needed, viral + ambiguous >= needed], [NOT_CALLED, VIRUS, AMBIGUOUS], OTHERS)
+    calls = np.select(
+        [called == 0, viral >= needed, viral + ambiguous >= needed], [NOT_CALLED, VIRUS, AMBIGUOUS], OTHERS
+    )
     others, virus = (_group_max(scores, num_chunks) for scores in (chunks.others_score, chunks.virus_score))
     return Consensus(calls.astype(np.uint8), viral, others, virus)
 

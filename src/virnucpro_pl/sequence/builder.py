@@ -4,8 +4,10 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +26,7 @@ from virnucpro_pl.sequence.layout import (
     text_column,
 )
 from virnucpro_pl.sequence.records import BLOCK_BYTES, RecordBlock, read_records
-from virnucpro_pl.sequence.translation import Orfs, find_orfs
+from virnucpro_pl.sequence.translation import find_orfs
 from virnucpro_pl.stages import CHUNKING, PLANNING, TRANSLATION, StageClock
 
 _CALLED, _NO_ORF, _AMBIGUOUS_ONLY, _TOO_SHORT, _EMPTY = range(len(STATUSES))
@@ -53,7 +55,7 @@ class StoreBuilder:
         for path in inputs:
             digest = hashlib.sha256()
             before = self._records.num_rows
-            blocks = read_records(path, digest)
+            blocks = _read_ahead(read_records(path, digest))
             while records := self._read_next(blocks):
                 self._append(records)
             sources.append({"path": path, "sha256": digest.hexdigest(), "records": self._records.num_rows - before})
@@ -89,11 +91,14 @@ class StoreBuilder:
         offset = (np.cumsum(records.lengths) - records.lengths)[chunks.record]
         sizes = np.cumsum(chunks.end - chunks.start)
         borders = np.searchsorted(sizes, np.arange(0, sizes[-1] if len(sizes) else 0, BLOCK_BYTES), side="right")
-        for first, after in zip(borders, [*borders[1:], len(sizes)], strict=True):
+        for first, after in pairwise([*np.unique(borders), len(sizes)]):  # a chunk may be longer than several borders
             with self._clock(CHUNKING):
                 group = Chunks(*(column[first:after] for column in chunks))
                 starts, ends = (offset[first:after] + group.start).tolist(), (offset[first:after] + group.end).tolist()
-                letters = b"".join([records.letters[a:b] for a, b in zip(starts, ends, strict=True)])
+                if starts[1:] == ends[:-1]:  # reads, each its own chunk
+                    letters = records.letters[starts[0] : ends[-1]]
+                else:
+                    letters = b"".join([records.letters[a:b] for a, b in zip(starts, ends, strict=True)])
                 group = group._replace(record=self._records.num_rows + group.record)
             yield group, letters
 
@@ -142,6 +147,15 @@ class StoreBuilder:
         (self._folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
 
 
+def _read_ahead(blocks: Iterator[RecordBlock]) -> Iterator[RecordBlock]:
+    """Yield the blocks, reading the next one in a thread meanwhile."""
+    with ThreadPoolExecutor(1) as reader:
+        upcoming = reader.submit(next, blocks, None)
+        while block := upcoming.result():
+            upcoming = reader.submit(next, blocks, None)
+            yield block
+
+
 def _list_column(values: list[bytes]) -> Any:
     return binary_column(b"".join(values), np.fromiter(map(len, values), dtype=np.int64, count=len(values)))
 
@@ -154,9 +168,9 @@ class FreeSuffix:
 
     def avoid(self, names: list[str]) -> None:
         """Take note of names."""
-        for taken in re.findall(r"(_+dup)[0-9]+$", "\n".join(names), re.MULTILINE):
-            if len(taken) >= len(self._suffix):
-                self._suffix = f"_{taken}"
+        text = "\n".join(names)
+        while self._suffix in text and re.search(f"{self._suffix}[0-9]+$", text, re.MULTILINE):
+            self._suffix = f"_{self._suffix}"
 
     def __str__(self) -> str:
         return self._suffix

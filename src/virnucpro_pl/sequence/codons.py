@@ -10,28 +10,32 @@ from numpy.typing import NDArray
 _BASES = "TCAG"
 _CODE = "FFLLSSSSYY**CC*WLLLLPPPPHHQQRRRRIIIMTTTTNNKKSSRRVVVVAAAADDEEGGGG"  # NCBI table 1, bases in TCAG order
 _OTHER = 4  # digit of a letter other than A, C, G, T; the digits of a number are in base five
-_FIRST_AMBIGUOUS = 125
+_UNKNOWN, _FIRST_AMBIGUOUS = 124, 125
 # IUPAC letters as sets of bases: bit 0 is A, 1 is C, 2 is G, 3 is T.
-_IUPAC = dict(A=1, C=2, G=4, T=8, R=5, Y=10, S=6, W=9, K=12, M=3, B=14, D=13, H=11, V=7, N=15)
+_IUPAC = dict(zip("ACGTRYSWKMBDHVN", (1, 2, 4, 8, 5, 10, 6, 9, 12, 3, 14, 13, 11, 7, 15), strict=True))
 
 NO_RESIDUE = b"\0"
+MARGIN = 6
 FORWARD_STOP, REVERSE_STOP, FORWARD_RESIDUE, REVERSE_RESIDUE = 1, 2, 4, 8
 
 
-def number_codons(letters: bytes, resolve: bool) -> bytes:
-    """Return the codon number of each position; the last two positions count as having unknown letters.
+def number_codons(letters: bytes, resolve: bool) -> tuple[bytes, bool]:
+    """Return the codon number of each position, ``MARGIN`` unknown ones after the last; whether any is unknown.
 
     Args:
         letters: any bytes; with ``resolve``, IUPAC letters in upper case.
-        resolve: whether codons with ambiguous letters are told apart.
+        resolve: whether codons with ambiguous letters get numbers of their own, rather than count as unknown.
     """
-    digits = np.frombuffer(letters.translate(_DIGIT) + bytes([_OTHER, _OTHER]), dtype=np.uint8)
-    numbers = digits[:-2] * np.uint8(25) + digits[1:-1] * np.uint8(5) + digits[2:]
-    if resolve:
+    digits = np.frombuffer(letters.translate(_DIGIT), dtype=np.uint8)
+    numbers = np.full(len(digits) + MARGIN, _UNKNOWN, dtype=np.uint8)
+    codons = numbers[: max(len(digits) - 2, 0)]
+    np.add(digits[:-2] * np.uint8(25) + digits[1:-1] * np.uint8(5), digits[2:], out=codons)
+    has_unknown = len(digits) > 0 and bool(digits.max() == _OTHER)
+    if has_unknown and resolve:
         sets = np.frombuffer(letters.translate(_BASE_SET), dtype=np.uint8).astype(np.uint16)
-        unknown = np.flatnonzero(np.frombuffer(numbers.tobytes().translate(SEEN), dtype=np.uint8)[:-2] == 0)
-        numbers[unknown] = _AMBIGUOUS_NUMBER[sets[unknown] << 8 | sets[unknown + 1] << 4 | sets[unknown + 2]]
-    return numbers.tobytes()
+        unknown = np.flatnonzero(np.frombuffer(codons.tobytes().translate(SEEN), dtype=np.uint8) == 0)
+        codons[unknown] = _AMBIGUOUS_NUMBER[sets[unknown] << 8 | sets[unknown + 1] << 4 | sets[unknown + 2]]
+    return numbers.tobytes(), has_unknown and not resolve
 
 
 def _byte_table(changes: dict[str, str | int], default: int | None = None) -> bytes:
@@ -78,7 +82,7 @@ def _number_ambiguous(forward: bytearray, reverse: bytearray) -> NDArray[np.uint
     return np.array([numbers[pair] for pair in pairs], dtype=np.uint8)
 
 
-def _seen_table(forward: bytes, reverse: bytes) -> bytes:
+def _seen_table(forward: bytearray, reverse: bytearray) -> bytes:
     """What a codon number shows, as bits: a stop or a known residue on either strand."""
     stop, residue = ord("*"), {*_CODE.encode()}
     return bytes(
@@ -90,8 +94,8 @@ def _seen_table(forward: bytes, reverse: bytes) -> bytes:
 
 _forward, _reverse = _residue_table(reverse=False), _residue_table(reverse=True)
 _AMBIGUOUS_NUMBER = _number_ambiguous(_forward, _reverse)
-_DIGIT = _byte_table(dict(A=0, C=1, G=2, T=3), default=_OTHER)
-_BASE_SET = _byte_table(dict(_IUPAC), default=0)
+_DIGIT = _byte_table({"A": 0, "C": 1, "G": 2, "T": 3}, default=_OTHER)
+_BASE_SET = _byte_table({**_IUPAC}, default=0)
 _UPPER = _byte_table({})
 
 TO_IUPAC = _byte_table({**{letter: letter for letter in _IUPAC}, "U": "T"}, default=ord("N"))

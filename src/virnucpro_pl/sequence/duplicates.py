@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-_NUM_FILES = 64
+_NUM_FILES = 32
 _SPILL_ROWS = 1 << 17
 
 
@@ -43,8 +43,9 @@ class DuplicateFinder:
         rows = rows[np.argsort(file_number, kind="stable")]
         borders = np.cumsum(np.bincount(file_number, minlength=_NUM_FILES))
         for file, start, end in zip(self._files, [0, *borders], borders, strict=False):
-            with open(file, "ab") as stream:
-                stream.write(rows[start:end].data)
+            if start < end:
+                with file.open("ab") as stream:
+                    stream.write(rows[start:end].data)
         self._pending, self._num_pending = [], 0
 
     def find(self) -> NDArray[np.int64]:

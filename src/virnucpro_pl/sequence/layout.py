@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -69,11 +70,13 @@ class StoreSettings(NamedTuple):
 
 
 class TableWriter:
-    """An Arrow IPC file written batch by batch."""
+    """An Arrow IPC file written batch by batch, in a thread of its own."""
 
     def __init__(self, path: Path, schema: pa.Schema):
         self._schema = schema
         self._writer = pa.ipc.new_file(str(path), schema)
+        self._thread = ThreadPoolExecutor(1)
+        self._written: Future[None] | None = None
         self.num_rows = 0
 
     def append(self, *columns: pa.Array | NDArray[np.generic]) -> None:
@@ -84,12 +87,19 @@ class TableWriter:
         ]
         batch = pa.record_batch(arrays, schema=self._schema)
         if batch.num_rows:
-            self._writer.write_batch(batch)
+            self._wait()
+            self._written = self._thread.submit(self._writer.write_batch, batch)
         self.num_rows += batch.num_rows
 
     def close(self) -> None:
         """Complete the file."""
+        self._wait()
+        self._thread.shutdown()
         self._writer.close()
+
+    def _wait(self) -> None:
+        if self._written:
+            self._written.result()
 
 
 # Columns are made of buffers because pyarrow.array copies, visits each value, and imports pandas.

@@ -7,11 +7,12 @@ FASTA is split here rather than by dnaio because the published tool reads it thr
 import glob
 import hashlib
 import io
+import re
 import sys
-import zlib
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import dnaio
 import numpy as np
@@ -22,7 +23,9 @@ from virnucpro_pl.errors import UserError
 
 BLOCK_BYTES = 1 << 20
 STDIN = "-"
+_Result = TypeVar("_Result")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_LEADING_COMMENTS = re.compile(rb"(?:[ \t\r\n]+|[;#][^\r\n]*[\r\n])*+")
 
 
 class RecordBlock(NamedTuple):
@@ -49,6 +52,8 @@ def resolve_inputs(inputs: str | Path | Sequence[str | Path]) -> list[str]:
         raise UserError("input: no file given; name a FASTA or FASTQ file, several of them, or - for standard input")
     paths: list[str] = []
     for entry in map(str, given):
+        if not entry:
+            raise UserError("input: one of the paths is empty; name a FASTA or FASTQ file, or - for standard input")
         if entry == STDIN or Path(entry).exists():
             paths.append(entry)
         else:
@@ -78,62 +83,67 @@ def read_records(path: str, digest: "hashlib._Hash | None" = None) -> Iterator[R
     Raises:
         UserError: the file cannot be read, is neither FASTA nor FASTQ, or is damaged.
     """
+    name = "standard input" if path == STDIN else path
+    with _open(path, name) as raw:
+        watched = io.BufferedReader(_Watched(raw, digest), BLOCK_BYTES)
+        yield from _read_text(_Text(watched, name), name)
+        while watched.read(BLOCK_BYTES):  # what a decompressor left unread belongs to the digest too
+            pass
+
+
+def _open(path: str, name: str) -> AbstractContextManager[BinaryIO]:
     try:
-        with sys.stdin.buffer if path == STDIN else open(path, "rb") as raw:
-            watched = io.BufferedReader(_Watched(raw, digest), BLOCK_BYTES)
-            yield from _read_stream(xopen(watched, "rb", threads=0), "standard input" if path == STDIN else path)
-            while watched.read(BLOCK_BYTES):  # what a decompressor left unread belongs to the digest too
-                pass
-    except EOFError as error:
-        raise UserError(f"{path}: the compressed file is cut short ({error}); copy it again") from error
-    except (zlib.error, OSError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise UserError(f"{path}: cannot be read: {reason}") from error
+        return nullcontext(sys.stdin.buffer) if path == STDIN else Path(path).open("rb")
+    except OSError as error:
+        raise UserError(f"{name}: cannot be opened: {error.strerror}; check the path and its permissions") from error
 
 
-def _read_stream(stream: BinaryIO, name: str) -> Iterator[RecordBlock]:
-    first = stream.read(BLOCK_BYTES).removeprefix(_BYTE_ORDER_MARK)
-    first = _skip_leading_comments(first, stream)
-    if not first:
-        return
+def _read_text(text: "_Text", name: str) -> Iterator[RecordBlock]:
+    first = text.read(BLOCK_BYTES).removeprefix(_BYTE_ORDER_MARK)
+    first = _skip_leading_comments(first, text)
+    text.unread(first)
     if first.startswith(b">"):
-        yield from _read_fasta(_Replayed(first, stream))
+        yield from _read_fasta(text, name)
     elif first.startswith(b"@"):
-        yield from _read_fastq(_Replayed(first, stream), name)
-    else:
-        shown = first[:40].split(b"\n")[0].decode("ascii", "backslashreplace").strip()
+        yield from _read_fastq(text, name)
+    elif first:
+        shown = re.split(rb"[\r\n]", first[:40])[0].decode("ascii", "backslashreplace").strip()
         raise UserError(
             f"{name}: neither FASTA nor FASTQ: the first record should begin with '>' or '@', found '{shown}'"
         )
 
 
-def _skip_leading_comments(text: bytes, stream: BinaryIO) -> bytes:
+def _skip_leading_comments(text: bytes, stream: "_Text") -> bytes:
     """Drop blank lines and ``;`` or ``#`` comment lines before the first record."""
     while True:
-        text = text.lstrip(b" \t\r\n")
+        text = text[_LEADING_COMMENTS.match(text).end() :]  # type: ignore[union-attr]  # it matches the empty text
         if text and text[:1] not in b";#":
             return text
-        _, end, rest = text.replace(b"\r", b"\n").partition(b"\n")
-        text = rest
-        if not end or not text.strip():
-            more = stream.read(BLOCK_BYTES)
-            if not more:
-                return text.lstrip(b" \t\r\n")
-            text = (b"" if end else b";") + text + more
+        more = stream.read(BLOCK_BYTES)
+        if not more:
+            return b""
+        text = text[:1] + more  # of a comment line that goes on, its first letter is enough
 
 
-def _read_fasta(stream: BinaryIO) -> Iterator[RecordBlock]:
+def _read_fasta(stream: "_Text", name: str) -> Iterator[RecordBlock]:
     """Split FASTA by the rules of Biopython 1.88: blanks, tabs and line ends go, every other letter stays."""
     for text in _whole_records(stream):
         header_starts, header_ends, body_ends, line_ends = _find_lines(text)
         headers = [text[a:b] for a, b in zip(header_starts.tolist(), header_ends.tolist(), strict=True)]
         bodies = [text[a:b] for a, b in zip((header_ends + 1).tolist(), body_ends.tolist(), strict=True)]
-        letters = b"".join(bodies).replace(b"\n", b"")
         lengths = np.maximum(body_ends - header_ends - 1, 0) - line_ends
-        del text, bodies  # either may hold hundreds of megabytes while the block is worked on
+        del text  # a record may be hundreds of megabytes
+        letters = b"".join(bodies)
+        del bodies
+        letters = letters.replace(b"\n", b"")
         if b" " in letters or b"\t" in letters:
             letters, lengths = _without_blanks(letters, lengths)
-        yield _block(b"\n".join(headers).decode("utf-8", "backslashreplace").split("\n"), letters, lengths)
+        block = _block(b"\n".join(headers).decode("utf-8", "backslashreplace").split("\n"), letters, lengths)
+        if not letters.isascii():
+            raise UserError(
+                f"{name}: {_name_first_odd(block)} holds bytes that are no letters; mend or drop the record"
+            )
+        yield block
 
 
 def _find_lines(text: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -159,58 +169,63 @@ def _without_blanks(letters: bytes, lengths: NDArray[np.int64]) -> tuple[bytes, 
     return letters.translate(None, b" \t"), lengths - np.bincount(record, minlength=len(lengths))
 
 
+def _name_first_odd(block: RecordBlock) -> str:
+    """Describe the first record with a letter outside ASCII."""
+    position = next(i for i, letter in enumerate(block.letters) if letter > 127)
+    record = int(np.searchsorted(np.cumsum(block.lengths), position, side="right"))
+    return f"the sequence of '{block.names[record]}'"
+
+
 def _block(headers: list[str], letters: bytes, lengths: NDArray[np.int64]) -> RecordBlock:
     descriptions = [header.rstrip() for header in headers]
     names = [(description.split(None, 1) or ("",))[0] for description in descriptions]
     return RecordBlock(names, descriptions, letters, lengths)
 
 
-def _whole_records(stream: BinaryIO) -> Iterator[bytes]:
+def _whole_records(stream: "_Text") -> Iterator[bytes]:
     """Regroup a stream that starts with ``>`` so that each piece ends where a record ends."""
     pieces: list[bytes] = []
     for text in _unix_lines(stream):
         cut = text.rfind(b"\n>") + 1
         if cut or (text.startswith(b">") and pieces and pieces[-1].endswith(b"\n")):
             pieces.append(text[:cut])
+            yield _drained(pieces)
             text = text[cut:]
-            whole = b"".join(pieces)
-            pieces.clear()
-            yield whole
-            del whole
         pieces.append(text)
     if pieces:
-        yield b"".join(pieces)
+        yield _drained(pieces)
 
 
-def _unix_lines(stream: BinaryIO) -> Iterator[bytes]:
-    """Read blocks with every line end (LF, CRLF, CR) as LF."""
-    held = b""
+def _drained(pieces: list[bytes]) -> bytes:
+    joined = b"".join(pieces)
+    pieces.clear()
+    return joined
+
+
+def _unix_lines(stream: "_Text") -> Iterator[bytes]:
+    """Read blocks with every line end (LF, CRLF, CR) as LF; a CRLF cut by a border leaves an empty line."""
     while block := stream.read(BLOCK_BYTES):
-        block, held = held + block, b""
         if b"\r" in block:
-            if block.endswith(b"\r"):  # the LF of this CR may open the next block
-                block, held = block[:-1], b"\r"
             block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        if block:
-            yield block
-    if held:
-        yield b"\n"
+        yield block
 
 
-def _read_fastq(stream: BinaryIO, name: str) -> Iterator[RecordBlock]:
+def _read_fastq(stream: "_Text", name: str) -> Iterator[RecordBlock]:
     headers: list[str] = []
     sequences: list[str] = []
     pending = 0
     try:
-        for entry in dnaio.FastqReader(io.BufferedReader(stream, BLOCK_BYTES)):  # type: ignore[type-var]
+        for entry in dnaio.FastqReader(io.BufferedReader(stream, BLOCK_BYTES)):
             headers.append(entry.name)
             sequences.append(entry.sequence)
             pending += len(entry.sequence)
             if pending >= BLOCK_BYTES:
                 yield _fastq_block(headers, sequences)
                 headers, sequences, pending = [], [], 0
+    except UserError:
+        raise
     except (dnaio.FileFormatError, ValueError) as error:
-        raise UserError(f"{name}: damaged FASTQ: {' '.join(str(error).split())}") from error
+        raise UserError(f"{name}: damaged FASTQ: {' '.join(str(error).split())}; mend or copy it again") from error
     if headers:
         yield _fastq_block(headers, sequences)
 
@@ -231,30 +246,43 @@ class _Watched(io.RawIOBase):
         return True
 
     def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
-        block = self._source.read(len(buffer))
-        buffer[: len(block)] = block
+        size = self._source.readinto(buffer)  # type: ignore[attr-defined]
         if self._digest is not None:
-            self._digest.update(block)
-        return len(block)
+            self._digest.update(memoryview(buffer)[:size])
+        return size  # type: ignore[no-any-return]
 
 
-class _Replayed(io.RawIOBase):
-    """A binary stream whose first block has been read already."""
+class _Text(io.RawIOBase):
+    """The decompressed bytes of an input, whose errors a user understands."""
 
-    def __init__(self, first: bytes, rest: BinaryIO):
-        self._first = first
-        self._rest = rest
+    def __init__(self, source: BinaryIO, name: str):
+        self._name = name
+        self._unread = b""
+        self._stream = self._explained(lambda: xopen(source, "rb", threads=0))
 
     def readable(self) -> bool:
         return True
 
-    def read(self, size: int = -1) -> bytes:
-        if self._first:
-            block, self._first = self._first[:size] if size >= 0 else self._first, self._first[size:] if size >= 0 else b""
+    def unread(self, block: bytes) -> None:
+        """Let ``block`` be read next."""
+        self._unread = block
+
+    def read(self, size: int = BLOCK_BYTES) -> bytes:
+        if self._unread:
+            block, self._unread = self._unread[:size], self._unread[size:]
             return block
-        return self._rest.read(size)
+        return self._explained(lambda: self._stream.read(size))
 
     def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
         block = self.read(len(buffer))
         buffer[: len(block)] = block
         return len(block)
+
+    def _explained(self, action: Callable[[], _Result]) -> _Result:
+        try:
+            return action()
+        except EOFError as error:
+            raise UserError(f"{self._name}: the compressed data is cut short; copy the file again") from error
+        except Exception as error:  # every decompressor has an error class of its own
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"{self._name}: damaged or unreadable: {reason}; copy the file again") from error

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from virnucpro_pl.errors import UserError
 from virnucpro_pl.sequence.builder import StoreBuilder
 from virnucpro_pl.sequence.layout import STATUSES, RaggedColumn, StoreSettings, read_table
-from virnucpro_pl.sequence.records import STDIN
 from virnucpro_pl.stages import StageClock
 
 __all__ = ["STATUSES", "OrfStore", "RaggedColumn", "StoreSettings", "prepare_store", "read_table"]
@@ -38,23 +38,35 @@ def prepare_store(inputs: list[str], folder: Path, settings: StoreSettings, cloc
         UserError: the input or the settings are unusable.
     """
     settings.check()
-    folder.mkdir(parents=True, exist_ok=True)
-    if STDIN not in inputs and any(folder.glob("*/manifest.json")):
-        known = folder / settings.key([_sha256(path) for path in inputs])
-        if (known / "manifest.json").exists():
-            return known
-    with tempfile.TemporaryDirectory(dir=folder, prefix="building-") as building:
-        digests = StoreBuilder(Path(building), settings, clock).build(inputs)
-        store = folder / settings.key(digests)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if all(Path(path).is_file() for path in inputs) and any(folder.glob("*/manifest.json")):
+            known = folder / settings.key([_sha256(path) for path in inputs])
+            if (known / "manifest.json").exists():
+                return known
+        with tempfile.TemporaryDirectory(dir=folder, prefix="building-") as temporary:
+            building = Path(temporary) / "store"
+            building.mkdir()
+            digests = StoreBuilder(building, settings, clock).build(inputs)
+            return _publish(building, folder / settings.key(digests))
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split())
+        raise UserError(f"{error.filename or folder}: {reason}; is there space, may it be written?") from error
+
+
+def _publish(building: Path, store: Path) -> Path:
+    """Move a complete store to its place, unless another process has just put the same one there."""
+    try:
+        building.rename(store)
+    except OSError:
         if not (store / "manifest.json").exists():
-            shutil.rmtree(store, ignore_errors=True)
-            Path(building).rename(store)
-            Path(building).mkdir()  # for the context manager to remove
+            shutil.rmtree(store)
+            building.rename(store)
     return store
 
 
 def _sha256(path: str) -> str:
-    with open(path, "rb") as stream:
+    with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

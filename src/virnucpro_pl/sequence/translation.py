@@ -11,7 +11,10 @@ from virnucpro_pl.sequence import codons
 Ambiguity = Literal["published", "resolved"]
 FRAMES = ("F1", "F2", "F3", "R1", "R2", "R3")
 
-_SKIPPED = np.arange(3)
+# (3, 3, 6): by start and end of a chunk modulo 3, the position modulo 3 where the codons of each frame lie.
+_PHASES = np.array(
+    [[[*((s + i) % 3 for i in range(3)), *((e - i) % 3 for i in range(3))] for e in range(3)] for s in range(3)]
+)
 _IS_STOP = np.repeat(np.array([codons.FORWARD_STOP, codons.REVERSE_STOP], dtype=np.uint8), 3)
 _IS_RESIDUE = np.repeat(np.array([codons.FORWARD_RESIDUE, codons.REVERSE_RESIDUE], dtype=np.uint8), 3)
 
@@ -57,7 +60,7 @@ def find_orfs(letters: bytes, lengths: NDArray[np.int64], ambiguity: Ambiguity =
     resolved = ambiguity == "resolved"
     if resolved:
         letters = letters.translate(codons.TO_IUPAC)
-    numbers = codons.number_codons(letters, resolved)
+    numbers, has_unknown = codons.number_codons(letters, resolved)
     ends = np.cumsum(lengths)
     is_open, stopped = _open_frames(numbers, ends - lengths, ends)
 
@@ -68,7 +71,8 @@ def find_orfs(letters: bytes, lengths: NDArray[np.int64], ambiguity: Ambiguity =
     step = np.where(is_reverse, -1, 1)
     first = np.where(is_reverse, ends[chunk] - 1 - skipped, ends[chunk] - spans)
     proteins = _read(numbers, first - 2 * is_reverse, spans // 3, 3 * step, codons.RESIDUES)
-    proteins = [protein.replace(codons.NO_RESIDUE, b"") for protein in proteins]
+    if has_unknown:
+        proteins = [protein.replace(codons.NO_RESIDUE, b"") for protein in proteins]
     num_residues = np.fromiter(map(len, proteins), dtype=np.int64, count=len(proteins))
     nucleotides = _read(letters, first, np.minimum(spans, 3 * num_residues + 1), step, codons.BASES[ambiguity])
     return Orfs(chunk, frame.astype(np.uint8), nucleotides, proteins, stopped)
@@ -95,14 +99,12 @@ def _open_frames(
     numbers: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return (C, 6) whether a frame has a residue and no stop codon, (C,) whether any frame has a stop codon."""
-    # With a margin, so that no slice of every third position is empty.
-    seen = np.frombuffer(bytearray(numbers.translate(codons.SEEN) + bytes(6)), dtype=np.uint8)
+    seen = np.frombuffer(bytearray(numbers).translate(codons.SEEN), dtype=np.uint8)
     seen[ends - 1] = seen[ends - 2] = 0  # a codon from here would cross the border of two chunks
     seen_in = np.empty((3, len(ends)), dtype=np.uint8)  # by position modulo 3
     for phase in range(3):
-        first, after = (starts + 2 - phase) // 3, (ends + 2 - phase) // 3
+        first, after = (starts + 2 - phase) // 3, (ends + 2 - phase) // 3  # the margin leaves no slice empty
         seen_in[phase] = np.bitwise_or.reduceat(np.ascontiguousarray(seen[phase::3]), first) * (first < after)
-    phases = np.hstack([starts[:, None] + _SKIPPED, ends[:, None] - _SKIPPED]) % 3
-    seen_in_frame = seen_in[phases, np.arange(len(ends))[:, None]]
+    seen_in_frame = seen_in[_PHASES[starts % 3, ends % 3], np.arange(len(ends))[:, None]]
     is_open = seen_in_frame & (_IS_STOP | _IS_RESIDUE) == _IS_RESIDUE
     return is_open, (seen_in_frame & _IS_STOP != 0).any(axis=1)

@@ -167,7 +167,8 @@ class HeadSource:
             )
 
     def identity(self) -> dict[str, Any]:
-        """What tells this head from another."""
+        """What tells this head from another; UserError when the file is missing or unreadable."""
+        self.read()
         return {"weights": self.weights, "path": str(self.path.resolve()), "files": _file_identities(self.path)}
 
 

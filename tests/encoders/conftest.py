@@ -1,0 +1,40 @@
+"""The committed models, loaded once."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from virnucpro_pl.encoders.dnabert_s import DnabertS, DnaTokenizer
+from virnucpro_pl.encoders.esm2 import Esm2, ProteinTokenizer, protein_tokenizer
+from virnucpro_pl.weights.convert import load_dnabert_s, load_esm2
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads take longer to meet than these small models to run, most of all beside other work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def dna_encoder(mini: Path) -> DnabertS:
+    return load_dnabert_s(mini / "models" / "DNABERT-S")
+
+
+@pytest.fixture(scope="session")
+def dna_tokenizer(mini: Path) -> DnaTokenizer:
+    return DnaTokenizer(str(mini / "models" / "DNABERT-S"))
+
+
+@pytest.fixture(scope="session")
+def protein_encoder(mini: Path) -> Esm2:
+    return load_esm2(mini / "models" / "esm" / "esm2_t2_mini_UR50D.pt")
+
+
+@pytest.fixture(scope="session")
+def proteins_to_tokens() -> ProteinTokenizer:
+    return protein_tokenizer()

@@ -1,0 +1,220 @@
+"""Reading against Biopython, and what happens to files that are not as they should be."""
+
+import bz2
+import gzip
+import io
+import itertools
+import lzma
+import warnings
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from Bio import BiopythonDeprecationWarning, SeqIO
+from hypothesis import given
+from hypothesis import strategies as st
+from xopen import xopen
+
+from virnucpro_pl.errors import UserError
+from virnucpro_pl.sequence import records as records_module
+from virnucpro_pl.sequence.records import read_records, resolve_inputs
+
+Record = tuple[str, str, str]
+TWO = b">a first\nACGT\nAC\n>b\nGG\n"
+FASTQ = b"@a first\nACGT\n+\nIIII\n@b\nGG\n+\nII\n"
+
+
+def read(path: Path | str) -> list[Record]:
+    found = []
+    for block in read_records(str(path)):
+        assert len(block.names) == len(block.descriptions) == len(block.lengths)
+        assert block.lengths.sum() == len(block.letters)
+        start = 0
+        for name, description, length in zip(block.names, block.descriptions, block.lengths.tolist(), strict=True):
+            found.append((name, description, block.letters[start : start + length].decode()))
+            start += length
+    return found
+
+
+def read_with_biopython(path: Path) -> list[Record]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BiopythonDeprecationWarning)
+        with path.open(encoding="utf-8") as stream:
+            return [(record.id, record.description, str(record.seq)) for record in SeqIO.parse(stream, "fasta")]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[bytes], Path]:
+    def write(content: bytes) -> Path:
+        path = tmp_path / "input"
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+line_end = st.sampled_from(["\n", "\r\n", "\r"])
+header = st.text(st.sampled_from("ab|>;_ \té\u2003\x1c"), max_size=8)
+lines = st.lists(st.text(st.sampled_from("ACGTNacgt-*;# \t"), max_size=12), max_size=4)
+
+
+@given(st.lists(st.tuples(header, lines), min_size=1, max_size=6), line_end, st.booleans(), st.integers(1, 40))
+def test_fasta_is_read_as_biopython_reads_it(tmp_path_factory, entries, end, ends_open, block_bytes) -> None:
+    text = end.join(line for header, lines in entries for line in (f">{header}", *lines)) + ("" if ends_open else end)
+    path = tmp_path_factory.mktemp("fasta") / "input.fa"
+    path.write_bytes(text.encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records_module, "BLOCK_BYTES", block_bytes)
+        assert read(path) == read_with_biopython(path)
+
+
+@pytest.mark.parametrize("block_bytes", range(1, 30))
+def test_records_do_not_depend_on_where_blocks_end(write, monkeypatch, block_bytes: int) -> None:
+    content = b">a x\r\nAC\r\nGT\r\n\r\n>b > c\rTT\r>\n\n>d\n\n>e"
+    monkeypatch.setattr(records_module, "BLOCK_BYTES", block_bytes)
+    expected = [("a", "a x", "ACGT"), ("b", "b > c", "TT"), ("", "", ""), ("d", "d", ""), ("e", "e", "")]
+    assert read(write(content)) == expected
+
+
+def test_records_that_fill_blocks_exactly_are_not_gathered(write, monkeypatch) -> None:
+    monkeypatch.setattr(records_module, "BLOCK_BYTES", 8)
+    assert [block.names for block in read_records(str(write(b">a\nACGT\n" * 5)))] == [["a"]] * 5
+
+
+def test_recorded_inputs_are_read_as_biopython_reads_them(golden, mini) -> None:
+    compared = 0
+    for path in [*sorted((golden / "inputs").iterdir()), *sorted((mini / "inputs").iterdir())]:
+        try:
+            expected = read_with_biopython(path)
+        except ValueError:  # what Biopython refuses is not its reading to compare with
+            continue
+        if all(sequence.isascii() for _, _, sequence in expected):
+            assert read(path) == expected, path.name
+            compared += 1
+    assert compared > 30
+
+
+@pytest.mark.parametrize(
+    "start", [b"\xef\xbb\xbf", b"\n\r\n \t\n", b"; a comment\n# another\r\n\n", b"#" * 100 + b"\n"]
+)
+def test_what_comes_before_the_first_record_is_skipped(write, monkeypatch, start: bytes) -> None:
+    for block_bytes in (4, 7, 1000):
+        monkeypatch.setattr(records_module, "BLOCK_BYTES", block_bytes)
+        assert read(write(start + TWO)) == [("a", "a first", "ACGTAC"), ("b", "b", "GG")]
+    assert read(write(start + FASTQ)) == [("a", "a first", "ACGT"), ("b", "b", "GG")]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"; only a comment", b"\xef\xbb\xbf", gzip.compress(b"")])
+def test_a_file_without_records_is_empty(write, content: bytes) -> None:
+    assert read(write(content)) == []
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress, None], ids=["gz", "bz2", "xz", "zst"])
+def test_compression_is_told_by_content(write, tmp_path: Path, compress) -> None:
+    path = tmp_path / "input"
+    if compress is None:
+        with xopen(tmp_path / "input.zst", "wb", threads=0) as stream:
+            stream.write(TWO)
+        (tmp_path / "input.zst").rename(path)
+    else:
+        path.write_bytes(compress(TWO[:9]) + compress(TWO[9:]))  # as bgzip writes: several members
+    assert read(path) == [("a", "a first", "ACGTAC"), ("b", "b", "GG")]
+    digest = sha256()
+    list(read_records(str(path), digest))
+    assert digest.hexdigest() == sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("ending", "damage"),
+    [*itertools.product(["gz", "bz2", "xz", "zst"], ["cut"]), ("gz", "bits"), ("bz2", "bits"), ("xz", "bits")],
+)
+def test_damaged_compressed_files_are_refused(tmp_path: Path, ending: str, damage: str) -> None:
+    path = tmp_path / f"reads.{ending}"
+    with xopen(path, "wb", threads=0) as stream:
+        stream.write(b"".join(b">%d\n%s\n" % (i, sha256(b"%d" % i).hexdigest().encode()) for i in range(3000)))
+    whole = path.read_bytes()
+    half = len(whole) // 2
+    path.write_bytes(whole[:half] + (b"" if damage == "cut" else b"\xff" * 99 + whole[half + 99 :]))
+    with pytest.raises(UserError, match=rf"reads\.{ending}: .*copy the file again$") as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"ACGT\n>a\nACGT\n", "neither FASTA nor FASTQ.*found 'ACGT'$"),
+        (b"\x7fELF\x02\x01\x00\nrest", "neither FASTA nor FASTQ"),
+        (b"\xff\xfe>\x00a\x00\n", "neither FASTA nor FASTQ"),
+        (b">a\nAC\n>b c\nAC\xc2\xa0GT\n", "sequence of 'b' holds bytes that are no letters"),
+        (b"@a\nACGT\n+\nII\n", "damaged FASTQ"),
+        (b"@a\nACGT\n+\n", "damaged FASTQ"),
+        (b"@a\nACGT\nIIII\n@b\n", "damaged FASTQ"),
+        (b"@a\nAC\xffT\n+\nIIII\n", "damaged FASTQ"),
+    ],
+)
+def test_what_is_no_sequence_file_is_refused_in_one_line(write, content: bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        read(write(content))
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(write(content)))
+
+
+@pytest.mark.parametrize("content", [FASTQ, FASTQ.replace(b"\n", b"\r\n"), FASTQ[:-1]])
+def test_fastq_is_read(write, monkeypatch, content: bytes) -> None:
+    for block_bytes in (1, 1000):
+        monkeypatch.setattr(records_module, "BLOCK_BYTES", block_bytes)
+        assert read(write(content)) == [("a", "a first", "ACGT"), ("b", "b", "GG")]
+
+
+def test_headers_that_are_not_utf8_keep_their_bytes_visible(write) -> None:
+    assert read(write(b">caf\xe9 x\nAC\n>caf\xc3\xa9\nGT\n")) == [
+        ("caf\\xe9", "caf\\xe9 x", "AC"),
+        ("café", "café", "GT"),
+    ]
+
+
+def test_standard_input_stays_open(monkeypatch) -> None:
+    stdin = io.TextIOWrapper(io.BytesIO(gzip.compress(TWO)))
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert read("-") == [("a", "a first", "ACGTAC"), ("b", "b", "GG")]
+    assert not stdin.closed
+
+
+def test_a_sequence_on_one_long_line(write, monkeypatch) -> None:
+    monkeypatch.setattr(records_module, "BLOCK_BYTES", 1 << 10)
+    assert read(write(b">long\n" + b"ACGT" * 500_000 + b"\n>b\nGG\n")) == [
+        ("long", "long", "ACGT" * 500_000),
+        ("b", "b", "GG"),
+    ]
+
+
+def test_paths_and_patterns_are_resolved(tmp_path: Path) -> None:
+    for name in ("b.fa", "a.fa", "odd [1].fa"):
+        (tmp_path / name).write_bytes(TWO)
+    assert resolve_inputs(tmp_path / "a.fa") == [str(tmp_path / "a.fa")]
+    assert resolve_inputs([f"{tmp_path}/?.fa", "-"]) == [str(tmp_path / "a.fa"), str(tmp_path / "b.fa"), "-"]
+    assert resolve_inputs(str(tmp_path / "odd [1].fa")) == [str(tmp_path / "odd [1].fa")]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ([], "no file given"),
+        ("", "one of the paths is empty"),
+        ("missing.fa", "missing.fa does not exist; check the path"),
+        ("*.bam", r"\*.bam does not exist"),
+        (".", "is a folder; name the files in it"),
+        (["-", "-"], "once only"),
+    ],
+)
+def test_unusable_paths_are_refused(monkeypatch, tmp_path: Path, inputs, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        resolve_inputs(inputs)
+
+
+def test_a_file_that_vanished_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone.fa: cannot be opened: No such file or directory; check"):
+        read(tmp_path / "gone.fa")

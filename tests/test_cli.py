@@ -1,0 +1,103 @@
+"""The command line itself: words, help, exit codes, streams."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import virnucpro_pl
+from support import Result
+from virnucpro_pl.__main__ import _quoted
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"]])
+def test_help_names_the_commands(cli: Callable[..., Result], arguments: list[str]) -> None:
+    result = cli(*arguments)
+    assert result.code == 0
+    assert "predict" in result.out
+
+
+def test_version_is_bare(cli: Callable[..., Result]) -> None:
+    assert cli("--version") == Result(0, virnucpro_pl.__version__ + "\n", "")
+
+
+@pytest.mark.parametrize("arguments", [[], ["predcit"], ["--no-such-flag"]])
+def test_unknown_word_is_bad_usage(cli: Callable[..., Result], arguments: list[str]) -> None:
+    result = cli(*arguments)
+    assert result.code == 2
+    assert "Usage" in result.err
+    assert not result.out
+
+
+def test_misspelt_key_is_bad_usage(cli: Callable[..., Result], tmp_path: Path) -> None:
+    result = cli("predict", f"output={tmp_path}", "data.token_bugdet=1")
+    assert result.code == 2
+    assert "token_bugdet" in result.err
+
+
+def test_command_help_explains_keys_without_loading_torch(tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "virnucpro_pl", "predict", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    for key in ("input", "output", "model", "data.token_budget", "data.chunk_length", "trainer.devices"):
+        assert key in result.stdout
+    assert " torch\n" not in result.stderr
+    assert " lightning\n" not in result.stderr
+
+
+def test_module_and_configuration_need_no_network_and_no_optional_package(
+    mini_overrides: list[str], mini: Path, tmp_path: Path
+) -> None:
+    """R33, R34: no sockets beyond this machine, no triton, no flash-attn, and a long temporary folder (R36)."""
+    blocker = tmp_path / "sitecustomize.py"
+    blocker.write_text(
+        "import socket, sys\n"
+        "def refuse(*a, **k): raise OSError('the test allows no network')\n"
+        "socket.getaddrinfo = refuse\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('triton', 'flash_attn'): raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    temporary = tmp_path / ("long" * 40)
+    temporary.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "TMPDIR": str(temporary), "HF_HOME": str(tmp_path / "hf")}
+    command = [sys.executable, "-m", "virnucpro_pl", "predict", f"input={mini / 'inputs' / 'mini.fa'}"]
+    command += [f"output={tmp_path / 'out'}", *mini_overrides]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+    assert not result.stdout, "the log belongs to standard error"
+    assert "Traceback" not in result.stderr
+    assert (tmp_path / "out" / "sequences.tsv").exists()
+    assert not list(temporary.iterdir()), "temporary files stay behind"
+
+
+@pytest.mark.parametrize(
+    "name", ["plain.fa", "reads(1).fa", "a b.fa", "it's.fa", "x=1,y.fa", "back\\slash.fa", "d$r.fa", "q\\'.fa", "end\\"]
+)
+def test_paths_need_no_quoting_for_hydra(name: str, tmp_path: Path) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    path = tmp_path / name
+    path.touch()
+    override = OverridesParser.create().parse_override(_quoted(f"input={path}"))
+    assert override.value() == str(path)
+    assert _quoted(_quoted(f"input={path}")) == _quoted(f"input={path}"), "a rank gets the quoted argument again"
+
+
+def test_interrupted_run_is_no_bad_usage(mini_overrides: list[str], mini: Path, tmp_path: Path) -> None:
+    """Exit status 2 is for mistakes; a run that is stopped fails with another."""
+    import signal
+
+    command = [sys.executable, "-m", "virnucpro_pl", "predict", f"output={tmp_path / 'out'}", *mini_overrides]
+    command += [f"input={mini / 'inputs' / 'mini.fa'}", "data.token_budget=1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "out" / "run.log"
+    while process.poll() is None and not (log.exists() and "Device" in log.read_text()):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    assert process.returncode not in (2,)

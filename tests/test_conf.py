@@ -1,0 +1,75 @@
+"""Every shipped YAML builds, and every key changes something or is refused."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from support import CHECKOUT
+from virnucpro_pl import __main__ as program
+
+CONF = CHECKOUT / "conf"
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def _resolvers() -> None:
+    program._register_resolvers()
+
+
+def composed(*overrides: str):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("predict", [*overrides, "paths.output_dir=out", "trainer.accelerator=cpu"])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_model_builds(model: str) -> None:
+    """Without weights at hand: they are read later."""
+    cfg = composed(f"model={model}")
+    assert instantiate(cfg.model).name == model
+    assert cfg.data.chunk_length == cfg.model.head.chunk_length
+
+
+@pytest.mark.parametrize("group", ["data", "trainer", "results"])
+def test_group_builds(group: str) -> None:
+    assert instantiate(composed()[group])
+
+
+def test_callbacks_build() -> None:
+    assert len(list(map(instantiate, composed().callbacks.values()))) == 4
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_experiment_composes(experiment: str) -> None:
+    assert composed(f"experiment={experiment}")
+
+
+def test_misspelt_key_in_yaml_is_refused() -> None:
+    cfg = composed()
+    OmegaConf.set_struct(cfg, False)
+    cfg.data.chunk_lenght = 3
+    with pytest.raises(Exception, match="chunk_lenght"):
+        instantiate(cfg.data)
+
+
+def test_no_key_is_without_explanation() -> None:
+    """A key a user may set has a comment above it in the YAML, or names a part that has."""
+    plain = {"_target_", "_partial_", "defaults", "key", "name", "files", "revision"}
+    unexplained = []
+    for path in (CONF / "predict.yaml", CONF / "data" / "fasta.yaml", CONF / "results" / "default.yaml"):
+        lines = path.read_text().splitlines()
+        for number, line in enumerate(lines):
+            key = line.partition(":")[0]
+            if line[:1].isalpha() and key not in plain | {"paths", "hydra"} and not lines[number - 1].startswith("#"):
+                nested = number + 1 < len(lines) and lines[number + 1].startswith("  _target_")
+                if not nested and key not in {"input", "store_dir"}:
+                    unexplained.append(f"{path.name}: {key}")
+    assert not unexplained
+
+
+def test_conf_is_where_the_program_looks() -> None:
+    assert Path(program.CONF) == CONF
+    assert sorted(path.stem for path in CONF.glob("*.yaml")) == program.COMMANDS

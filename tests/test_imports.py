@@ -1,0 +1,72 @@
+"""Imports point one way (docs/decisions/0002-layout.md)."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from support import CHECKOUT
+
+PACKAGE = CHECKOUT / "src" / "virnucpro_pl"
+LAYERS = [
+    {"errors"},
+    {"stages"},
+    {"sequence"},
+    {"results", "encoders", "head"},
+    {"weights", "data"},
+    {"module"},
+    {"callbacks"},
+    {"commands"},
+    {"__main__"},
+]
+FORBIDDEN = {
+    "sequence": {"torch", "lightning", "transformers", "esm"},
+    "results": {"torch", "lightning", "transformers", "esm"},
+    "encoders": {"lightning", "hydra", "omegaconf"},
+    "head": {"lightning", "hydra", "omegaconf"},
+    "data": {"hydra", "omegaconf"},
+    "module": {"hydra", "omegaconf"},
+    "weights": {"lightning", "hydra", "omegaconf"},
+    "callbacks": {"hydra", "omegaconf"},
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported_modules(source: str) -> list[str]:
+    modules = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            modules += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            modules.append(str(node.module))
+    return modules
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path) -> None:
+    own = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    level = {name: number for number, names in enumerate(LAYERS) for name in names}
+    for module in imported_modules(path.read_text(encoding="utf-8")):
+        top, *rest = module.split(".")
+        assert top not in FORBIDDEN.get(own, set()), f"{own} imports {module}"
+        if top == "virnucpro_pl" and rest and own != "__init__":
+            assert rest[0] == own or level[rest[0]] < level[own], f"{own} imports {module}"
+
+
+def test_every_part_has_its_layer() -> None:
+    parts = {path.relative_to(PACKAGE).with_suffix("").parts[0] for path in FILES} - {"__init__"}
+    assert parts == set().union(*LAYERS)
+
+
+def test_sequence_and_results_start_without_torch() -> None:
+    code = (
+        "import sys, virnucpro_pl.sequence.store, virnucpro_pl.results.tables;"
+        "print({'torch', 'lightning', 'transformers'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_files_stay_short() -> None:
+    long = {str(path): lines for path in FILES if (lines := len(path.read_text().splitlines())) > 300}
+    assert not long
