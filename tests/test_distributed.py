@@ -12,7 +12,7 @@ from virnucpro_pl.results.tables import RESULT_FILES
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "virnucpro_pl", "predict", "trainer.accelerator=cpu", *map(str, arguments)]
+    command = [sys.executable, "-m", "virnucpro_pl", "predict", *map(str, arguments), "trainer.accelerator=cpu"]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

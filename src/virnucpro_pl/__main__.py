@@ -82,7 +82,7 @@ def run(cfg: DictConfig) -> float | None:
         if _rank_in(HydraConfig.get().job.name) is None:  # all ranks meet the same mistake; one tells of it
             log.error("Error: %s", _one_line(error))
         sys.exit(EXIT_USAGE)
-    except Exception:  # noqa: BLE001 - the last handler there is
+    except Exception:
         log.exception("The run failed; start the same command again to continue where it stopped")
         sys.exit(EXIT_FAILED)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from virnucpro_pl.errors import UserError
@@ -43,6 +43,7 @@ def test_recorded_chunk_plan(golden) -> None:
         assert found == plan.replace(",", " ").replace(";", " ").split()
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 20_000), max_size=5), st.integers(3, 2000))
 def test_even_chunks_have_full_length_and_cover_the_record(lengths: list[int], size: int) -> None:
     chunks = cut_records(np.array(lengths, dtype=np.int64), size, "even")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from virnucpro_pl.sequence import duplicates
@@ -28,6 +28,7 @@ def find(folder: Path, blocks: list[list[Row]]) -> np.ndarray:
 rows = st.lists(st.tuples(st.sampled_from([b"", b"a", b"b", b"ab"]), st.sampled_from([b"", b"b", b"x"])), max_size=20)
 
 
+@settings(deadline=None)
 @given(st.lists(rows, max_size=4), st.sampled_from([1, 3, 1000]))
 def test_repeated_rows_are_found(tmp_path_factory, blocks: list[list[Row]], spill_rows: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from Bio import BiopythonDeprecationWarning, SeqIO
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from xopen import xopen
 
@@ -59,6 +59,7 @@ header = st.text(st.sampled_from("ab|>;_ \té\u2003\x1c"), max_size=8)
 lines = st.lists(st.text(st.sampled_from("ACGTNacgt-*;# \t"), max_size=12), max_size=4)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(header, lines), min_size=1, max_size=6), line_end, st.booleans(), st.integers(1, 40))
 def test_fasta_is_read_as_biopython_reads_it(tmp_path_factory, entries, end, ends_open, block_bytes) -> None:
     text = end.join(line for header, lines in entries for line in (f">{header}", *lines)) + ("" if ends_open else end)
@@ -139,6 +140,19 @@ def test_damaged_compressed_files_are_refused(tmp_path: Path, ending: str, damag
     with pytest.raises(UserError, match=rf"reads\.{ending}: .*copy the file again$") as caught:
         read(path)
     assert "\n" not in str(caught.value)
+
+
+def test_the_digest_is_that_of_the_whole_file(write) -> None:
+    path = write(bz2.compress(TWO) + b"!" * 3_000_000)  # bz2 stops at what is not bz2
+    digest = sha256()
+    assert sum(len(block.names) for block in read_records(str(path), digest)) == 2
+    assert digest.hexdigest() == sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_fastq_file_cut_short_is_not_called_damaged_fastq(write, monkeypatch) -> None:
+    monkeypatch.setattr(records_module, "BLOCK_BYTES", 100)
+    with pytest.raises(UserError, match=r"input: the compressed data is cut short; copy the file again$"):
+        read(write(gzip.compress(FASTQ * 1000)[:-30]))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from Bio.Data.IUPACData import ambiguous_dna_values
 from Bio.Seq import Seq
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from virnucpro_pl.errors import UserError
@@ -71,11 +71,13 @@ letters = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(letters, max_size=6))
 def test_published_orfs(chunks: list[str]) -> None:
     assert found_orfs(chunks, "published") == published_orfs(chunks)
 
 
+@settings(deadline=None)
 @given(st.lists(letters, max_size=6))
 def test_resolved_orfs(chunks: list[str]) -> None:
     assert found_orfs(chunks, "resolved") == resolved_orfs(chunks)
@@ -86,6 +88,7 @@ def test_every_ambiguous_codon() -> None:
     assert found_orfs(codons, "resolved") == resolved_orfs(codons)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("ACGT", min_size=1, max_size=60), max_size=6))
 def test_both_ambiguity_rules_agree_on_plain_letters(chunks: list[str]) -> None:
     assert found_orfs(chunks, "published") == found_orfs(chunks, "resolved")

@@ -82,7 +82,7 @@ class FastaDataModule(LightningDataModule):
 
     def __init__(
         self,
-        input: str | Sequence[str],  # noqa: A002 - the command line's word for it
+        input: str | Sequence[str],
         store_dir: str | Path,
         dna_tokenizer: Callable[[], DnaTokenizer],
         chunk_length: int,

@@ -8,15 +8,16 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from virnucpro_pl.encoders.attention import attend
 from virnucpro_pl.encoders.packed import PackedTokens, mean_pool
+from virnucpro_pl.encoders.pointwise import cos_sin, gelu
 
 _MASK_RATIO_TRAIN = 0.15 * 0.8
 _ROTARY_BASE = 10000.0
+_TABLE_STEP = 256  # rotation tables are built for lengths rounded up to this
 MOST_RESIDUES = 1024
 """The published tool averages over at most this many residues of a protein."""
 
@@ -61,7 +62,7 @@ class Esm2(nn.Module):
         frequencies = self.config.inverse_frequencies or exact_inverse_frequencies(
             self.config.width // self.config.num_heads
         )
-        rotation = _rotation(packed.positions, frequencies)
+        rotation = _rotation(packed, frequencies)
         for layer in self.layers:
             x = layer(x, packed, rotation)
         return self.emb_layer_norm_after(x)  # type: ignore[no-any-return]
@@ -88,7 +89,7 @@ class _Layer(nn.Module):
         qkv = self.qkv_proj(self.self_attn_layer_norm(x)).unflatten(-1, (3, self.num_heads, -1))
         q, k, v = qkv.unbind(1)
         x = x + self.out_proj(attend(_rotate(q, rotation), _rotate(k, rotation), v, packed).flatten(1))
-        return x + self.fc2(F.gelu(self.fc1(self.final_layer_norm(x))))  # type: ignore[no-any-return]
+        return x + self.fc2(gelu(self.fc1(self.final_layer_norm(x))))  # type: ignore[no-any-return]
 
 
 def exact_inverse_frequencies(head_width: int) -> tuple[float, ...]:
@@ -96,15 +97,18 @@ def exact_inverse_frequencies(head_width: int) -> tuple[float, ...]:
     return tuple(_ROTARY_BASE ** -(i / head_width) for i in range(0, head_width, 2))
 
 
-@lru_cache(maxsize=16)
-def _on_device(frequencies: tuple[float, ...], device: torch.device) -> Tensor:
-    return torch.tensor(frequencies, dtype=torch.float32, device=device)
+@lru_cache(maxsize=8)
+def _rotation_table(frequencies: tuple[float, ...], num_positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(num_positions, head_width / 2) cosines and sines, in float32 whatever the model's precision."""
+    positions = torch.arange(num_positions, dtype=torch.float32, device=device)
+    return cos_sin(positions[:, None] * torch.tensor(frequencies, dtype=torch.float32, device=device))
 
 
-def _rotation(positions: Tensor, frequencies: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-    """(T, 1, head_width / 2) cosines and sines, in float32 whatever the model's precision."""
-    angles = positions[:, None, None].float() * _on_device(frequencies, positions.device)
-    return angles.cos(), angles.sin()
+def _rotation(packed: PackedTokens, frequencies: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """(T, 1, head_width / 2) cosines and sines of each token's position."""
+    table_size = -(-packed.max_seqlen // _TABLE_STEP) * _TABLE_STEP
+    cos, sin = _rotation_table(frequencies, table_size, packed.positions.device)
+    return cos[packed.positions, None], sin[packed.positions, None]
 
 
 def _rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

@@ -58,7 +58,7 @@ def merge_figures(
         "wait_share": _share(waits, sum(rank["seconds"] for rank in throughput)),
         "peak_memory_bytes": max(memory),
         "gpu_utilisation_percent": round(sum(utilisation) / len(utilisation), 1) if utilisation else None,
-        "gpu_peak_memory_bytes": max((rank.get("gpu_peak_memory_bytes", 0) for rank in throughput)) or None,
+        "gpu_peak_memory_bytes": max(rank.get("gpu_peak_memory_bytes", 0) for rank in throughput) or None,
         "devices": [rank.get("gpu_name", rank["device"]) for rank in throughput],
     }
 

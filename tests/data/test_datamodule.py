@@ -1,0 +1,185 @@
+"""From files to batches: nothing lost, nothing doubled, whoever tokenises."""
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from virnucpro_pl.data.batch import OrfBatch
+from virnucpro_pl.data.datamodule import FastaDataModule
+from virnucpro_pl.encoders.packed import PackedTokens
+from virnucpro_pl.errors import UserError
+from virnucpro_pl.results.parts import Parts, ScoredBatch
+from virnucpro_pl.weights.sources import DnabertSSource, read_tokenizer
+
+TOKEN_BUDGET = 120
+
+
+@pytest.fixture(scope="module")
+def reads(tmp_path_factory) -> Path:
+    """Reads of many lengths, every fifth of them repeated under another name."""
+    generator = np.random.default_rng(5)
+    sequences = ["".join(generator.choice(list("ACGT"), length)) for length in generator.integers(3, 400, 60)]
+    records = [(f"read_{number}", sequence) for number, sequence in enumerate(sequences)]
+    records += [(f"again_{name}", sequence) for name, sequence in records[::5]]
+    path = tmp_path_factory.mktemp("reads") / "reads.fasta"
+    path.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in records))
+    return path
+
+
+@pytest.fixture
+def datamodule(reads, mini, tmp_path):
+    """Make a data module that is ready to serve batches."""
+    tokenizer = partial(read_tokenizer, DnabertSSource(str(mini / "models" / "DNABERT-S")))
+
+    def make(**changes) -> FastaDataModule:
+        settings = {"chunk_length": 300, "token_budget": TOKEN_BUDGET, "num_workers": 0} | changes
+        made = FastaDataModule(str(reads), tmp_path / "store", tokenizer, **settings)
+        made.prepare_data()
+        made.setup("predict")
+        return made
+
+    return make
+
+
+def sequences_in(packed: PackedTokens) -> list[tuple[int, ...]]:
+    borders = packed.cu_seqlens.tolist()
+    return [tuple(packed.tokens[a:b].tolist()) for a, b in zip(borders[:-1], borders[1:], strict=True)]
+
+
+def tokens_by_orf(batches: list[OrfBatch]) -> dict[int, tuple[tuple[int, ...], tuple[int, ...]]]:
+    """What each ORF is embedded from; fails when one is there twice."""
+    found = {}
+    for batch in batches:
+        dna, protein = sequences_in(batch.dna), sequences_in(batch.protein)
+        places = batch.dna_places.tolist()
+        assert sorted(places) == list(range(len(batch.orfs)))
+        for index, orf in enumerate(batch.orfs.tolist()):
+            assert orf not in found, f"ORF {orf} is in two batches"
+            found[orf] = dna[places[index]], protein[index]
+    return found
+
+
+def test_each_orf_is_served_once_with_its_own_tokens(datamodule, mini):
+    module = datamodule(deduplicate=False)
+    batches = list(module.predict_dataloader())
+    tokenizer = read_tokenizer(DnabertSSource(str(mini / "models" / "DNABERT-S")))
+    residues = "LAGVSERTIDPKQNFYMHWC"  # fair-esm's order from 4 on
+
+    assert len(batches) > 5
+    found = tokens_by_orf(batches)
+
+    assert Counter(found) == Counter(range(module.store.num_orfs))
+    rows = np.arange(module.store.num_orfs)
+    for row, dna, protein in zip(
+        rows.tolist(), module.store.nucleotides.take(rows), module.store.proteins.take(rows), strict=True
+    ):
+        assert found[row][0] == tuple(tokenizer([dna])[0].tolist())
+        assert found[row][1] == (0, *(4 + residues.index(letter) for letter in protein.decode()), 2)
+
+
+def test_batches_keep_to_the_budget_and_lie_in_runs_of_equal_length(datamodule):
+    for batch in datamodule().predict_dataloader():
+        assert len(batch.protein.tokens) <= TOKEN_BUDGET
+        for packed in (batch.dna, batch.protein):
+            lengths = [length for _, _, length in packed.runs]
+            assert lengths == sorted(set(lengths), reverse=True), "a length has more than one run"
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")  # more than a small machine has
+@pytest.mark.parametrize("workers", [1, 4])
+def test_spawned_workers_serve_the_same_batches(datamodule, workers):
+    """State kept in workers lost one in seventy ORFs of a rewrite."""
+    own = list(datamodule().predict_dataloader())
+    module = datamodule(num_workers=workers)
+    loader = module.predict_dataloader()
+    assert loader.num_workers == workers
+    assert loader.multiprocessing_context.get_start_method() == "spawn"
+
+    served = list(loader)
+
+    assert [batch.number for batch in served] == [batch.number for batch in own] == list(range(module.plan.num_batches))
+    assert tokens_by_orf(served) == tokens_by_orf(own)
+
+
+def test_workers_are_chosen_by_the_device(datamodule):
+    assert datamodule(num_workers=None).predict_dataloader().num_workers == 0  # tokenising is not what a CPU waits for
+
+
+def test_repeated_orfs_are_served_once_when_asked(datamodule):
+    once, all_of_them = datamodule(deduplicate=True), datamodule(deduplicate=False)
+    duplicates = once.store.duplicate_orfs()
+    unique = tokens_by_orf(list(once.predict_dataloader()))
+    everything = tokens_by_orf(list(all_of_them.predict_dataloader()))
+
+    assert len(duplicates) > 10
+    assert len(set(everything.values())) == len(unique) == len(everything) - len(duplicates)
+    assert set(unique) | set(duplicates[:, 0].tolist()) == set(everything)
+    for repeat, first in duplicates.tolist():
+        assert everything[repeat] == everything[first] == unique[first]
+
+
+def test_batches_on_disk_are_not_served_again(datamodule, tmp_path):
+    parts = Parts(tmp_path / "parts")
+    keys = []
+    module = datamodule(parts=lambda key: keys.append(key) or parts)
+    batches = {batch.number: batch for batch in module.predict_dataloader()}
+    assert sorted(batches) == list(range(module.plan.num_batches))
+    for number in (0, 3):
+        orfs = batches[number].orfs.numpy()
+        parts.write([ScoredBatch(number, orfs, np.zeros((len(orfs), 2), np.float32))])
+
+    again = datamodule(parts=lambda key: keys.append(key) or parts)
+    left = [batch.number for batch in again.predict_dataloader()]
+
+    assert left == sorted(set(batches) - {0, 3})
+    assert keys[0] == keys[1], "the same plan has the same key"
+
+
+@pytest.mark.parametrize("change", [{"token_budget": 121}, {"deduplicate": False}, {"chunk_length": 299}])
+def test_another_plan_has_another_key(datamodule, tmp_path, change):
+    """Parts of another plan must not be taken for this one's."""
+    keys = []
+    for changes in ({}, change):
+        datamodule(parts=lambda key: keys.append(key) or Parts(tmp_path / "parts"), **changes)
+
+    assert keys[0] != keys[1]
+
+
+def test_input_without_orfs_serves_nothing(mini, tmp_path):
+    tokenizer = partial(read_tokenizer, DnabertSSource(str(mini / "models" / "DNABERT-S")))
+    module = FastaDataModule(str(mini / "inputs" / "mini_no_orf.fa"), tmp_path, tokenizer, chunk_length=300)
+    module.prepare_data()
+    module.setup("predict")
+
+    assert list(module.predict_dataloader()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"token_budget": 0}, "data.token_budget=0"),
+        ({"token_budget": -5}, "data.token_budget=-5"),
+        ({"chunk_length": 0}, "chunk_length"),
+        ({"chunking": "odd"}, "chunking"),
+        ({"ambiguity": "guess"}, "ambiguity"),
+        ({"num_workers": -1}, "num_workers"),
+    ],
+)
+def test_settings_that_make_no_sense_are_told(datamodule, change, told):
+    with pytest.raises(UserError, match=told):
+        datamodule(**change).predict_dataloader()
+
+
+def test_batches_travel_to_pinned_memory_and_devices_as_they_are(datamodule):
+    batch = next(iter(datamodule().predict_dataloader()))
+    moved = datamodule().transfer_batch_to_device(batch, torch.device("cpu"), 0)
+
+    assert isinstance(moved, OrfBatch)
+    assert isinstance(moved.dna, PackedTokens)
+    assert moved.dna.runs == batch.dna.runs
+    assert all(isinstance(number, int) for run in moved.dna.runs for number in run)
+    assert torch.equal(moved.orfs, batch.orfs)
