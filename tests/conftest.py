@@ -15,6 +15,8 @@ MUST_HAVE_SHARED = os.environ.get("VIRNUCPRO_REQUIRE_GOLDEN") == "1"
 
 # As __main__ sets it: the same bits whatever the number of threads. Read when torch is imported.
 os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
+# Tests run side by side; threads that wait for a busy core would slow them manyfold.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def _shared(variable: str, name: str) -> Path:

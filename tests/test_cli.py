@@ -1,9 +1,9 @@
 """The command line itself: words, help, exit codes, streams."""
 
 import os
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,16 +88,16 @@ def test_paths_need_no_quoting_for_hydra(name: str, tmp_path: Path) -> None:
     assert _quoted(_quoted(f"input={path}")) == _quoted(f"input={path}"), "a rank gets the quoted argument again"
 
 
-def test_interrupted_run_is_no_bad_usage(mini_overrides: list[str], mini: Path, tmp_path: Path) -> None:
-    """Exit status 2 is for mistakes; a run that is stopped fails with another."""
-    import signal
-
+def test_interrupted_run_says_how_to_go_on(mini_overrides: list[str], mini: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "virnucpro_pl", "predict", f"output={tmp_path / 'out'}", *mini_overrides]
-    command += [f"input={mini / 'inputs' / 'mini.fa'}", "data.token_budget=1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    log = tmp_path / "out" / "run.log"
-    while process.poll() is None and not (log.exists() and "Device" in log.read_text()):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=120)
-    assert process.returncode not in (2,)
+    command += [f"input={mini / 'inputs' / 'mini.fa'}", "data.token_budget=1", "callbacks.progress.seconds=0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("Predicting"):
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert "start the same command again" in rest
+    assert "Traceback" not in rest

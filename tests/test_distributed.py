@@ -1,6 +1,7 @@
 """Several devices and several jobs: the same bytes, nothing lost."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,23 +12,26 @@ from support import model_overrides
 from virnucpro_pl.results.tables import RESULT_FILES
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, threads: int = 1) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, "-m", "virnucpro_pl", "predict", *map(str, arguments), "trainer.accelerator=cpu"]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 @pytest.fixture(scope="module")
 def one_device(mini: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One device with more threads than the others will have."""
     output = tmp_path_factory.mktemp("one")
-    result = run(
-        f"input={mini / 'inputs' / 'mini.fa'}", f"output={output}", "data.token_budget=256", *model_overrides(mini)
-    )
+    reads = mini / "inputs" / "mini.fa"
+    result = run(f"input={reads}", f"output={output}", "data.token_budget=256", *model_overrides(mini), threads=3)
     assert result.returncode == 0, result.stderr
     return output
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
-def test_two_devices_write_the_same_bytes(strategy: str, mini: Path, one_device: Path, tmp_path: Path) -> None:
+def test_two_devices_write_the_same_bytes_with_other_threads(
+    strategy: str, mini: Path, one_device: Path, tmp_path: Path
+) -> None:
     result = run(
         f"input={mini / 'inputs' / 'mini.fa'}",
         f"output={tmp_path}",

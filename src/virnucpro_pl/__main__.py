@@ -32,7 +32,7 @@ Commands: {", ".join(COMMANDS)}
   python -m virnucpro_pl COMMAND --help                   what can be set
   python -m virnucpro_pl --version
 """
-EXIT_FAILED, EXIT_USAGE = 1, 2
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 log = logging.getLogger("virnucpro_pl")
 _job_began = False
@@ -82,6 +82,12 @@ def run(cfg: DictConfig) -> float | None:
         if _rank_in(HydraConfig.get().job.name) is None:  # all ranks meet the same mistake; one tells of it
             log.error("Error: %s", _one_line(error))
         sys.exit(EXIT_USAGE)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Lightning turns an interrupt into an exit of its own.
+        if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
+            log.error("Interrupted; start the same command again to continue where it stopped")
+            sys.exit(EXIT_INTERRUPTED)
+        raise
     except Exception:
         log.exception("The run failed; start the same command again to continue where it stopped")
         sys.exit(EXIT_FAILED)

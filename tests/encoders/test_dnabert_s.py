@@ -1,5 +1,7 @@
 """DNABERT-S against hidden states recorded from the published program's own model code."""
 
+import copy
+import json
 import shutil
 from pathlib import Path
 
@@ -21,8 +23,6 @@ WITH_HIDDEN_STATES = ("s3", "s4", "s17", "s64")
 @pytest.fixture(scope="session")
 def twelve_heads(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> DnabertS:
     """A model with the real one's number of heads, which is no power of two; read from a checkpoint folder."""
-    import json
-
     file = golden / "unit" / "bert12.safetensors"
     folder = tmp_path_factory.mktemp("bert12")
     shutil.copy(file, folder / "model.safetensors")
@@ -76,40 +76,59 @@ def test_a_padded_batch_of_the_published_model_equals_our_pack_without_padding(t
         np.testing.assert_allclose(states, published[real], atol=TOLERANCE)
 
 
-def _tanh_gelu(monkeypatch):
+def _tanh_gelu(encoder, monkeypatch):
     gelu = torch.nn.functional.gelu
-    monkeypatch.setattr(dnabert_s.F, "gelu", lambda x: gelu(x, approximate="tanh"))
+    monkeypatch.setattr(torch.nn.functional, "gelu", lambda x: gelu(x, approximate="tanh"))
 
 
-def _no_alibi(monkeypatch):
+def _no_alibi(encoder, monkeypatch):
     monkeypatch.setattr(dnabert_s, "alibi_slopes", lambda heads: (0.0,) * heads)
 
 
-def _slopes_of_a_power_of_two(monkeypatch):
+def _slopes_of_a_power_of_two(encoder, monkeypatch):
     monkeypatch.setattr(
         dnabert_s, "alibi_slopes", lambda heads: tuple(2 ** (-8 * (i + 1) / heads) for i in range(heads))
     )
 
 
-def _mean_without_ends(monkeypatch):
+def _mean_without_ends(encoder, monkeypatch):
     monkeypatch.setattr(dnabert_s, "mean_pool", lambda hidden, packed: mean_pool(hidden, packed, skip=1))
 
 
-def _halves_of_the_gate_swapped(monkeypatch):
-    gelu = torch.nn.functional.gelu
-    original = torch.Tensor.chunk
-    monkeypatch.setattr(dnabert_s.F, "gelu", gelu)
-    monkeypatch.setattr(torch.Tensor, "chunk", lambda x, *args, **kwargs: original(x, *args, **kwargs)[::-1])
+def _halves_of_the_gate_swapped(encoder, monkeypatch):
+    for layer in encoder.layers:
+        layer.gated_layers.weight.data = layer.gated_layers.weight.data.roll(encoder.config.ffn_width, dims=0)
+
+
+def _no_token_type(encoder, monkeypatch):
+    encoder.embeddings.token_type_embeddings.weight.data.zero_()
+
+
+def _larger_epsilon(encoder, monkeypatch):
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.eps = 1e-5
 
 
 @pytest.mark.parametrize(
-    "mistake", [_tanh_gelu, _no_alibi, _slopes_of_a_power_of_two, _mean_without_ends, _halves_of_the_gate_swapped]
+    "mistake",
+    [
+        _tanh_gelu,
+        _no_alibi,
+        _slopes_of_a_power_of_two,
+        _mean_without_ends,
+        _halves_of_the_gate_swapped,
+        _no_token_type,
+        _larger_epsilon,
+    ],
 )
 def test_the_comparison_notices_known_mistakes(twelve_heads, recorded, monkeypatch, mistake):
-    mistake(monkeypatch)
-    _, means = hidden_and_means(twelve_heads, [recorded["s64_ids"][0]])
+    encoder = copy.deepcopy(twelve_heads)
+    mistake(encoder, monkeypatch)
+    _, means = hidden_and_means(encoder, [recorded[f"{name}_ids"][0] for name in RECORDED])
 
-    assert np.abs(means - recorded["s64_mean"]).max() > 10 * TOLERANCE
+    published = np.concatenate([recorded[f"{name}_mean"] for name in RECORDED])
+    assert np.abs(means - published).max() > 1.5 * TOLERANCE
 
 
 def test_the_real_architecture_has_the_published_number_of_parameters():

@@ -131,7 +131,7 @@ def _no_rescaling_for_token_dropout(encoder, monkeypatch):
 
 def _tanh_gelu(encoder, monkeypatch):
     gelu = torch.nn.functional.gelu
-    monkeypatch.setattr(esm2.F, "gelu", lambda x: gelu(x, approximate="tanh"))
+    monkeypatch.setattr(torch.nn.functional, "gelu", lambda x: gelu(x, approximate="tanh"))
 
 
 def _rotary_frequencies_in_half_precision(encoder, monkeypatch):
@@ -144,10 +144,12 @@ def _rotation_in_half_precision(encoder, monkeypatch):
     monkeypatch.setattr(esm2, "_rotation", lambda *args: tuple(x.half().float() for x in rotation(*args)))
 
 
-def _positions_not_started_anew(encoder, monkeypatch):
+def _positions_started_anew_within_a_protein(encoder, monkeypatch):
     """Rotary positions are relative, so a shift alone changes nothing; positions that jump within a protein do."""
-    rotation = esm2._rotation
-    monkeypatch.setattr(esm2, "_rotation", lambda positions, frequencies: rotation(positions % 20, frequencies))
+    hidden_states = encoder.hidden_states
+    monkeypatch.setattr(
+        encoder, "hidden_states", lambda packed: hidden_states(packed._replace(positions=packed.positions % 20))
+    )
 
 
 @pytest.mark.parametrize(
@@ -158,7 +160,7 @@ def _positions_not_started_anew(encoder, monkeypatch):
         _tanh_gelu,
         _rotary_frequencies_in_half_precision,
         _rotation_in_half_precision,
-        _positions_not_started_anew,
+        _positions_started_anew_within_a_protein,
     ],
 )
 def test_the_comparison_notices_known_mistakes(pair, proteins_to_tokens, monkeypatch, mistake):

@@ -91,8 +91,8 @@ def predict(cfg: DictConfig) -> float:
     _report(run, output)
     if cfg.output == "-":
         sys.stdout.write((output / RECORD_TABLE).read_text(encoding="utf-8"))
-    calls = counts["calls"]["records"]
-    return calls["virus"] / max(1, counts["records"] - calls["not_called"])
+    calls: dict[str, int] = counts["calls"]["records"]
+    return calls["virus"] / max(1, sum(calls.values()) - calls["not_called"])
 
 
 def _make_room(output: Path, overwrite: bool) -> None:

@@ -17,10 +17,10 @@ def gelu(x: Tensor) -> Tensor:
     if x.device.type != "cpu" or x.numel() <= _UNCUT:
         return F.gelu(x.contiguous())
     rows = max(1, _UNCUT // x.shape[-1])
-    return torch.cat([F.gelu(part.contiguous()) for part in x.split(rows)])
+    return torch.cat([F.gelu(part.contiguous()) for part in torch.split(x, rows)])
 
 
 def cos_sin(angles: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine and sine of (P, D) angles."""
-    parts = angles.split(max(1, _UNCUT // angles.shape[-1]))
+    parts = torch.split(angles, max(1, _UNCUT // angles.shape[-1]))
     return torch.cat([part.cos() for part in parts]), torch.cat([part.sin() for part in parts])

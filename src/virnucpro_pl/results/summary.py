@@ -34,7 +34,7 @@ def merge_figures(
     utilisation = [rank["gpu_utilisation"] for rank in throughput if rank.get("gpu_utilisation") is not None]
     return {
         "stages": {
-            stage: {"seconds": round(taken, 3), "share": round(taken / total, 4) if total else 0.0}
+            stage: {"seconds": round(taken, 6), "share": round(taken / total, 4) if total else 0.0}
             for stage, taken in seconds.items()
         },
         "predict_seconds": round(max(rank["seconds"] for rank in throughput), 3),

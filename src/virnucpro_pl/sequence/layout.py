@@ -132,9 +132,8 @@ class RaggedColumn:
     """Random access to a variable-length column of a memory-mapped Arrow file, without touching other rows."""
 
     def __init__(self, path: Path, name: str):
-        self.chunked = read_table(path).column(name)
-        self.is_text = pa.types.is_large_string(self.chunked.type)
-        arrays = [(array.buffers(), array.offset, len(array)) for array in self.chunked.chunks]
+        chunks = read_table(path).column(name).chunks
+        arrays = [(array.buffers(), array.offset, len(array)) for array in chunks]
         self._first_rows = np.cumsum([0, *(length for _, _, length in arrays)])
         self._offsets = [np.frombuffer(buffers[1], np.int64)[skip : skip + n + 1] for buffers, skip, n in arrays]
         self._values = [memoryview(buffers[2] or b"") for buffers, _, _ in arrays]
