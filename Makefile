@@ -30,3 +30,13 @@ lock: $(VENV)/.installed-dev
 
 clean:
 	rm -rf $(VENV) outputs/*
+
+# The wheel carries conf/ and the demo, and runs from any folder.
+.PHONY: wheel
+wheel: $(VENV)/.installed
+	rm -rf build/wheel
+	$(RUN) -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(RUN) -m pip install --quiet --no-deps --target build/wheel/site build/wheel/*.whl
+	cd build/wheel && PYTHONPATH=site $(abspath $(RUN)) -c \
+	  "import virnucpro_pl.__main__ as program; assert program.CONF.parts[-2:] == ('virnucpro_pl', 'conf'), program.CONF"
+	cd build/wheel && PYTHONPATH=site $(abspath $(RUN)) -m virnucpro_pl predict --cfg job | grep token_budget

@@ -1,0 +1,61 @@
+"""The README and the documentation tell the truth."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from support import CHECKOUT, Result
+from virnucpro_pl.results.tables import RECORD_TABLE, RESULT_FILES
+
+README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+
+
+def test_demo_command_writes_every_file_the_readme_names(cli: Callable[..., Result], tmp_path: Path) -> None:
+    """What `make demo` runs, into another folder."""
+    makefile = (CHECKOUT / "Makefile").read_text()
+    arguments = re.search(r"-m virnucpro_pl (predict .*)", makefile)
+    assert arguments
+    words = [word for word in arguments[1].split() if not word.startswith("output=")]
+    assert cli(*words, f"output={tmp_path}").code == 0
+    named = set(re.findall(r"`([\w.]+\.(?:tsv|fasta|parquet|txt|csv|json|log))`", README))
+    assert named == {*RESULT_FILES, "run.json", "run.log"}
+    assert all((tmp_path / name).exists() for name in named)
+    header = (tmp_path / RECORD_TABLE).read_text().splitlines()[0].split("\t")
+    table = README.split("column by column:")[1].split("**No call")[0]
+    explained = re.findall(
+        r"`(\w+)`", " ".join(row.split("|")[1] for row in table.splitlines() if row.startswith("| `"))
+    )
+    assert explained == header
+    for name in ("prediction_results.txt", "prediction_results_highestscore.csv"):
+        first = (tmp_path / name).read_text().splitlines()[0].replace("\t", " ")
+        assert f"`{first}`" in README
+    assert pq.read_table(tmp_path / "predictions.parquet").num_rows > 100
+
+
+def test_every_setting_the_readme_names_exists() -> None:
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from virnucpro_pl import __main__ as program
+
+    program._register_resolvers()
+    with initialize_config_dir(str(program.CONF), version_base="1.3"):
+        cfg = compose("predict", ["model=virnucpro_500", "paths.output_dir=x"])
+    documents = [README, *(path.read_text(encoding="utf-8") for path in (CHECKOUT / "docs").rglob("*.md"))]
+    keys = set(re.findall(r"\b((?:data|model|trainer|results|callbacks)\.[\w.]+)=", "\n".join(documents)))
+    assert len(keys) > 8
+    for key in keys:
+        assert OmegaConf.select(cfg, key, throw_on_missing=False, default="absent") != "absent", key
+
+
+def test_links_lead_somewhere() -> None:
+    for path in [CHECKOUT / "README.md", *(CHECKOUT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_readme_stays_short() -> None:
+    assert len(README.splitlines()) < 200
