@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from lightning import Trainer
-from support import MINI
 
+from support import MINI
 from virnucpro_pl.data.batch import OrfBatch
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.data.packing import plan_batches

@@ -1,5 +1,6 @@
 """From files to batches: nothing lost, nothing doubled, whoever tokenises."""
 
+import itertools
 from functools import partial
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def datamodule(reads, mini, tmp_path):
 
 def sequences_in(packed: PackedTokens) -> list[tuple[int, ...]]:
     borders = packed.cu_seqlens.tolist()
-    return [tuple(packed.tokens[a:b].tolist()) for a, b in zip(borders[:-1], borders[1:], strict=True)]
+    return [tuple(packed.tokens[a:b].tolist()) for a, b in itertools.pairwise(borders)]
 
 
 def tokens_by_orf(batches: list[OrfBatch]) -> dict[int, tuple[tuple[int, ...], tuple[int, ...]]]:

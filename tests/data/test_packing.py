@@ -1,5 +1,6 @@
 """The plan of batches: every ORF once, within the budget, longest first."""
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -44,7 +45,7 @@ def test_batches_keep_to_the_budget_and_are_never_empty(orfs, token_budget):
 def test_no_batch_could_have_taken_the_next_orf(orfs, token_budget):
     tokens = [[orfs[row][0] + 2 for row in batch] for batch in batches_of(plan_of(orfs, token_budget))]
 
-    for batch, following in zip(tokens[:-1], tokens[1:], strict=True):
+    for batch, following in itertools.pairwise(tokens):
         assert sum(batch) + following[0] > token_budget
 
 

@@ -186,7 +186,9 @@ def agrees_with_the_published_consensus(case: Path) -> int:
     with (case / "prediction_results_highestscore.csv").open(encoding="utf-8", newline="") as stream:
         recorded = {row[0]: row[1] for row in list(csv.reader(stream, delimiter="\t"))[1:]}
 
-    assert {chunk: str(call == VIRUS) for (chunk, _), call in zip(groups, found.calls, strict=True)} == recorded, case.name
+    assert {chunk: str(call == VIRUS) for (chunk, _), call in zip(groups, found.calls, strict=True)} == recorded, (
+        case.name
+    )
     labels = ["virus" if viral else "others" for viral in call_orfs(np.float32([row[2:] for row in orfs]))]
     assert labels == [row[1] for row in orfs], case.name
     return len(groups)

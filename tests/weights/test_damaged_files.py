@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import CHECKOUT
 
+from support import CHECKOUT
 from virnucpro_pl.weights.checkpoints import read_file, read_folder
 from virnucpro_pl.weights.convert import load_dnabert_s, load_esm2
 from virnucpro_pl.weights.sources import DnabertSSource, HeadSource

@@ -168,7 +168,11 @@ def test_only_parts_that_embeddings_do_not_need_are_left_out_of_dnabert_s(mini, 
     torch.save({**state, "embeddings.position_ids": torch.ones(1, 512)}, file)
     assert_same_weights(load_dnabert_s(dna_folder), load_dnabert_s(mini / "models" / "DNABERT-S"))
 
-    for name in ("embeddings.position_embeddings.weight", "encoder.layer.0.pooler.weight", "encoder.layer.2.mlp.wo.bias"):
+    for name in (
+        "embeddings.position_embeddings.weight",
+        "encoder.layer.0.pooler.weight",
+        "encoder.layer.2.mlp.wo.bias",
+    ):
         torch.save({**state, name: torch.zeros(3)}, file)
         refused(lambda: load_dnabert_s(dna_folder), dna_folder, name.rpartition("mlp.")[2], "not part of the model")
 
@@ -298,7 +302,9 @@ def test_safetensors_without_sizes_is_told(mini, tmp_path, refused):
     tensors = load_file(mini / "models" / "safetensors" / "esm2.safetensors")
     save_file(tensors, tmp_path / "esm.safetensors", metadata={"num_layers": "2"})
 
-    refused(lambda: load_esm2(tmp_path / "esm.safetensors"), tmp_path / "esm.safetensors", "embed_dim", "attention_heads")
+    refused(
+        lambda: load_esm2(tmp_path / "esm.safetensors"), tmp_path / "esm.safetensors", "embed_dim", "attention_heads"
+    )
 
 
 def test_an_esm_1_folder_with_learned_positions_is_told(mini, tmp_path, refused):

@@ -65,10 +65,14 @@ def test_a_relative_path_of_two_parts_is_not_taken_for_a_name_on_the_hub(monkeyp
     assert DnabertSSource("models/DNABERT-S").locate() == Path("models/DNABERT-S")
 
 
-@pytest.mark.parametrize("weights", ["/nowhere/DNABERT-S", "./a/b", "../a", "a/b/c", "weights.pt", "a b/c", "~nobody-here/x"])
+@pytest.mark.parametrize(
+    "weights", ["/nowhere/DNABERT-S", "./a/b", "../a", "a/b/c", "weights.pt", "a b/c", "~nobody-here/x"]
+)
 def test_a_path_that_does_not_exist_is_told(offline, refused, weights):
     for source in (DnabertSSource, Esm2Source):
-        refused(source(weights, key="model.some_encoder").locate, f"model.some_encoder.weights={weights}", "no such file")
+        refused(
+            source(weights, key="model.some_encoder").locate, f"model.some_encoder.weights={weights}", "no such file"
+        )
 
 
 @pytest.mark.parametrize("weights", ["", "."])

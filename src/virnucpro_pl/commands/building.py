@@ -60,6 +60,8 @@ def _quieten_libraries() -> None:
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns of every retry; the last error is told
     for message in (
         r".*does not have many workers.*",  # waiting for data is measured and in the summary
+        r".*Consider setting `persistent_workers=True`.*",  # workers start once, prediction is one epoch
+        r".*GPU available but not used.*",  # the device is the log's first line
         r".*Couldn't infer the batch indices.*",  # batches carry their own rows
         r".*Total length of `DataLoader` across ranks is zero.*",  # an input without ORFs
         r".*isinstance\(treespec, LeafSpec\).*",  # Lightning with torch 2.13

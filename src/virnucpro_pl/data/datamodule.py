@@ -1,21 +1,19 @@
 """The LightningDataModule of prediction: input files to packed batches."""
 
-import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from lightning import LightningDataModule
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from virnucpro_pl.data.batch import OrfBatch
+from virnucpro_pl.data.dataset import OrfBatches
 from virnucpro_pl.data.packing import Plan, plan_batches
 from virnucpro_pl.encoders.dnabert_s import DnaTokenizer
-from virnucpro_pl.encoders.esm2 import ProteinTokenizer, protein_tokenizer
-from virnucpro_pl.encoders.packed import pack
+from virnucpro_pl.encoders.esm2 import protein_tokenizer
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.results.parts import Parts
 from virnucpro_pl.sequence.chunks import Geometry
@@ -24,43 +22,7 @@ from virnucpro_pl.sequence.store import OrfStore, StoreSettings, prepare_store
 from virnucpro_pl.sequence.translation import Ambiguity
 from virnucpro_pl.stages import PLANNING, StageClock
 
-log = logging.getLogger(__name__)
-
-
-class OrfBatches(Dataset[OrfBatch]):
-    """The batches of a plan that are still to be embedded; an item is one packed batch."""
-
-    def __init__(
-        self,
-        store: OrfStore,
-        plan: Plan,
-        numbers: NDArray[np.int64],
-        dna_tokenizer: DnaTokenizer,
-        protein_tokenizer: ProteinTokenizer,
-    ):
-        self.numbers = numbers
-        self._store = store
-        self._plan = plan
-        self._dna_tokenizer = dna_tokenizer
-        self._protein_tokenizer = protein_tokenizer
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: int) -> OrfBatch:
-        number = int(self.numbers[index])
-        orfs = self._plan.batch(number)
-        dna = self._dna_tokenizer(self._store.nucleotides.take(orfs))
-        by_length = np.argsort([-len(tokens) for tokens in dna], kind="stable")
-        places = np.empty_like(by_length)
-        places[by_length] = np.arange(len(by_length))
-        return OrfBatch(
-            number=number,
-            orfs=torch.from_numpy(orfs),
-            dna=pack([dna[i] for i in by_length]),
-            dna_places=torch.from_numpy(places),
-            protein=pack(self._protein_tokenizer(self._store.proteins.take(orfs))),
-        )
+_FEW_BATCHES = 20
 
 
 class FastaDataModule(LightningDataModule):
@@ -75,7 +37,7 @@ class FastaDataModule(LightningDataModule):
         ambiguity: ``published`` drops codons with letters other than ACGT, ``resolved`` reads IUPAC codes and U.
         token_budget: most protein tokens in a batch.
         deduplicate: embed identical ORFs once.
-        num_workers: processes that tokenise ahead; None chooses 4 for a GPU, 0 for the CPU.
+        num_workers: processes that tokenise ahead; None chooses 4 for a GPU with batches to pay for them, else 0.
         parts: gives the parts on disk of a plan, told by its key; their batches need no work any more.
         clock: takes the time of the stages.
     """
@@ -101,6 +63,8 @@ class FastaDataModule(LightningDataModule):
         self.settings.check()
         if token_budget < 1:
             raise UserError(f"data.token_budget={token_budget}: a batch needs at least one token; 16384 is usual")
+        if num_workers is not None and num_workers < 0:
+            raise UserError(f"data.num_workers={num_workers}: give a number of processes, 0 for none, or null")
         self.inputs = resolve_inputs(input)
         self.token_budget = token_budget
         self.deduplicate = deduplicate
@@ -147,7 +111,9 @@ class FastaDataModule(LightningDataModule):
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         workers = self._num_workers
         if workers is None:
-            workers = min(4, len(os.sched_getaffinity(0))) if on_cuda else 0
+            # On the CPU tokenising takes a hundredth of the time, and a worker takes seconds to start.
+            pays_off = on_cuda and len(self.waiting_batches) > _FEW_BATCHES
+            workers = min(4, len(os.sched_getaffinity(0))) if pays_off else 0
         batches = OrfBatches(
             self.store, self.plan, self.waiting_batches, self._read_dna_tokenizer(), protein_tokenizer()
         )
@@ -158,4 +124,5 @@ class FastaDataModule(LightningDataModule):
             pin_memory=on_cuda,
             # Forking a process that runs threads can deadlock; a fresh interpreter cannot.
             multiprocessing_context="spawn" if workers else None,
+            prefetch_factor=4 if workers else None,
         )

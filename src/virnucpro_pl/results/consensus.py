@@ -75,9 +75,11 @@ def call_records(chunks: Consensus, num_chunks: NDArray[np.int64], rules: Callin
         group_sums(chunks.calls == call, num_chunks) for call in (VIRUS, AMBIGUOUS, NOT_CALLED)
     )
     called = num_chunks - uncalled
-    needed = rules.min_viral_fraction * called
+    needed = rules.min_viral_fraction
+    # Divided, not multiplied: 0.55 * 100 is more than 55.
+    viral_share, possible_share = (count / np.maximum(called, 1) for count in (viral, viral + ambiguous))
     calls = np.select(
-        [called == 0, viral >= needed, viral + ambiguous >= needed], [NOT_CALLED, VIRUS, AMBIGUOUS], OTHERS
+        [called == 0, viral_share >= needed, possible_share >= needed], [NOT_CALLED, VIRUS, AMBIGUOUS], OTHERS
     )
     others, virus = (_group_max(scores, num_chunks) for scores in (chunks.others_score, chunks.virus_score))
     return Consensus(calls.astype(np.uint8), viral, others, virus)

@@ -85,7 +85,7 @@ class Parts:
         Raises:
             RuntimeError: a row is missing or doubled, or a score is no number.
         """
-        times_seen = np.zeros(len(scores), dtype=np.uint8)
+        times_seen = np.zeros(len(scores), dtype=np.uint32)
         for path in self.paths():
             part = pq.read_table(path, schema=_SCHEMA)
             rows = part["orf"].to_numpy()

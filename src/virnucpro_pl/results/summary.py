@@ -55,7 +55,7 @@ def merge_figures(
         "budget_fill": min(1.0, _share(sums["protein_tokens"], batches * token_budget)),
         "wait_mean_ms": round(1000 * waits / batches, 3) if batches else 0.0,
         "wait_max_ms": round(1000 * max(rank["max_wait_seconds"] for rank in throughput), 3),
-        "wait_share": _share(waits, sum(rank["seconds"] for rank in throughput)),
+        "wait_share": _share(waits, sum(rank["seconds"] for rank in throughput)) if batches else 0.0,
         "peak_memory_bytes": max(memory),
         "gpu_utilisation_percent": round(sum(utilisation) / len(utilisation), 1) if utilisation else None,
         "gpu_peak_memory_bytes": max(rank.get("gpu_peak_memory_bytes", 0) for rank in throughput) or None,

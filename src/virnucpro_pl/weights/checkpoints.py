@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -51,7 +52,8 @@ def read_file(path: Path) -> Checkpoint:
 def _read_safetensors(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
-            return Checkpoint({name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {}))
+            names = file.keys()  # the file is no dict and cannot be iterated over
+            return Checkpoint({name: file.get_tensor(name) for name in names}, dict(file.metadata() or {}))
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a readable safetensors file ({error}); copy or download it again") from error
 
@@ -62,9 +64,12 @@ def _read_pickle(path: Path) -> Checkpoint:
             # Only the zip format can be mapped; mapping spares a second copy of gigabytes in memory.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
+        # torch names the class or function a file asks for; without one the bytes are no pickle at all.
+        if (asked := re.search(r"GLOBAL ([\w.]+)", str(error))) is None:
+            raise UserError(f"{path}: not a weight file; copy or download it again") from error
         raise UserError(
             f"{path}: refused: it holds objects other than tensors, which could run code when loaded "
-            f"({_first_sentence(error)}); export it as a state dict or safetensors file"
+            f"({asked[1]}); export it as a state dict or safetensors file"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
         raise UserError(
@@ -74,9 +79,7 @@ def _read_pickle(path: Path) -> Checkpoint:
 
 
 def _first_sentence(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    _, marker, unsupported = text.partition("Unsupported global: ")
-    return (marker + unsupported if marker else text).split(". ")[0][:200]
+    return (" ".join(str(error).split()) or type(error).__name__).split(". ")[0][:200]
 
 
 def _plain(content: object, path: Path) -> Checkpoint:
@@ -119,7 +122,10 @@ def read_folder(folder: Path) -> Checkpoint:
     config = read_json(folder / "config.json")
     for name in _INDEX_FILES:
         if (folder / name).is_file():
-            shards = sorted(set(read_json(folder / name)["weight_map"].values()))
+            weight_map = read_json(folder / name).get("weight_map")
+            if not isinstance(weight_map, dict) or not all(isinstance(shard, str) for shard in weight_map.values()):
+                raise UserError(f"{folder / name}: not an index of shards; download it again")
+            shards = sorted(set(weight_map.values()))
             if any(Path(shard).name != shard for shard in shards):
                 raise UserError(f"{folder / name}: names a file outside its folder; download the checkpoint again")
             parts = [read_file(folder / shard).tensors for shard in shards]

@@ -15,16 +15,16 @@ from virnucpro_pl.head import Head
 from virnucpro_pl.weights.checkpoints import Checkpoint, read_file, read_folder
 
 _Module = TypeVar("_Module", bound=nn.Module)
-_UNUSED_ESM2 = re.compile(
-    r"lm_head\.|contact_head\.|pooler\.|embeddings\.position|position_ids$|rot_emb\.inv_freq$|rotary_embeddings\.inv_freq$"
-)
+_UNUSED_ESM2 = re.compile(r"^lm_head\.|^contact_head\.|^pooler\.|^embeddings\.position|\.inv_freq$")
 _UNUSED_DNABERT_S = re.compile(r"^pooler\.|^cls\.|position_ids$")
 _HUGGING_FACE_ESM2 = (
     (r"^esm\.", ""),
+    (r"\.LayerNorm\.gamma$", ".LayerNorm.weight"),  # as transformers 5 saves them
+    (r"\.LayerNorm\.beta$", ".LayerNorm.bias"),
     (r"^embeddings\.word_embeddings\.", "embed_tokens."),
     (r"^encoder\.emb_layer_norm_after\.", "emb_layer_norm_after."),
     (r"^encoder\.layer\.(\d+)\.attention\.self\.(query|key|value)\.", r"layers.\1.self_attn.\2_proj."),
-    (r"^encoder\.layer\.(\d+)\.attention\.output\.dense\.", r"layers.\1.self_attn.out_proj."),
+    (r"^encoder\.layer\.(\d+)\.attention\.output\.dense\.", r"layers.\1.out_proj."),
     (r"^encoder\.layer\.(\d+)\.attention\.LayerNorm\.", r"layers.\1.self_attn_layer_norm."),
     (r"^encoder\.layer\.(\d+)\.intermediate\.dense\.", r"layers.\1.fc1."),
     (r"^encoder\.layer\.(\d+)\.output\.dense\.", r"layers.\1.fc2."),
@@ -33,7 +33,8 @@ _HUGGING_FACE_ESM2 = (
     (r"\.self_attn\.key_proj\.", ".self_attn.k_proj."),
     (r"\.self_attn\.value_proj\.", ".self_attn.v_proj."),
 )
-_FAIR_ESM = ((r"^encoder\.sentence_encoder\.|^encoder\.", ""),)
+_OUT_PROJ = (r"\.self_attn\.out_proj\.", ".out_proj.")
+_FAIR_ESM = ((r"^encoder\.sentence_encoder\.|^encoder\.", ""), _OUT_PROJ)
 _DNABERT_S = (
     (r"^bert\.", ""),
     (r"^encoder\.layer\.(\d+)\.attention\.self\.Wqkv\.", r"layers.\1.Wqkv."),
@@ -55,21 +56,24 @@ def load_esm2(path: Path) -> Esm2:
     checkpoint = read_folder(path) if path.is_dir() else read_file(path)
     tensors = _renamed(checkpoint.tensors, _HUGGING_FACE_ESM2 if path.is_dir() else _FAIR_ESM)
     sizes = _esm2_sizes(checkpoint.metadata, path)
-    if "embed_tokens.weight" not in tensors or "layers.0.fc1.weight" not in tensors:
-        raise UserError(f"{path}: not an ESM-2 checkpoint: embed_tokens or layers.0.fc1 is missing")
     config = Esm2Config(
         **sizes,
-        ffn_width=tensors["layers.0.fc1.weight"].shape[0],
-        vocabulary=tensors["embed_tokens.weight"].shape[0],
+        ffn_width=_rows(tensors, "layers.0.fc1.weight", path),
+        vocabulary=_rows(tensors, "embed_tokens.weight", path),
         inverse_frequencies=_inverse_frequencies(checkpoint.tensors),
     )
+    _check_heads(config.width, config.num_heads, path)
+    if config.vocabulary < Esm2Config.vocabulary:
+        raise UserError(f"{path}: embed_tokens has {config.vocabulary} rows and should have {Esm2Config.vocabulary}")
+    if config.inverse_frequencies and 2 * config.num_heads * len(config.inverse_frequencies) != config.width:
+        raise UserError(f"{path}: damaged: inv_freq is not half as long as an attention head is wide")
     for layer in range(config.num_layers):
         for kind in ("weight", "bias"):
             parts = [tensors.pop(f"layers.{layer}.self_attn.{part}_proj.{kind}", None) for part in "qkv"]
-            if any(part is None for part in parts):
+            shapes = {None if part is None else part.shape for part in parts}
+            if len(shapes) > 1 or shapes & {None, torch.Size([])}:
                 raise UserError(f"{path}: layer {layer} has no complete attention projection; download it again")
             tensors[f"layers.{layer}.qkv_proj.{kind}"] = torch.cat(parts)  # type: ignore[arg-type]
-            tensors[f"layers.{layer}.out_proj.{kind}"] = tensors.pop(f"layers.{layer}.self_attn.out_proj.{kind}")
     return _filled(lambda: Esm2(config), tensors, _UNUSED_ESM2, path)
 
 
@@ -80,13 +84,14 @@ def _esm2_sizes(metadata: dict[str, Any], path: Path) -> dict[str, Any]:
                 raise UserError(f"{path}: not an ESM-2 checkpoint: config.json has {key}={metadata[key]}")
         names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "token_dropout")
     elif "cfg" in metadata:
-        metadata = vars(metadata["cfg"]["model"])
+        model = metadata["cfg"].get("model") if isinstance(metadata["cfg"], dict) else None
+        metadata = model if isinstance(model, dict) else getattr(model, "__dict__", {})
         names = ("encoder_layers", "encoder_embed_dim", "encoder_attention_heads", "token_dropout")
     else:
         names = ("num_layers", "embed_dim", "attention_heads", "token_dropout")
     if missing := [name for name in names[:3] if name not in metadata]:
         raise UserError(f"{path}: not an ESM-2 checkpoint: it does not say its {', '.join(missing)}")
-    layers, width, heads = (int(metadata[name]) for name in names[:3])
+    layers, width, heads = (_size(metadata, name, path) for name in names[:3])
     dropout = str(metadata.get(names[3], True)).lower() == "true"
     return {"num_layers": layers, "width": width, "num_heads": heads, "token_dropout": dropout}
 
@@ -113,18 +118,42 @@ def load_dnabert_s(folder: Path) -> DnabertS:
 
 def dnabert_s_config(metadata: dict[str, Any], folder: Path) -> DnabertSConfig:
     """Read the sizes from a ``config.json``; UserError when one is missing."""
-    try:
-        return DnabertSConfig(
-            num_layers=metadata["num_hidden_layers"],
-            width=metadata["hidden_size"],
-            num_heads=metadata["num_attention_heads"],
-            ffn_width=metadata["intermediate_size"],
-            vocabulary=metadata["vocab_size"],
-            token_types=metadata.get("type_vocab_size", 2),
-            layer_norm_eps=metadata.get("layer_norm_eps", 1e-12),
-        )
-    except KeyError as error:
-        raise UserError(f"{folder / 'config.json'}: not a DNABERT-S checkpoint: it does not say its {error}") from error
+    path = folder / "config.json"
+    names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
+    if missing := [name for name in names if name not in metadata]:
+        raise UserError(f"{path}: not a DNABERT-S checkpoint: it does not say its {', '.join(missing)}")
+    layers, width, heads, ffn_width, vocabulary = (_size(metadata, name, path) for name in names)
+    _check_heads(width, heads, path)
+    return DnabertSConfig(
+        num_layers=layers,
+        width=width,
+        num_heads=heads,
+        ffn_width=ffn_width,
+        vocabulary=vocabulary,
+        token_types=metadata.get("type_vocab_size", 2),
+        layer_norm_eps=metadata.get("layer_norm_eps", 1e-12),
+    )
+
+
+def _size(metadata: dict[str, Any], name: str, path: Path) -> int:
+    value = metadata[name]
+    if not str(value).isdecimal() or int(value) < 1:
+        raise UserError(f"{path}: {name} is {value} and should be a number; download it again")
+    return int(value)
+
+
+def _check_heads(width: int, num_heads: int, path: Path) -> None:
+    if width % num_heads or width // num_heads % 2:
+        raise UserError(f"{path}: damaged: {num_heads} attention heads do not share a width of {width} evenly")
+
+
+def _rows(tensors: dict[str, Tensor], name: str, path: Path) -> int:
+    """First dimension of a matrix."""
+    if name not in tensors:
+        raise UserError(f"{path}: not an ESM-2 checkpoint: {name} is missing")
+    if tensors[name].ndim != 2:
+        raise UserError(f"{path}: {name} is {tuple(tensors[name].shape)} and should be a matrix; download it again")
+    return tensors[name].shape[0]
 
 
 def load_head(checkpoint: Checkpoint, path: Path) -> Head:
@@ -135,12 +164,10 @@ def load_head(checkpoint: Checkpoint, path: Path) -> Head:
     """
     weight = checkpoint.tensors.get("hidden_layer.weight")
     output = checkpoint.tensors.get("output_layer.weight")
-    if weight is None or output is None:
-        raise UserError(f"{path}: not a VirNucPro head: it has no hidden_layer and output_layer weights")
+    if weight is None or output is None or weight.ndim != 2:
+        raise UserError(f"{path}: not a VirNucPro head: it has no hidden_layer and output_layer matrices")
     hidden, num_inputs = weight.shape
-    return _filled(
-        lambda: Head(num_inputs, hidden, output.shape[0]), checkpoint.tensors, re.compile("$^"), path, torch.float32
-    ).eval()
+    return _filled(lambda: Head(num_inputs, hidden), checkpoint.tensors, re.compile("$^"), path, torch.float32).eval()
 
 
 def _renamed(tensors: dict[str, Tensor], rules: Iterable[tuple[str, str]]) -> dict[str, Tensor]:
@@ -171,6 +198,11 @@ def _filled(
         f"{name} is {tuple(given[name].shape)} and should be {tuple(tensor.shape)}"
         for name, tensor in wanted.items()
         if name in given and given[name].shape != tensor.shape
+    ]
+    problems += [
+        f"{name} holds {str(given[name].dtype).removeprefix('torch.')}, not floating-point numbers"
+        for name, tensor in wanted.items()
+        if name in given and tensor.is_floating_point() and not given[name].is_floating_point()
     ]
     if problems:
         raise UserError(f"{path}: does not fit {type(module).__name__}: {'; '.join(sorted(problems)[:3])}")

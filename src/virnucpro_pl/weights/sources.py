@@ -2,13 +2,13 @@
 
 import hashlib
 import logging
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from virnucpro_pl.encoders.dnabert_s import DnabertS, DnaTokenizer
@@ -47,7 +47,10 @@ class EncoderSource:
         Raises:
             UserError: it is nowhere to be found.
         """
-        path = Path(self.weights).expanduser()
+        try:
+            path = Path(self.weights).expanduser()
+        except RuntimeError:  # ~USER, and there is no such user
+            path = Path(self.weights)
         return path if path.exists() else self._fetch()
 
     def _fetch(self) -> Path:
@@ -58,6 +61,7 @@ class EncoderSource:
         from huggingface_hub.errors import HFValidationError
 
         wanted = list(self.files) or None
+        needed = ", ".join(self.files) or "the files"
         try:
             try:
                 found = Path(snapshot_download(self.weights, revision=self.revision, local_files_only=True))
@@ -69,7 +73,7 @@ class EncoderSource:
         except (OSError, HFValidationError) as error:  # the hub's errors of every kind are OSErrors
             raise UserError(
                 f"{self.key}.weights={self.weights}: not on this machine and not to be had from the hub"
-                f" ({type(error).__name__}); put {', '.join(self.files)} of revision {self.revision or 'main'} into a"
+                f" ({type(error).__name__}); put {needed} of revision {self.revision or 'main'} into a"
                 f" folder and give {self.key}.weights=FOLDER"
             ) from error
 
@@ -91,7 +95,13 @@ class DnabertSSource(EncoderSource):
         folder = self._folder()
         if not (folder / "tokenizer.json").is_file():
             raise UserError(f"{folder}: tokenizer.json is missing; it comes with the DNABERT-S checkpoint")
-        return DnaTokenizer(str(folder))
+        try:
+            return DnaTokenizer(str(folder))
+        except Exception as error:  # of whatever kind, from the libraries that parse the files
+            raise UserError(
+                f"{folder}: not a readable tokenizer ({' '.join(str(error).split())[:200]}); download tokenizer.json"
+                " and tokenizer_config.json again"
+            ) from error
 
     def _folder(self) -> Path:
         folder = self.locate()
@@ -106,8 +116,7 @@ class Esm2Source(EncoderSource):
     def locate(self) -> Path:
         """As for every encoder; a bare model name is looked up where fair-esm keeps its downloads, then on the hub."""
         if re.fullmatch(r"esm2_t\d+_\w+_UR50[DS]", self.weights) and not Path(self.weights).exists():
-            hub = Path(os.environ.get("TORCH_HOME", Path.home() / ".cache" / "torch")) / "hub" / "checkpoints"
-            if (file := hub / f"{self.weights}.pt").is_file():
+            if (file := Path(torch.hub.get_dir()) / "checkpoints" / f"{self.weights}.pt").is_file():
                 return file
             return EncoderSource(f"facebook/{self.weights}", self.revision, self.files, self.key)._fetch()
         return super().locate()
@@ -151,6 +160,8 @@ class HeadSource:
         told = self.read().metadata.get("chunk_length")
         if told is None and (match := _PUBLISHED_HEAD.match(self.path.name)):
             told = match[1]
+        if told is not None and not str(told).isdecimal():
+            raise UserError(f"model.head.weights={self.weights}: its chunk_length is {told!r} and should be a number")
         return self.chunk_length if told is None else int(told)
 
     def check_chunk_length(self, chunk_length: int) -> None:
