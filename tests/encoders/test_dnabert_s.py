@@ -77,8 +77,7 @@ def test_a_padded_batch_of_the_published_model_equals_our_pack_without_padding(t
 
 
 def _tanh_gelu(encoder, monkeypatch):
-    gelu = torch.nn.functional.gelu
-    monkeypatch.setattr(torch.nn.functional, "gelu", lambda x: gelu(x, approximate="tanh"))
+    monkeypatch.setattr(dnabert_s, "gelu_", lambda x: torch.nn.functional.gelu(x, approximate="tanh"))
 
 
 def _no_alibi(encoder, monkeypatch):

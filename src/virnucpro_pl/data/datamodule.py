@@ -23,6 +23,7 @@ from virnucpro_pl.sequence.translation import Ambiguity
 from virnucpro_pl.stages import PLANNING, StageClock
 
 _FEW_BATCHES = 20
+_CUDA_TOKENS, _CPU_TOKENS = 16384, 4096  # a GPU wants large matrices, a CPU what its caches hold
 
 
 class FastaDataModule(LightningDataModule):
@@ -35,7 +36,7 @@ class FastaDataModule(LightningDataModule):
         chunk_length: most bases of a chunk.
         chunking: ``published`` copies the published geometry, ``even`` gives full-length chunks.
         ambiguity: ``published`` drops codons with letters other than ACGT, ``resolved`` reads IUPAC codes and U.
-        token_budget: most protein tokens in a batch.
+        token_budget: most protein tokens in a batch; None chooses what suits the device.
         deduplicate: embed identical ORFs once.
         num_workers: processes that tokenise ahead; None chooses 4 for a GPU with batches to pay for them, else 0.
         parts: gives the parts on disk of a plan, told by its key; their batches need no work any more.
@@ -50,7 +51,7 @@ class FastaDataModule(LightningDataModule):
         chunk_length: int,
         chunking: Geometry = "published",
         ambiguity: Ambiguity = "published",
-        token_budget: int = 16384,
+        token_budget: int | None = None,
         deduplicate: bool = True,
         num_workers: int | None = None,
         parts: Callable[[str], Parts] | None = None,
@@ -61,12 +62,12 @@ class FastaDataModule(LightningDataModule):
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer batches than devices is no mistake
         self.settings = StoreSettings(chunk_length, chunking, ambiguity)
         self.settings.check()
-        if token_budget < 1:
+        if token_budget is not None and token_budget < 1:
             raise UserError(f"data.token_budget={token_budget}: a batch needs at least one token; 16384 is usual")
         if num_workers is not None and num_workers < 0:
             raise UserError(f"data.num_workers={num_workers}: give a number of processes, 0 for none, or null")
         self.inputs = resolve_inputs(input)
-        self.token_budget = token_budget
+        self._token_budget = token_budget
         self.deduplicate = deduplicate
         self._store_dir = Path(store_dir)
         self._read_dna_tokenizer = dna_tokenizer
@@ -74,6 +75,7 @@ class FastaDataModule(LightningDataModule):
         self._find_parts = parts
         self._clock = clock or StageClock()
         self._store_folder: Path | None = None
+        self.token_budget: int
         self.store: OrfStore
         self.duplicates: NDArray[np.int64] = np.empty((0, 2), dtype=np.int64)
         self.plan: Plan
@@ -92,6 +94,7 @@ class FastaDataModule(LightningDataModule):
             folder = self.trainer.strategy.broadcast(folder)
         assert folder is not None, "prepare_data runs before setup"
         self.store = OrfStore(folder)
+        self.token_budget = self._token_budget or (_CUDA_TOKENS if self._on_cuda() else _CPU_TOKENS)
         with self._clock(PLANNING):
             if self.deduplicate:
                 self.duplicates = self.store.duplicate_orfs()
@@ -108,7 +111,7 @@ class FastaDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> "DataLoader[OrfBatch]":
         """One item is one packed batch, so Lightning's own sampler shares whole batches among the ranks."""
-        on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        on_cuda = self._on_cuda()
         workers = self._num_workers
         if workers is None:
             # On the CPU tokenising takes a hundredth of the time, and a worker takes seconds to start.
@@ -126,3 +129,6 @@ class FastaDataModule(LightningDataModule):
             multiprocessing_context="spawn" if workers else None,
             prefetch_factor=4 if workers else None,
         )
+
+    def _on_cuda(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"

@@ -32,14 +32,16 @@ def attend(
         One per head; adds ``-slope * |i - j|`` to the scores of tokens i and j (symmetric ALiBi, Press et al. 2022,
         arXiv:2108.12409).
     """
-    out = torch.empty_like(q)
+    attended = []
     for start, count, length in packed.runs:
         tokens = slice(start, start + count * length)
         query, key, value = (x[tokens].view(count, length, *x.shape[1:]).transpose(1, 2) for x in (q, k, v))
         bias = None if alibi_slopes is None else _alibi_bias(alibi_slopes, length, q)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        out[tokens] = attended.transpose(1, 2).flatten(0, 1)
-    return out
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        attended.append(out.transpose(1, 2).flatten(0, 1))
+    if len(attended) == 1:  # the usual case with many reads: nothing to join
+        return attended[0]
+    return torch.cat(attended) if attended else torch.empty_like(v)
 
 
 def _alibi_bias(slopes: tuple[float, ...], length: int, like: Tensor) -> Tensor:

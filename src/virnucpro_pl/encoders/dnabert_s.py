@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from virnucpro_pl.encoders.attention import alibi_slopes, attend
 from virnucpro_pl.encoders.packed import PackedTokens, mean_pool
-from virnucpro_pl.encoders.pointwise import gelu
+from virnucpro_pl.encoders.pointwise import gelu_
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class _Layer(nn.Module):
         q, k, v = self.Wqkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
         x = self.attention_norm(self.dense(attend(q, k, v, packed, slopes).flatten(1)) + x)
         gate, value = self.gated_layers(x).chunk(2, dim=-1)
-        return self.mlp_norm(self.wo(gelu(gate) * value) + x)  # type: ignore[no-any-return]
+        return self.mlp_norm(self.wo(gelu_(gate) * value) + x)  # type: ignore[no-any-return]
 
 
 class DnaTokenizer:

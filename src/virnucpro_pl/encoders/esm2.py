@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from virnucpro_pl.encoders.attention import attend
 from virnucpro_pl.encoders.packed import PackedTokens, mean_pool
-from virnucpro_pl.encoders.pointwise import cos_sin, gelu
+from virnucpro_pl.encoders.pointwise import cos_sin, gelu_
 
 _MASK_RATIO_TRAIN = 0.15 * 0.8
 _ROTARY_BASE = 10000.0
@@ -87,9 +87,9 @@ class _Layer(nn.Module):
 
     def forward(self, x: Tensor, packed: PackedTokens, rotation: tuple[Tensor, Tensor]) -> Tensor:
         qkv = self.qkv_proj(self.self_attn_layer_norm(x)).unflatten(-1, (3, self.num_heads, -1))
-        q, k, v = qkv.unbind(1)
-        x = x + self.out_proj(attend(_rotate(q, rotation), _rotate(k, rotation), v, packed).flatten(1))
-        return x + self.fc2(gelu(self.fc1(self.final_layer_norm(x))))  # type: ignore[no-any-return]
+        q, k = _rotate(qkv[:, :2], rotation).unbind(1)
+        x = x + self.out_proj(attend(q, k, qkv[:, 2], packed).flatten(1))
+        return x + self.fc2(gelu_(self.fc1(self.final_layer_norm(x))))  # type: ignore[no-any-return]
 
 
 def exact_inverse_frequencies(head_width: int) -> tuple[float, ...]:
@@ -105,17 +105,21 @@ def _rotation_table(frequencies: tuple[float, ...], num_positions: int, device: 
 
 
 def _rotation(packed: PackedTokens, frequencies: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-    """(T, 1, head_width / 2) cosines and sines of each token's position."""
+    """(T, 1, 1, head_width / 2) cosines and sines of each token's position."""
     table_size = -(-packed.max_seqlen // _TABLE_STEP) * _TABLE_STEP
     cos, sin = _rotation_table(frequencies, table_size, packed.positions.device)
-    return cos[packed.positions, None], sin[packed.positions, None]
+    return cos[packed.positions, None, None], sin[packed.positions, None, None]
 
 
 def _rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate the two halves of each head of (T, H, D) by its position."""
+    """Rotate the two halves of each head of (T, 2, H, D) queries and keys by its position."""
     cos, sin = rotation
     a, b = x.float().chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+    rotated = torch.empty(x.shape, dtype=torch.float32, device=x.device)
+    first, second = rotated.chunk(2, dim=-1)
+    torch.mul(a, cos, out=first).addcmul_(b, sin, value=-1)
+    torch.mul(b, cos, out=second).addcmul_(a, sin)
+    return rotated.to(x.dtype)
 
 
 def protein_tokenizer() -> "ProteinTokenizer":

@@ -81,7 +81,7 @@ class StoreBuilder:
             sequences = binary_column(records.letters, records.lengths)
             names, descriptions = text_column(records.names), text_column(records.descriptions)
             self._records.append(names, descriptions, sequences, num_chunks, record_status)
-            self._duplicate_names.add(records.names, [f"{name}+" for name in records.names])
+            self._duplicate_names.add(records.names)
             self._suffix.avoid(records.names)
         self._num_bases += len(records.letters)
         self._record_status += np.bincount(record_status, minlength=len(STATUSES))

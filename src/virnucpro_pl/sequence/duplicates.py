@@ -13,9 +13,9 @@ _SPILL_ROWS = 1 << 17
 class DuplicateFinder:
     """Tells which rows of a stream repeat an earlier row.
 
-    A row has two parts, and rows are equal when the 64-bit hashes of both are; Python keys its hashes anew in every
-    process, so no input can be made to collide. The hashes are spilled to files, each hash value to one file, so that
-    a file at a time is sorted in memory.
+    A row has one part or two, and rows are equal when the 64-bit hashes of all parts are; Python keys its hashes anew
+    in every process, so no input can be made to collide. The hashes are spilled to files, each hash value to one file,
+    so that a file at a time is sorted in memory.
     """
 
     def __init__(self, folder: Path, name: str):
@@ -24,12 +24,12 @@ class DuplicateFinder:
         self._num_pending = 0
         self._num_rows = 0
 
-    def add(self, first_parts: Sequence[Hashable], second_parts: Sequence[Hashable]) -> None:
-        """Append the next rows."""
-        count = len(first_parts)
-        rows = np.empty((count, 3), dtype=np.int64)
-        for column, parts in enumerate((first_parts, second_parts)):
-            rows[:, column] = np.fromiter(map(hash, parts), dtype=np.int64, count=count)
+    def add(self, *parts: Sequence[Hashable]) -> None:
+        """Append the next rows, given as their first and, where there is one, their second parts."""
+        count = len(parts[0])
+        rows = np.zeros((count, 3), dtype=np.int64)
+        for column, values in enumerate(parts):
+            rows[:, column] = np.fromiter(map(hash, values), dtype=np.int64, count=count)
         rows[:, 2] = np.arange(self._num_rows, self._num_rows + count)
         self._num_rows += count
         self._pending.append(rows)

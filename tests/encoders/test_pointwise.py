@@ -1,0 +1,37 @@
+"""The last bit does not depend on the number of threads."""
+
+import pytest
+import torch
+
+from virnucpro_pl.encoders.pointwise import cos_sin, gelu_
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("shape", [(1, 7), (333, 96), (1001, 257), (4097, 48)])
+@pytest.mark.parametrize("strided", [False, True])
+def test_gelu_is_torchs_on_any_number_of_threads(threads, shape, strided) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(shape[0], 2 * shape[1])[:, : shape[1]] if strided else torch.randn(shape)
+    results = []
+    for number in (1, 2, 3, 5):
+        threads(number)
+        results.append(gelu_(x.clone() if not strided else x.repeat(1, 2)[:, : shape[1]]))
+    assert all(torch.equal(result, results[0]) for result in results)
+    torch.testing.assert_close(results[0], torch.nn.functional.gelu(x), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (3001, 33)])
+def test_cos_and_sin_are_torchs_on_any_number_of_threads(threads, shape) -> None:
+    angles = torch.rand(shape) * 1000
+    results = []
+    for number in (1, 2, 3, 5):
+        threads(number)
+        results.append(torch.stack(cos_sin(angles)))
+    assert all(torch.equal(result, results[0]) for result in results)
+    torch.testing.assert_close(results[0], torch.stack([angles.cos(), angles.sin()]), atol=1e-6, rtol=0)
