@@ -1,14 +1,14 @@
 """Pointwise functions whose results do not depend on the number of threads.
 
 On the CPU torch cuts a large tensor into one piece per thread and computes what is left of a piece after the last whole
-vector by another routine, so the last bit of ``erf``, ``cos`` and ``sin`` depends on where the cuts fall. Work below
-torch's grain size is never cut. (Sums and products are exact to the last bit either way.)
+vector by another routine, so the last bit of ``erf``, ``cos`` and ``sin`` depends on where the cuts fall. Small tensors
+are never cut. (Sums and products are exact to the last bit either way.)
 """
 
 import torch
 from torch import Tensor
 
-_UNCUT = 32_767  # elements; at::internal::GRAIN_SIZE is 32,768
+_UNCUT = 16_384  # elements: torch cuts gelu above this, and cos and sin from twice as many on
 
 
 def gelu_(x: Tensor) -> Tensor:
