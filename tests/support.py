@@ -1,7 +1,8 @@
 """What tests need beside fixtures."""
 
+import argparse
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 TESTS = Path(__file__).parent
 CHECKOUT = TESTS.parent
@@ -25,3 +26,11 @@ def model_overrides(golden: Path, head: str = "300") -> list[str]:
         f"model.protein_encoder.weights={esm}",
         f"model.head.weights={golden / 'models' / 'mlp' / f'{head}_model.pth'}",
     ]
+
+
+def load_safely(path: Path) -> Any:
+    """Content of a fair-esm checkpoint, as plain objects."""
+    import torch  # conftest sets its environment before it is imported
+
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, weights_only=True)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from support import load_safely
 from virnucpro_pl.errors import UserError
 
 
@@ -48,7 +49,7 @@ def esm_variant(esm_file: Path, tmp_path: Path) -> Callable[..., Path]:
     """Save the committed ESM-2 file after an edit of its content."""
 
     def save(edit: Callable[[dict[str, Any]], object]) -> Path:
-        content = torch.load(esm_file, weights_only=False)
+        content = load_safely(esm_file)
         edit(content)
         torch.save(content, tmp_path / "variant.pt")
         return tmp_path / "variant.pt"

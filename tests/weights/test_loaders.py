@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from support import load_safely
 from virnucpro_pl.weights.checkpoints import read_file
 from virnucpro_pl.weights.convert import load_dnabert_s, load_esm2, load_head
 from virnucpro_pl.weights.sources import DnabertSSource, Esm2Source, HeadSource
@@ -74,7 +75,7 @@ def test_esm2_is_the_same_from_pt_and_from_safetensors(mini, esm_file):
 
 
 def test_esm2_is_the_same_when_pickled_in_the_old_format(esm_file, tmp_path):
-    content = torch.load(esm_file, weights_only=False)
+    content = load_safely(esm_file)
     torch.save(content, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
 
     assert_same_weights(load_esm2(tmp_path / "old.pt"), load_esm2(esm_file))
@@ -188,7 +189,7 @@ def test_nothing_more_may_be_in_a_head(head_file, tmp_path, refused):
 
 
 def test_every_tensor_of_esm2_is_needed(esm_variant, esm_file, refused):
-    names = torch.load(esm_file, weights_only=False)["model"]
+    names = load_safely(esm_file)["model"]
     needed = [name for name in names if "lm_head" not in name and "contact" not in name and "inv_freq" not in name]
     assert len(needed) == 2 * 16 + 3
     for name in needed:
@@ -218,7 +219,7 @@ def test_every_tensor_of_a_head_is_needed(head_file, tmp_path, refused):
     "shape", [(), (3,), (31, 32), (32, 31), (2, 16, 32)], ids=lambda shape: "x".join(map(str, shape)) or "scalar"
 )
 def test_a_tensor_of_another_shape_is_told(mini, esm_file, head_file, tmp_path, dna_folder, refused, shape):
-    esm = torch.load(esm_file, weights_only=False)
+    esm = load_safely(esm_file)
     state = dict(esm["model"])
     for name in ("embed_tokens", "layers.0.fc1", "layers.0.self_attn.q_proj", "layers.1.self_attn.out_proj"):
         changed = {f"encoder.sentence_encoder.{name}.weight": torch.zeros(shape)}

@@ -71,18 +71,10 @@ def predict(cfg: DictConfig) -> float:
     after = StageClock()
     counts = _write_results(datamodule, work, output, rules, after)
     run = {
-        "version": __version__,
-        "command": sys.argv,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(began)),
-        "seconds": round(time.time() - began, 3),
+        **_origin(cfg, began),
         "warnings": _warnings(model, counts),
-        "model": {
-            "name": model.name,
-            "demo": model.demo,
-            "weights": {name: {**source, "sha256": digests[name].result()} for name, source in identity.items()},
-        },
+        "model": _model_record(model, identity, digests),
         "engine": _engine(trainer, throughput),
-        "config": OmegaConf.to_container(cfg, resolve=True),
         "counts": counts,
         "figures": merge_figures(stages, throughput, datamodule.token_budget, after.seconds()),
     }
@@ -146,6 +138,25 @@ def _new_scores(path: Path, num_orfs: int) -> NDArray[np.float32]:
     return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(num_orfs, 2))
 
 
+def _origin(cfg: DictConfig, began: float) -> dict[str, Any]:
+    """What was asked for, and when."""
+    return {
+        "version": __version__,
+        "command": sys.argv,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(began)),
+        "seconds": round(time.time() - began, 3),
+        "config": OmegaConf.to_container(cfg, resolve=True),
+    }
+
+
+def _model_record(
+    model: VirNucPro, identity: dict[str, Any], digests: "dict[str, Future[dict[str, str]]]"
+) -> dict[str, Any]:
+    """Which weights were used, with their SHA-256."""
+    weights = {name: {**source, "sha256": digests[name].result()} for name, source in identity.items()}
+    return {"name": model.name, "demo": model.demo, "weights": weights}
+
+
 def _engine(trainer: Trainer, throughput: list[dict[str, Any]]) -> dict[str, Any]:
     """What did the work."""
     return {
@@ -178,5 +189,6 @@ def _report(run: dict[str, Any], output: Path) -> None:
     for line in summary_lines(run):
         log.info(line)
     for warning in run["warnings"]:
-        log.warning("Warning: %s", warning)
-    log.info("Results: %s", output)
+        if warning != DEMO_WARNING:  # the summary ends with it
+            log.warning("Warning: %s", warning)
+    log.info("Results: %s (start with %s)", output, RECORD_TABLE)
