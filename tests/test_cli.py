@@ -89,8 +89,10 @@ def test_paths_need_no_quoting_for_hydra(name: str, tmp_path: Path) -> None:
 
 
 def test_interrupted_run_says_how_to_go_on(mini_overrides: list[str], mini: Path, tmp_path: Path) -> None:
+    long = tmp_path / "long.fa"
+    long.write_text((mini / "inputs" / "mini.fa").read_text() * 100)
     command = [sys.executable, "-m", "virnucpro_pl", "predict", f"output={tmp_path / 'out'}", *mini_overrides]
-    command += [f"input={mini / 'inputs' / 'mini.fa'}", "data.token_budget=1", "callbacks.progress.seconds=0"]
+    command += [f"input={long}", "data.token_budget=1", "data.deduplicate=false", "callbacks.progress.seconds=0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:

@@ -541,7 +541,7 @@ def test_model_overrides_are_read_from_the_checkpoint(predict: Predict, mini: Pa
     predict.overrides = model_overrides(golden)
     predict.ok(f"input={mini / 'inputs' / 'mini.fa'}")
     widths = predict.run()["model"]["weights"]
-    assert str(golden) in widths["dna_encoder"]["path"]
+    assert str(golden.resolve()) in widths["dna_encoder"]["path"]
 
 
 def test_gzip_on_standard_input_is_told_by_content(
