@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,23 +59,23 @@ class EncoderSource:
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.weights) or self.weights.startswith("."):
             raise UserError(f"{self.key}.weights={self.weights}: no such file or folder; check the path")
         from huggingface_hub import snapshot_download  # not needed for weights on disk
-        from huggingface_hub.errors import HFValidationError
 
-        wanted = list(self.files) or None
-        needed = ", ".join(self.files) or "the files"
+        fetch = partial(
+            snapshot_download, self.weights, revision=self.revision, allow_patterns=list(self.files) or None
+        )
         try:
             try:
-                found = Path(snapshot_download(self.weights, revision=self.revision, local_files_only=True))
+                found = Path(fetch(local_files_only=True))
                 if all((found / name).exists() for name in self.files):
                     return found
             except OSError:
                 log.info("Fetching %s (revision %s) from the hub", self.weights, self.revision or "main")
-            return Path(snapshot_download(self.weights, revision=self.revision, allow_patterns=wanted))
-        except (OSError, HFValidationError) as error:  # the hub's errors of every kind are OSErrors
+            return Path(fetch())
+        except (OSError, ValueError) as error:  # what the hub's client raises, and what a page in place of JSON does
             raise UserError(
                 f"{self.key}.weights={self.weights}: not on this machine and not to be had from the hub"
-                f" ({type(error).__name__}); put {needed} of revision {self.revision or 'main'} into a"
-                f" folder and give {self.key}.weights=FOLDER"
+                f" ({type(error).__name__}); put {', '.join(self.files) or 'the files'} of revision"
+                f" {self.revision or 'main'} into a folder and give {self.key}.weights=FOLDER"
             ) from error
 
     def identity(self) -> dict[str, Any]:
