@@ -71,7 +71,7 @@ class EncoderSource:
             except OSError:
                 log.info("Fetching %s (revision %s) from the hub", self.weights, self.revision or "main")
             return Path(fetch())
-        except (OSError, ValueError) as error:  # what the hub's client raises, and what a page in place of JSON does
+        except Exception as error:  # the hub's, the network's, those of a page in place of an answer
             raise UserError(
                 f"{self.key}.weights={self.weights}: not on this machine and not to be had from the hub"
                 f" ({type(error).__name__}); put {', '.join(self.files) or 'the files'} of revision"
