@@ -59,16 +59,21 @@ def _compare(arguments: argparse.Namespace, folder: Path) -> None:
     theirs = [sys.executable, __file__, "--golden", str(arguments.golden), "--baseline", str(fasta), str(folder / "t")]
     whole: dict[str, list[float]] = {"published procedure": [], "predict": []}
     work: dict[str, list[float]] = {"published procedure": [], "predict": []}
+    encoders: dict[str, dict[str, list[float]]] = {
+        stage: {"published procedure": [], "predict": []} for stage in ("DNABERT-S", "ESM-2")
+    }
     for _ in range(arguments.repeats):
         for label, command in (("published procedure", theirs), ("predict", ours)):
             begin = time.perf_counter()
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             whole[label].append(time.perf_counter() - begin)
             run_file = folder / "ours" / "run.json"
-            work[label].append(
-                float(done.stdout) if label != "predict" else json.loads(run_file.read_text())["seconds"]
-            )
-    for name, seconds in (("without imports", work), ("whole process", whole)):
+            figures = json.loads(run_file.read_text() if label == "predict" else done.stdout)
+            work[label].append(figures["seconds"])
+            for stage in encoders:
+                seconds = figures["figures"]["stages"][stage]["seconds"] if label == "predict" else figures[stage]
+                encoders[stage][label].append(seconds)
+    for name, seconds in (*encoders.items(), ("without imports", work), ("whole process", whole)):
         for label, taken in seconds.items():
             print(f"{name:<16} {label:<20} {statistics.median(taken):8.2f} s (median of {len(taken)})")
         ratios = [a / b for a, b in zip(*seconds.values(), strict=True)]
@@ -131,8 +136,12 @@ def _published_procedure(golden: Path, fasta: Path, table: Path) -> None:
         for key, value in checkpoint.tensors.items()
     }
     esm2.load_state_dict(state, strict=False)
+    seconds = {}
     with torch.no_grad():
+        start = time.perf_counter()
         dna = torch.cat([dnabert(pack(tokenize([sequence]))) for sequence in nucleotides])
+        seconds["DNABERT-S"] = time.perf_counter() - start
+        start = time.perf_counter()
         dataset = FastaBatchedDataset(names, [protein.decode() for protein in proteins])
         batches = dataset.get_batch_indices(2048, extra_toks_per_seq=1)
         convert = alphabet.get_batch_converter()
@@ -142,13 +151,14 @@ def _published_procedure(golden: Path, fasta: Path, table: Path) -> None:
             hidden = esm2(tokens, repr_layers=[sizes.encoder_layers])["representations"][sizes.encoder_layers]
             for row, (index, text) in enumerate(zip(indices, texts, strict=True)):
                 protein[index] = hidden[row, 1 : len(text) + 1].mean(0)
+        seconds["ESM-2"] = time.perf_counter() - start
         embedding = torch.cat([dna, protein], dim=1)
         scores = torch.cat([head.scores(part) for part in embedding.split(256)]).numpy()
     with table.open("w") as stream:
         stream.write("Sequence_ID\tPrediction\tscore1\tscore2\n")
         for name, (others, virus) in zip(names, scores.astype(np.float32), strict=True):
             stream.write(f"{name}\t{'virus' if virus > others else 'others'}\t{others!s}\t{virus!s}\n")
-    print(time.perf_counter() - begin)
+    print(json.dumps({**seconds, "seconds": time.perf_counter() - begin}))
 
 
 def _largest_difference(theirs: Path, ours: Path) -> float:
