@@ -23,7 +23,7 @@ def _shared(variable: str, name: str) -> Path:
     """A folder that is never committed: named by an environment variable, or beside the checkout."""
     folder = Path(os.environ.get(variable, CHECKOUT.parent / "shared" / name))
     if not folder.is_dir():
-        reason = f"{name} data are not part of the repository; set {variable} to their folder to run this test"
+        reason = f"shared/{name} is not part of the repository; set {variable} to that folder to run this test"
         if MUST_HAVE_SHARED:
             pytest.fail(reason)
         pytest.skip(reason)

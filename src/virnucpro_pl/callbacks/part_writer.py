@@ -21,7 +21,7 @@ class PartWriter(BasePredictionWriter):
         max_seconds: or once its first batch is this old.
     """
 
-    def __init__(self, max_orfs: int = 50_000, max_seconds: float = 30.0):
+    def __init__(self, max_orfs: int, max_seconds: float):
         super().__init__(write_interval="batch")
         self._max_orfs = max_orfs
         self._max_seconds = max_seconds

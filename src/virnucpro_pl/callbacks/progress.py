@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 log = logging.getLogger(__name__)
 
 
-def progress(seconds: float = 30.0) -> ProgressBar:
+def progress(seconds: float) -> ProgressBar:
     """Return a bar on a terminal, and a log line every ``seconds`` elsewhere."""
     return RichProgressBar(console_kwargs={"stderr": True}) if sys.stderr.isatty() else Heartbeat(seconds)
 
@@ -23,7 +23,7 @@ class Heartbeat(ProgressBar):
         seconds: time between two lines.
     """
 
-    def __init__(self, seconds: float = 30.0):
+    def __init__(self, seconds: float):
         super().__init__()
         self._seconds = seconds
         self._began = self._last = 0.0

@@ -24,7 +24,7 @@ class Throughput(Callback):
         sample_seconds: time between two looks at the GPU.
     """
 
-    def __init__(self, folder: str | Path, sample_seconds: float = 1.0):
+    def __init__(self, folder: str | Path, sample_seconds: float):
         self._figures = RankFigures(Path(folder))
         self._sample_seconds = sample_seconds
         self._sampler: _GpuSampler | None = None
