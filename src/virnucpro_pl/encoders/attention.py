@@ -6,12 +6,15 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from virnucpro_pl.encoders.packed import PackedTokens
 
 BACKEND = "runs"
 """Name of the backend in use, for the record of a run."""
 
+# Not cuDNN's: it builds a plan for every new pair of count and length, and ragged batches bring new ones all the time.
+_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 _BIAS_STEP = 64  # biases are built for lengths rounded up to this, so that neighbouring lengths share one
 
 
@@ -32,6 +35,13 @@ def attend(
         One per head; adds ``-slope * |i - j|`` to the scores of tokens i and j (symmetric ALiBi, Press et al. 2022,
         arXiv:2108.12409).
     """
+    with sdpa_kernel(_KERNELS):
+        return _attend_runs(q, k, v, packed, alibi_slopes)
+
+
+def _attend_runs(
+    q: Tensor, k: Tensor, v: Tensor, packed: PackedTokens, alibi_slopes: tuple[float, ...] | None
+) -> Tensor:
     attended = []
     for start, count, length in packed.runs:
         tokens = slice(start, start + count * length)
