@@ -16,7 +16,7 @@ SCORE_TOLERANCE = 1e-5
 
 # The published tool re-reads its table as quoted CSV, so ids that begin with a quote swallow rows of its consensus.
 QUOTED = {"quote_id", "quote_pair"}
-# It takes two records of one name for one; we keep them apart, as the issue of a collision would be silent loss.
+# It takes two records of one name for one; we keep them apart and rename the later one.
 SAME_NAMES = {"dup_ids_diffframe", "dup_ids_noorf"}
 
 

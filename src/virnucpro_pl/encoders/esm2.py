@@ -35,7 +35,7 @@ class Esm2Config:
     inverse_frequencies: tuple[float, ...] | None = None
     """Rotary frequencies of the checkpoint, one per pair of a head's channels; None for the exact ones.
 
-    The published files hold them rounded to float16, and both the published tool and fair-esm use them so.
+    A file in float16 holds them rounded, and both the published tool and fair-esm use them so.
     """
 
 
