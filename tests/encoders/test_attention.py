@@ -13,9 +13,9 @@ from virnucpro_pl.encoders.attention import alibi_slopes, attend
 from virnucpro_pl.encoders.packed import pack
 
 
-def attention_by_loops(q, k, v, lengths, slopes):
+def attention_by_loops(qkv, lengths, slopes):
     """Every token against every token of its own sequence, head by head."""
-    q, k, v = (x.double().numpy() for x in (q, k, v))
+    q, k, v = (x.double().numpy() for x in qkv.unbind(1))
     out = np.zeros_like(q)
     start = 0
     for length in lengths:
@@ -29,42 +29,36 @@ def attention_by_loops(q, k, v, lengths, slopes):
             weights = np.exp(scores - scores.max(axis=1, keepdims=True))
             out[own, head] = weights / weights.sum(axis=1, keepdims=True) @ v[own, head]
         start += length
-    return out
+    return out.reshape(len(out), -1)
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(1, 12), min_size=1, max_size=6), st.sampled_from([1, 3, 4]), st.booleans())
-def test_attention_equals_loops_in_float64(lengths, heads, with_alibi):
+@given(
+    st.lists(st.integers(1, 12), min_size=1, max_size=6),
+    st.sampled_from([1, 3, 4]),
+    st.booleans(),
+    st.sampled_from(["auto", "runs", "exact"]),
+)
+def test_attention_equals_loops_in_float64(lengths, heads, with_alibi, backend):
     packed = pack([np.zeros(length, dtype=np.int64) for length in lengths])
     generator = torch.Generator().manual_seed(sum(lengths))
-    q, k, v = (torch.randn(sum(lengths), heads, 8, generator=generator) for _ in range(3))
+    qkv = torch.randn(sum(lengths), 3, heads, 8, generator=generator)
     slopes = alibi_slopes(heads) if with_alibi else None
 
-    found = attend(q, k, v, packed, slopes)
+    found = attend(qkv, packed, alibi_slopes=slopes, backend=backend)
 
-    np.testing.assert_allclose(found.numpy(), attention_by_loops(q, k, v, lengths, slopes), atol=1e-5)
+    np.testing.assert_allclose(found.numpy(), attention_by_loops(qkv, lengths, slopes), atol=1e-5)
 
 
 @pytest.mark.parametrize("length", [63, 64, 65, 129])
 def test_alibi_is_right_where_the_cached_bias_grows(length):
     packed = pack([np.zeros(length, dtype=np.int64)])
     generator = torch.Generator().manual_seed(1)
-    q, k, v = (torch.randn(length, 2, 4, generator=generator) for _ in range(3))
+    qkv = torch.randn(length, 3, 2, 4, generator=generator)
 
-    found = attend(q, k, v, packed, alibi_slopes(2))
+    found = attend(qkv, packed, alibi_slopes=alibi_slopes(2))
 
-    np.testing.assert_allclose(found.numpy(), attention_by_loops(q, k, v, [length], alibi_slopes(2)), atol=1e-5)
-
-
-def test_attention_takes_the_strided_views_the_encoders_give_it():
-    packed = pack([np.zeros(4, dtype=np.int64), np.zeros(4, dtype=np.int64), np.zeros(2, dtype=np.int64)])
-    qkv = torch.randn(10, 3 * 2 * 4, generator=torch.Generator().manual_seed(2)).unflatten(-1, (3, 2, 4))
-    q, k, v = qkv.unbind(1)
-    assert not q.is_contiguous()
-
-    found = attend(q, k, v, packed, alibi_slopes(2))
-
-    np.testing.assert_allclose(found.numpy(), attention_by_loops(q, k, v, [4, 4, 2], alibi_slopes(2)), atol=1e-5)
+    np.testing.assert_allclose(found.numpy(), attention_by_loops(qkv, [length], alibi_slopes(2)), atol=1e-5)
 
 
 def test_slopes_are_those_of_the_published_model_for_every_number_of_heads(golden):

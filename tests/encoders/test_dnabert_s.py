@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from virnucpro_pl.encoders import dnabert_s
+from virnucpro_pl.encoders import dnabert_s, pointwise
 from virnucpro_pl.encoders.dnabert_s import DnabertS, DnabertSConfig
 from virnucpro_pl.encoders.packed import mean_pool, pack
 from virnucpro_pl.weights.checkpoints import read_file
@@ -77,7 +77,7 @@ def test_a_padded_batch_of_the_published_model_equals_our_pack_without_padding(t
 
 
 def _tanh_gelu(encoder, monkeypatch):
-    monkeypatch.setattr(dnabert_s, "gelu_", lambda x: torch.nn.functional.gelu(x, approximate="tanh"))
+    monkeypatch.setattr(pointwise, "gelu_", lambda x: torch.nn.functional.gelu(x, approximate="tanh"))
 
 
 def _no_alibi(encoder, monkeypatch):

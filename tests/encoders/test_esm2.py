@@ -11,7 +11,9 @@ import torch
 from esm.data import Alphabet
 from esm.model.esm2 import ESM2
 
+from random_weights import randomise
 from virnucpro_pl.encoders import esm2
+from virnucpro_pl.encoders.attention import Rotation
 from virnucpro_pl.encoders.esm2 import MOST_RESIDUES, Esm2, Esm2Config, exact_inverse_frequencies
 from virnucpro_pl.encoders.packed import mean_pool, pack
 from virnucpro_pl.weights.convert import load_esm2
@@ -25,17 +27,6 @@ ALPHABET = Alphabet.from_architecture("ESM-1b")
 def random_proteins(lengths: tuple[int, ...]) -> list[str]:
     generator = np.random.default_rng(7)
     return ["".join(generator.choice(list("ACDEFGHIKLMNPQRSTVWY"), length)) for length in lengths]
-
-
-def randomise(module: torch.nn.Module) -> None:
-    """Give every parameter, norms and biases too, a value that matters."""
-    generator = torch.Generator().manual_seed(3)
-    for name, parameter in module.named_parameters():
-        if parameter.ndim == 1:
-            noise = 0.3 * torch.randn(parameter.shape, generator=generator)
-            parameter.data = noise + 1 if name.endswith("weight") else noise
-        else:
-            parameter.data = torch.randn(parameter.shape, generator=generator) * 1.5 / parameter.shape[1] ** 0.5
 
 
 def save_as_fair_esm(model: ESM2, path: Path) -> Path:
@@ -139,16 +130,14 @@ def _rotary_frequencies_in_half_precision(encoder, monkeypatch):
 
 
 def _rotation_in_half_precision(encoder, monkeypatch):
-    rotation = esm2._rotation
-    monkeypatch.setattr(esm2, "_rotation", lambda *args: tuple(x.half().float() for x in rotation(*args)))
+    table = esm2._rotation_table
+    monkeypatch.setattr(esm2, "_rotation_table", lambda *args: Rotation(*(x.half().float() for x in table(*args))))
 
 
 def _positions_started_anew_within_a_protein(encoder, monkeypatch):
     """Rotary positions are relative, so a shift alone changes nothing; positions that jump within a protein do."""
-    hidden_states = encoder.hidden_states
-    monkeypatch.setattr(
-        encoder, "hidden_states", lambda packed: hidden_states(packed._replace(positions=packed.positions % 20))
-    )
+    table = esm2._rotation_table
+    monkeypatch.setattr(esm2, "_rotation_table", lambda *args: Rotation(*(x[:20].repeat(20, 1) for x in table(*args))))
 
 
 @pytest.mark.parametrize(

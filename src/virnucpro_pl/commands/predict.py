@@ -20,7 +20,6 @@ from omegaconf import DictConfig, OmegaConf
 from virnucpro_pl import __version__
 from virnucpro_pl.commands.building import build_trainer, device_text
 from virnucpro_pl.data.datamodule import FastaDataModule
-from virnucpro_pl.encoders.attention import BACKEND
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.consensus import CallingRules
@@ -160,7 +159,6 @@ def _model_record(
 def _engine(trainer: Trainer, throughput: list[dict[str, Any]]) -> dict[str, Any]:
     """What did the work."""
     return {
-        "attention": BACKEND,
         "precision": str(trainer.precision),
         "strategy": type(trainer.strategy).__name__,
         "world_size": trainer.world_size,

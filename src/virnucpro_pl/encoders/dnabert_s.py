@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from virnucpro_pl.encoders.attention import alibi_slopes, attend
+from virnucpro_pl.encoders.attention import Backend, alibi_slopes, attend
 from virnucpro_pl.encoders.packed import PackedTokens, mean_pool
-from virnucpro_pl.encoders.pointwise import gelu_
+from virnucpro_pl.encoders.pointwise import add_layer_norm, gated_gelu
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class DnabertS(nn.Module):
     def __init__(self, config: DnabertSConfig):
         super().__init__()
         self.config = config
+        self.attention: Backend = "auto"
         self.embeddings = _Embeddings(config)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_layers))
 
@@ -47,7 +48,7 @@ class DnabertS(nn.Module):
         x = self.embeddings(packed.tokens)
         slopes = alibi_slopes(self.config.num_heads)
         for layer in self.layers:
-            x = layer(x, packed, slopes)
+            x = layer(x, packed, slopes, self.attention)
         return x  # type: ignore[no-any-return]
 
     def forward(self, packed: PackedTokens) -> Tensor:
@@ -81,11 +82,11 @@ class _Layer(nn.Module):
         self.wo = nn.Linear(config.ffn_width, config.width)
         self.mlp_norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
 
-    def forward(self, x: Tensor, packed: PackedTokens, slopes: tuple[float, ...]) -> Tensor:
-        q, k, v = self.Wqkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(1)
-        x = self.attention_norm(self.dense(attend(q, k, v, packed, slopes).flatten(1)) + x)
-        gate, value = self.gated_layers(x).chunk(2, dim=-1)
-        return self.mlp_norm(self.wo(gelu_(gate) * value) + x)  # type: ignore[no-any-return]
+    def forward(self, x: Tensor, packed: PackedTokens, slopes: tuple[float, ...], backend: Backend) -> Tensor:
+        qkv = self.Wqkv(x).unflatten(-1, (3, self.num_heads, -1))
+        attended = self.dense(attend(qkv, packed, alibi_slopes=slopes, backend=backend))
+        x = add_layer_norm(attended, x, self.attention_norm)
+        return add_layer_norm(self.wo(gated_gelu(self.gated_layers(x))), x, self.mlp_norm)
 
 
 class DnaTokenizer:

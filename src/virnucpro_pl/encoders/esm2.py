@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from virnucpro_pl.encoders.attention import attend
+from virnucpro_pl.encoders.attention import Backend, Rotation, attend
 from virnucpro_pl.encoders.packed import PackedTokens, mean_pool
-from virnucpro_pl.encoders.pointwise import cos_sin, gelu_
+from virnucpro_pl.encoders.pointwise import add_layer_norm, cos_sin, gelu_
 
 _MASK_RATIO_TRAIN = 0.15 * 0.8
 _ROTARY_BASE = 10000.0
@@ -45,6 +45,7 @@ class Esm2(nn.Module):
     def __init__(self, config: Esm2Config):
         super().__init__()
         self.config = config
+        self.attention: Backend = "auto"
         self.embed_tokens = nn.Embedding(config.vocabulary, config.width)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.num_layers))
         self.emb_layer_norm_after = nn.LayerNorm(config.width)
@@ -59,17 +60,20 @@ class Esm2(nn.Module):
         x = self.embed_tokens(packed.tokens)
         if self.config.token_dropout:  # the model expects the scale that masking gave it in training
             x = x * (1 - _MASK_RATIO_TRAIN)
-        frequencies = self.config.inverse_frequencies or exact_inverse_frequencies(
-            self.config.width // self.config.num_heads
-        )
-        rotation = _rotation(packed, frequencies)
+        rotation = self._rotation(packed.max_seqlen, x.device)
+        delta = None
         for layer in self.layers:
-            x = layer(x, packed, rotation)
-        return self.emb_layer_norm_after(x)  # type: ignore[no-any-return]
+            x, delta = layer(x, delta, packed, rotation, self.attention)
+        return add_layer_norm(x, delta, self.emb_layer_norm_after)
 
     def forward(self, packed: PackedTokens) -> Tensor:
         """Packed proteins -> (N, D) float32: means over residues, ``<cls>`` and ``<eos>`` left out."""
         return mean_pool(self.hidden_states(packed), packed, skip=1, most=MOST_RESIDUES)
+
+    def _rotation(self, max_seqlen: int, device: torch.device) -> Rotation:
+        config = self.config
+        frequencies = config.inverse_frequencies or exact_inverse_frequencies(config.width // config.num_heads)
+        return _rotation_table(frequencies, -(-max_seqlen // _TABLE_STEP) * _TABLE_STEP, device)
 
 
 class _Layer(nn.Module):
@@ -85,11 +89,13 @@ class _Layer(nn.Module):
         self.fc1 = nn.Linear(config.width, config.ffn_width)
         self.fc2 = nn.Linear(config.ffn_width, config.width)
 
-    def forward(self, x: Tensor, packed: PackedTokens, rotation: tuple[Tensor, Tensor]) -> Tensor:
-        qkv = self.qkv_proj(self.self_attn_layer_norm(x)).unflatten(-1, (3, self.num_heads, -1))
-        q, k = _rotate(qkv[:, :2], rotation).unbind(1)
-        x = x + self.out_proj(attend(q, k, qkv[:, 2], packed).flatten(1))
-        return x + self.fc2(gelu_(self.fc1(self.final_layer_norm(x))))  # type: ignore[no-any-return]
+    def forward(
+        self, x: Tensor, delta: Tensor | None, packed: PackedTokens, rotation: Rotation, backend: Backend
+    ) -> tuple[Tensor, Tensor]:
+        """Residual stream and what the layer before adds to it -> the same for the layer after; (T, D) each."""
+        qkv = self.qkv_proj(add_layer_norm(x, delta, self.self_attn_layer_norm)).unflatten(-1, (3, self.num_heads, -1))
+        delta = self.out_proj(attend(qkv, packed, rotation=rotation, backend=backend))
+        return x, self.fc2(gelu_(self.fc1(add_layer_norm(x, delta, self.final_layer_norm))))
 
 
 def exact_inverse_frequencies(head_width: int) -> tuple[float, ...]:
@@ -98,28 +104,10 @@ def exact_inverse_frequencies(head_width: int) -> tuple[float, ...]:
 
 
 @lru_cache(maxsize=8)
-def _rotation_table(frequencies: tuple[float, ...], num_positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(num_positions, head_width / 2) cosines and sines, in float32 whatever the model's precision."""
+def _rotation_table(frequencies: tuple[float, ...], num_positions: int, device: torch.device) -> Rotation:
+    """Angles in float32, whatever the model's precision."""
     positions = torch.arange(num_positions, dtype=torch.float32, device=device)
-    return cos_sin(positions[:, None] * torch.tensor(frequencies, dtype=torch.float32, device=device))
-
-
-def _rotation(packed: PackedTokens, frequencies: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-    """(T, 1, 1, head_width / 2) cosines and sines of each token's position."""
-    table_size = -(-packed.max_seqlen // _TABLE_STEP) * _TABLE_STEP
-    cos, sin = _rotation_table(frequencies, table_size, packed.positions.device)
-    return cos[packed.positions, None, None], sin[packed.positions, None, None]
-
-
-def _rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate the two halves of each head of (T, 2, H, D) queries and keys by its position."""
-    cos, sin = rotation
-    a, b = x.float().chunk(2, dim=-1)
-    rotated = torch.empty(x.shape, dtype=torch.float32, device=x.device)
-    first, second = rotated.chunk(2, dim=-1)
-    torch.mul(a, cos, out=first).addcmul_(b, sin, value=-1)
-    torch.mul(b, cos, out=second).addcmul_(a, sin)
-    return rotated.to(x.dtype)
+    return Rotation(*cos_sin(positions[:, None] * torch.tensor(frequencies, dtype=torch.float32, device=device)))
 
 
 def protein_tokenizer() -> "ProteinTokenizer":
