@@ -128,17 +128,11 @@ def _skip_leading_comments(text: bytes, stream: "_Text") -> bytes:
 def _read_fasta(stream: "_Text", name: str) -> Iterator[RecordBlock]:
     """Split FASTA by the rules of Biopython 1.88: blanks, tabs and line ends go, every other letter stays."""
     for text in _whole_records(stream):
-        header_starts, header_ends, body_ends, line_ends = _find_lines(text)
-        headers = [text[a:b] for a, b in zip(header_starts.tolist(), header_ends.tolist(), strict=True)]
-        bodies = [text[a:b] for a, b in zip((header_ends + 1).tolist(), body_ends.tolist(), strict=True)]
-        lengths = np.maximum(body_ends - header_ends - 1, 0) - line_ends
+        headers, letters, lengths = _split_records(text)
         del text  # a record may be hundreds of megabytes
-        letters = b"".join(bodies)
-        del bodies
-        letters = letters.replace(b"\n", b"")
         if b" " in letters or b"\t" in letters:
             letters, lengths = _without_blanks(letters, lengths)
-        block = _block(b"\n".join(headers).decode("utf-8", "backslashreplace").split("\n"), letters, lengths)
+        block = _block(headers, letters, lengths)
         if not letters.isascii():
             raise UserError(
                 f"{name}: {_name_first_odd(block)} holds bytes that are no letters; mend or drop the record"
@@ -146,20 +140,19 @@ def _read_fasta(stream: "_Text", name: str) -> Iterator[RecordBlock]:
         yield block
 
 
-def _find_lines(text: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return, for each record of ``text``, where its header starts and ends, where its body ends, its line ends.
-
-    The last, the line ends within the body, is a number; the others are positions.
-    """
+def _split_records(text: bytes) -> tuple[list[str], bytes, NDArray[np.int64]]:
+    """Return the headers of FASTA text, what the lines below them hold end to end, and the (N,) length of each body."""
     array = np.frombuffer(text, dtype=np.uint8)
-    line_ends = np.flatnonzero(array == ord("\n"))
-    before_header = np.flatnonzero(array[line_ends[: len(line_ends) - text.endswith(b"\n")] + 1] == ord(">"))
-    header_lines = np.concatenate([[0], before_header + 1])
-    header_starts = np.concatenate([[0], line_ends[before_header] + 1]) + 1
-    header_ends = np.append(line_ends, len(text))[header_lines]
-    body_ends = np.append(header_starts[1:] - 1, len(text))
-    within = np.diff(np.append(header_lines, len(line_ends))) - 1
-    return header_starts, header_ends, body_ends, np.maximum(within, 0)
+    ends = np.flatnonzero(array == ord("\n"))
+    if not text.endswith(b"\n"):
+        ends = np.append(ends, len(text))
+    starts = np.append(0, ends[:-1] + 1)
+    is_header = array[starts] == ord(">")
+    lengths = np.add.reduceat(np.where(is_header, 0, ends - starts), np.flatnonzero(is_header))
+    in_body = np.repeat(~is_header, ends - starts + 1)[: len(text)]
+    headers = array[~in_body].tobytes().decode("utf-8", "backslashreplace")
+    in_body[ends[: text.count(b"\n")]] = False
+    return headers.removesuffix("\n")[1:].split("\n>"), array[in_body].tobytes(), lengths
 
 
 def _without_blanks(letters: bytes, lengths: NDArray[np.int64]) -> tuple[bytes, NDArray[np.int64]]:
@@ -177,7 +170,7 @@ def _name_first_odd(block: RecordBlock) -> str:
 
 
 def _block(headers: list[str], letters: bytes, lengths: NDArray[np.int64]) -> RecordBlock:
-    descriptions = [header.rstrip() for header in headers]
+    descriptions = [*map(str.rstrip, headers)]
     names = [(description.split(None, 1) or ("",))[0] for description in descriptions]
     return RecordBlock(names, descriptions, letters, lengths)
 
