@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from xopen import xopen
 
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.sequence.fasta import whole_records
 
 BLOCK_BYTES = 1 << 20
 STDIN = "-"
@@ -127,9 +128,7 @@ def _skip_leading_comments(text: bytes, stream: "_Text") -> bytes:
 
 def _read_fasta(stream: "_Text", name: str) -> Iterator[RecordBlock]:
     """Split FASTA by the rules of Biopython 1.88: blanks, tabs and line ends go, every other letter stays."""
-    for text in _whole_records(stream):
-        headers, letters, lengths = _split_records(text)
-        del text  # a record may be hundreds of megabytes
+    for headers, letters, lengths in whole_records(iter(lambda: stream.read(BLOCK_BYTES), b"")):
         if b" " in letters or b"\t" in letters:
             letters, lengths = _without_blanks(letters, lengths)
         block = _block(headers, letters, lengths)
@@ -138,21 +137,6 @@ def _read_fasta(stream: "_Text", name: str) -> Iterator[RecordBlock]:
                 f"{name}: {_name_first_odd(block)} holds bytes that are no letters; mend or drop the record"
             )
         yield block
-
-
-def _split_records(text: bytes) -> tuple[list[str], bytes, NDArray[np.int64]]:
-    """Return the headers of FASTA text, what the lines below them hold end to end, and the (N,) length of each body."""
-    array = np.frombuffer(text, dtype=np.uint8)
-    ends = np.flatnonzero(array == ord("\n"))
-    if not text.endswith(b"\n"):
-        ends = np.append(ends, len(text))
-    starts = np.append(0, ends[:-1] + 1)
-    is_header = array[starts] == ord(">")
-    lengths = np.add.reduceat(np.where(is_header, 0, ends - starts), np.flatnonzero(is_header))
-    in_body = np.repeat(~is_header, ends - starts + 1)[: len(text)]
-    headers = array[~in_body].tobytes().decode("utf-8", "backslashreplace")
-    in_body[ends[: text.count(b"\n")]] = False
-    return headers.removesuffix("\n")[1:].split("\n>"), array[in_body].tobytes(), lengths
 
 
 def _without_blanks(letters: bytes, lengths: NDArray[np.int64]) -> tuple[bytes, NDArray[np.int64]]:
@@ -173,34 +157,6 @@ def _block(headers: list[str], letters: bytes, lengths: NDArray[np.int64]) -> Re
     descriptions = [*map(str.rstrip, headers)]
     names = [(description.split(None, 1) or ("",))[0] for description in descriptions]
     return RecordBlock(names, descriptions, letters, lengths)
-
-
-def _whole_records(stream: "_Text") -> Iterator[bytes]:
-    """Regroup a stream that starts with ``>`` so that each piece ends where a record ends."""
-    pieces: list[bytes] = []
-    for text in _unix_lines(stream):
-        cut = text.rfind(b"\n>") + 1
-        if cut or (text.startswith(b">") and pieces and pieces[-1].endswith(b"\n")):
-            pieces.append(text[:cut])
-            yield _drained(pieces)
-            text = text[cut:]
-        pieces.append(text)
-    if pieces:
-        yield _drained(pieces)
-
-
-def _drained(pieces: list[bytes]) -> bytes:
-    joined = b"".join(pieces)
-    pieces.clear()
-    return joined
-
-
-def _unix_lines(stream: "_Text") -> Iterator[bytes]:
-    """Read blocks with every line end (LF, CRLF, CR) as LF; a CRLF cut by a border leaves an empty line."""
-    while block := stream.read(BLOCK_BYTES):
-        if b"\r" in block:
-            block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        yield block
 
 
 def _read_fastq(stream: "_Text", name: str) -> Iterator[RecordBlock]:
