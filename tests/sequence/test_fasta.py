@@ -3,10 +3,11 @@
 import tracemalloc
 from collections.abc import Iterator
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from virnucpro_pl.sequence.fasta import whole_records
+
 
 def records(blocks: list[bytes]) -> list[tuple[str, bytes]]:
     found = []
@@ -30,6 +31,7 @@ def records_by_line(text: bytes) -> list[tuple[str, bytes]]:
 
 @settings(deadline=None)
 @given(st.lists(st.text(">AC \t\n\r", min_size=1, max_size=6)))
+@example(["\nA", ">"])
 def test_records_do_not_depend_on_where_blocks_are_cut(pieces: list[str]) -> None:
     blocks = [piece.encode() for piece in [">", *pieces]]
     text = b"".join(blocks)

@@ -51,11 +51,11 @@ def _drained(pieces: list[bytes]) -> bytes:
 
 def _parts(blocks: Iterator[bytes]) -> Iterator[Part]:
     """Split block by block, and never within a header."""
-    pieces: list[bytes] = []  # of a header that goes on
-    goes_on = False  # whether a line of letters does
+    pieces: list[bytes] = []  # of a line that goes on and may be a header
+    goes_on = False  # whether a line of letters goes on
     for text in map(_unix_lines, blocks):
         pieces.append(text)
-        if pieces[0].startswith(b">") and not goes_on and b"\n" not in text:
+        if pieces[0].startswith(b">") and b"\n" not in text:
             continue
         text = _drained(pieces)
         last_line = text.rfind(b"\n") + 1
@@ -65,7 +65,7 @@ def _parts(blocks: Iterator[bytes]) -> Iterator[Part]:
         yield _split(text, goes_on)
         goes_on = not text.endswith(b"\n")
     if pieces:
-        yield _split(_drained(pieces), goes_on=False)
+        yield _split(_drained(pieces), goes_on)
 
 
 def _split(text: bytes, goes_on: bool) -> Part:
