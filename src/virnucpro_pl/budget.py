@@ -101,7 +101,7 @@ def find_token_budget(trainer: Trainer, longest_batch: Callable[[int], OrfBatch]
 
     budget, peak = largest_budget(try_batch, memory.room(), most)
     memory.release()
-    budget = int(strategy.all_gather(torch.tensor([budget], device=device)).min())
+    budget = int(strategy.reduce(torch.tensor(budget, device=device), reduce_op="min"))
     log.info(
         "Token budget: %s (%.2f GiB for %s tokens, of %.2f GiB that may be used)",
         f"{budget:,}",

@@ -62,7 +62,7 @@ class SweepTable(Callback):
         """Forget the rows of an earlier sweep, and refuse to search for the slowest job."""
         direction = str(OmegaConf.select(config, "hydra.sweeper.direction"))
         if direction.rpartition(".")[2].lower() == "minimize":
-            log.error("Error: hydra.sweeper.direction=minimize: jobs return tokens per second; use maximize")
+            log.error("Error: jobs return tokens per second; use hydra.sweeper.direction=maximize")
             sys.exit(EXIT_USAGE)
         shutil.rmtree(_rows_folder(config), ignore_errors=True)
 

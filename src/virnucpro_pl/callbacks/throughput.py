@@ -12,12 +12,13 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from virnucpro_pl.data.batch import OrfBatch
+from virnucpro_pl.encoders import attention
 from virnucpro_pl.encoders.packed import PackedTokens
 from virnucpro_pl.results.figures import RankFigures
 
 
 class Throughput(Callback):
-    """Leaves this rank's token counts, waiting times, memory and GPU utilisation for the summary.
+    """Leaves this rank's token counts, waiting times, memory, attention backends and GPU utilisation for the summary.
 
     Args:
         folder: where the figures of the ranks go.
@@ -40,6 +41,7 @@ class Throughput(Callback):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the watch."""
         self._device = pl_module.device
+        attention.calls.clear()
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
             self._sampler = _GpuSampler(self._device, self._sample_seconds)
@@ -85,6 +87,7 @@ class Throughput(Callback):
             "max_wait_seconds": max(self._waits, default=0.0),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kib,
             "device": str(self._device),
+            "attention": sorted(attention.calls),
         }
         if self._sampler:
             figures["gpu_utilisation"] = self._sampler.stop()

@@ -185,6 +185,7 @@ def _model_record(
 def _engine(trainer: Trainer, throughput: list[dict[str, Any]]) -> dict[str, Any]:
     """What did the work."""
     return {
+        "attention": ", ".join(sorted({backend for rank in throughput for backend in rank["attention"]})),
         "precision": str(trainer.precision),
         "strategy": type(trainer.strategy).__name__,
         "world_size": trainer.world_size,

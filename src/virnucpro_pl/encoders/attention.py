@@ -1,6 +1,7 @@
 """The one seam between the encoders and the attention kernels."""
 
 import math
+from collections import Counter
 from functools import cache, lru_cache
 from importlib.util import find_spec
 from typing import Literal, NamedTuple, get_args
@@ -22,6 +23,9 @@ Backend = Literal["auto", "triton", "flash", "varlen", "runs", "exact"]
 - ``exact``: ``runs`` by plain matrix products and softmax; slow, the reference.
 - ``auto``: the first of these, but for ``exact``, that can do what is asked here.
 """
+
+calls: Counter[Backend] = Counter()
+"""How often each backend computed attention in this process; a run records what it used."""
 
 # Not cuDNN's: it builds a plan for every new pair of count and length, and ragged batches bring new ones all the time.
 _KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -65,6 +69,7 @@ def attend(
         Which kernels compute it.
     """
     chosen = choose_backend(backend, qkv.device.type, qkv.dtype, alibi_slopes is not None, len(packed.runs))
+    calls[chosen] += 1
     if chosen == "triton":
         from virnucpro_pl.encoders import kernels
 
