@@ -175,6 +175,17 @@ def test_budget_is_the_largest_whose_batch_fits(
     assert trials <= run["figures"]["predict_seconds"], "the time of the trials was counted as prediction"
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_budget_found_on_a_gpu_fits(cli: Callable[..., Result], reads: Path, mini: Path, tmp_path: Path) -> None:
+    words = [word for word in arguments(reads, tmp_path / "out", mini) if "accelerator" not in word]
+    result = cli(*words, "trainer.accelerator=gpu")
+    assert result.code == 0, result.err
+    figures = run_record(tmp_path / "out")["figures"]
+    assert figures["token_budget"] in {2**exponent for exponent in range(18)}
+    assert figures["gpu_peak_memory_bytes"] < torch.cuda.get_device_properties(0).total_memory
+
+
 def test_later_start_keeps_the_budget_of_the_parts_on_disk(
     cli: Callable[..., Result],
     small_device: Callable[[int], SmallDevice],

@@ -76,7 +76,20 @@ def test_module_and_configuration_need_no_network_and_no_optional_package(
 
 
 @pytest.mark.parametrize(
-    "name", ["plain.fa", "reads(1).fa", "a b.fa", "it's.fa", "x=1,y.fa", "back\\slash.fa", "d$r.fa", "q\\'.fa", "end\\"]
+    "name",
+    [
+        "plain.fa",
+        "reads(1).fa",
+        "a b.fa",
+        "it's.fa",
+        "x=1,y.fa",
+        "back\\slash.fa",
+        "d$r.fa",
+        "q\\'.fa",
+        "end\\",
+        "Gewässer.fa",
+        "a;b#c!.fa",
+    ],
 )
 def test_paths_need_no_quoting_for_hydra(name: str, tmp_path: Path) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -86,6 +99,15 @@ def test_paths_need_no_quoting_for_hydra(name: str, tmp_path: Path) -> None:
     override = OverridesParser.create().parse_override(_quoted(f"input={path}"))
     assert override.value() == str(path)
     assert _quoted(_quoted(f"input={path}")) == _quoted(f"input={path}"), "a rank gets the quoted argument again"
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["output=Gewässer", "data.token_budget=1,2", "input=[a,ä]", "x='ä'", "y=~ä", "--config-dir=ä", "input=*.fa"],
+)
+def test_only_what_hydra_would_misread_is_quoted(argument: str) -> None:
+    """A folder to be made needs no quotes either; choices, lists and quotes stay what they are."""
+    assert _quoted(argument) == {"output=Gewässer": "output='Gewässer'", "y=~ä": "y='~ä'"}.get(argument, argument)
 
 
 def test_interrupted_run_says_how_to_go_on(mini_overrides: list[str], mini: Path, tmp_path: Path) -> None:

@@ -350,6 +350,21 @@ def test_damaged_file_is_refused_by_name(predict: Predict, content: bytes, words
     assert not (predict.output / "run.json").exists()
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["x.fa.dir/nucleotide/merged.fasta.gz", "two words.fa", "Gewässer.fasta", "no_ending", ".hidden", "a=b,c.fa"],
+)
+def test_files_of_any_name_are_read(predict: Predict, mini: Path, tmp_path: Path, name: str) -> None:
+    """R26: the published tool cuts paths at '.fa' and replaces words in them."""
+    content = (mini / "inputs" / "mini.fa").read_bytes()
+    path = tmp_path / "in" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    predict.ok(f"input={path}")
+    assert len(predict.rows()) == content.count(b">")
+    assert [source["path"] for source in predict.run()["counts"]["inputs"]] == [str(path)]
+
+
 def test_missing_file_and_folder_are_refused(predict: Predict, tmp_path: Path) -> None:
     assert_refused(predict(f"input={tmp_path / 'nowhere.fa'}"), "nowhere.fa", "does not exist")
     assert_refused(predict(f"input={tmp_path}"), str(tmp_path), "folder")

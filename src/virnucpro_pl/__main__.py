@@ -33,6 +33,8 @@ Commands: {", ".join(COMMANDS)}
   python -m virnucpro_pl --version
 """
 
+_PLAIN = re.compile(r"[\w/.+%*@?|-]*", re.ASCII)  # what Hydra takes without quotes
+
 log = logging.getLogger("virnucpro_pl")
 _job_began = False
 
@@ -54,9 +56,15 @@ def _rank_in(job: str) -> str | None:
 
 
 def _quoted(argument: str) -> str:
-    """Quote the value of ``key=path`` where the path exists but would be grammar to Hydra, such as ``reads(1).fa``."""
+    """Quote the value of ``key=path`` where Hydra's grammar would misread it, such as ``reads(1).fa``.
+
+    What has grammar in it is quoted only if it is a path that exists; letters beyond ASCII are no grammar.
+    """
     key, equals, value = argument.partition("=")
-    if equals and set(value) & set("(){}[],:= '\"\\$") and Path(value).exists():
+    has_grammar = set(value) & set("(){}[],:= '\"\\$")
+    is_misread = has_grammar or not _PLAIN.fullmatch(value)
+    is_setting = equals and not key.startswith("-")
+    if is_setting and is_misread and (Path(value).exists() or not (has_grammar or value.isascii())):
         # In a quoted string a backslash escapes only where a quote follows.
         escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), value)
         return f"{key}='{escaped}'"

@@ -134,7 +134,7 @@ class FastaDataModule(LightningDataModule):
             prefetch_factor=4 if workers else None,
         )
 
-    def _plan_for(self, token_budget: int) -> Plan:
+    def _plan(self, token_budget: int) -> Plan:
         rows = np.delete(np.arange(self.store.num_orfs), self.duplicates[:, 0])
         proteins, nucleotides = self.store.proteins.lengths(), self.store.nucleotides.lengths()
         return plan_batches(rows, proteins[rows], nucleotides[rows], token_budget)
@@ -142,7 +142,7 @@ class FastaDataModule(LightningDataModule):
     def _make_plan(self, token_budget: int) -> None:
         with self._clock(PLANNING):
             self.token_budget = token_budget
-            self.plan = self._plan_for(token_budget)
+            self.plan = self._plan(token_budget)
         done = self.parts.done_batches() if self.parts else np.empty(0, dtype=np.int64)
         self.waiting_batches = np.setdiff1d(np.arange(self.plan.num_batches), done)
 
@@ -150,12 +150,12 @@ class FastaDataModule(LightningDataModule):
         """Have the budget found on every rank, and noted before any rank writes its first part."""
 
         def longest_batch(token_budget: int) -> OrfBatch:
-            return OrfBatches(self.store, self._plan_for(token_budget), np.arange(1), *tokenizers)[0]
+            return OrfBatches(self.store, self._plan(token_budget), np.arange(1), *tokenizers)[0]
 
         assert self.trainer is not None, "a budget is found with a trainer's model"
         budget = None
         usual = self._usual_token_budget()
-        tokens = -(-self._plan_for(usual).protein_tokens // self.trainer.world_size)
+        tokens = -(-self._plan(usual).protein_tokens // self.trainer.world_size)
         if self._find_token_budget and tokens:
             with self._clock(PLANNING), self._clock.paused():
                 budget = self._find_token_budget(self.trainer, longest_batch, tokens)
