@@ -11,13 +11,13 @@ from support import CHECKOUT
 PACKAGE = CHECKOUT / "src" / "virnucpro_pl"
 LAYERS = [
     {"errors"},
-    {"host_memory", "read_ahead", "stages"},
+    {"failures", "host_memory", "read_ahead", "stages"},
     {"sequence"},
     {"results", "encoders", "head"},
     {"weights", "data"},
     {"module"},
-    {"callbacks"},
-    {"commands"},
+    {"callbacks", "budget"},
+    {"commands", "sweep"},
     {"__main__"},
 ]
 FORBIDDEN = {
@@ -29,6 +29,9 @@ FORBIDDEN = {
     "module": {"hydra", "omegaconf"},
     "weights": {"lightning", "hydra", "omegaconf"},
     "callbacks": {"hydra", "omegaconf"},
+    "budget": {"hydra", "omegaconf"},
+    "failures": {"torch", "lightning"},
+    "sweep": {"torch", "lightning"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

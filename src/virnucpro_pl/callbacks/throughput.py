@@ -18,7 +18,7 @@ from virnucpro_pl.results.figures import RankFigures
 
 
 class Throughput(Callback):
-    """Leaves this rank's token counts, waiting times, memory and GPU utilisation for the summary.
+    """Leaves this rank's token counts, waiting times, memory, attention backends and GPU utilisation for the summary.
 
     Args:
         folder: where the figures of the ranks go.
@@ -42,6 +42,7 @@ class Throughput(Callback):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the watch."""
         self._device = pl_module.device
+        attention.calls.clear()
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
             self._sampler = _GpuSampler(self._device, self._sample_seconds)
