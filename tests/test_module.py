@@ -67,6 +67,7 @@ def batch_of(dna: list[np.ndarray], proteins: list[np.ndarray], rows: np.ndarray
         dna=pack([dna[rows[i]] for i in order]),
         dna_places=torch.from_numpy(places),
         protein=pack([proteins[row] for row in rows]),
+        protein_places=torch.arange(len(rows)),
     )
 
 

@@ -88,7 +88,7 @@ class VirNucPro(LightningModule):
         with self._clock(DNABERT_S, self.device):
             dna = self.dna_encoder(batch.dna)[batch.dna_places]
         with self._clock(ESM2, self.device):
-            protein = self.protein_encoder(batch.protein)
+            protein = self.protein_encoder(batch.protein)[batch.protein_places]
         return torch.cat([dna, protein], dim=-1)
 
     def predict_step(self, batch: OrfBatch, batch_idx: int) -> ScoredOrfs:

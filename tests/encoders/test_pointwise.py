@@ -26,6 +26,17 @@ def test_gelu_is_torchs_on_any_number_of_threads(threads, shape, strided) -> Non
     torch.testing.assert_close(results[0], torch.nn.functional.gelu(x), atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("strided", [False, True])
+@pytest.mark.parametrize("width", [96, 128, 3072])
+def test_gelu_of_a_row_does_not_depend_on_the_rows_beside_it(width, strided) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(700, 2 * width)
+    rows = (lambda n: x[:n].clone()[:, :width]) if strided else (lambda n: x[:n, :width].clone())
+    whole = gelu_(rows(700))
+    for number in (2, 6, 16, 129, 171, 257):
+        assert torch.equal(gelu_(rows(number)), whole[:number]), number
+
+
 @pytest.mark.parametrize("shape", [(5, 4), (3001, 33)])
 def test_cos_and_sin_are_torchs_on_any_number_of_threads(threads, shape) -> None:
     angles = torch.rand(shape) * 1000

@@ -17,8 +17,10 @@ def rank(**changes) -> dict:
     return {
         "batches": 10,
         "orfs": 400,
+        "dna_sequences": 390,
         "dna_tokens": 5000,
         "dna_processed": 5000,
+        "protein_sequences": 300,
         "protein_tokens": 8000,
         "protein_processed": 8000,
         "seconds": 4.0,
@@ -84,7 +86,7 @@ def test_ranks_are_added_where_they_share_the_work_and_the_slowest_counts_where_
     assert (figures["batches"], figures["embedded_orfs"], figures["predict_seconds"]) == (40, 800, 5.0)
     assert figures["encoders"][ESM2]["tokens"] == 16000
     assert figures["encoders"][ESM2]["tokens_per_second"] == 8000 / 2 + 8000 / 4
-    assert figures["encoders"][ESM2]["sequences_per_second"] == 400 / 2 + 400 / 4
+    assert figures["encoders"][ESM2]["sequences_per_second"] == 300 / 2 + 300 / 4
     assert figures["budget_fill"] == 1.0  # 16,000 tokens over 40 batches of 400
     assert (figures["wait_mean_ms"], figures["wait_max_ms"]) == (25.0, 750.0)
     assert figures["wait_share"] == 0.125
@@ -136,6 +138,7 @@ def run() -> dict:
             "chunks": 2302,
             "orfs": 3403,
             "unique_orfs": 3304,
+            "saved": {"orfs": 99, "proteins": 17},
             "duplicate_names": 0,
             "duplicate_suffix": "_dup",
             "record_status": {"called": 1150, "no_orf": 40, "ambiguous_only": 0, "too_short": 6, "empty": 5},
@@ -171,7 +174,14 @@ def test_the_closing_lines_hold_the_figures_of_run_json(run):
     assert f"packing efficiency {figures['packing_efficiency']:.1%}" in text
     assert f"filled {figures['budget_fill']:.1%}" in text
     assert "300 MiB" in text
-    for told in ("1,201 records", "345,678 bases", "2,302 chunks", "3,403 ORFs, 1,194 of them viral", "99 of 3,403"):
+    for told in (
+        "1,201 records",
+        "345,678 bases",
+        "2,302 chunks",
+        "3,403 ORFs, 1,194 of them viral",
+        "99 of 3,403",
+        "17 of 3,304",
+    ):
         assert told in text
     assert "1,150 called + 40 no_orf + 6 too_short + 5 empty" in text
     assert "records: 711 others, 431 virus, 8 ambiguous, 51 not called" in text

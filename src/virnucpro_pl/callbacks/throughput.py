@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from virnucpro_pl.data.batch import OrfBatch
 from virnucpro_pl.encoders.packed import PackedTokens
 from virnucpro_pl.results.figures import RankFigures
+from virnucpro_pl.results.summary import COUNTED
 
 
 class Throughput(Callback):
@@ -33,9 +34,7 @@ class Throughput(Callback):
         self._began = 0.0
         self._seconds = 0.0
         self._device = torch.device("cpu")
-        self.counts = dict.fromkeys(
-            ("batches", "orfs", "dna_tokens", "dna_processed", "protein_tokens", "protein_processed"), 0
-        )
+        self.counts = dict.fromkeys(COUNTED, 0)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the watch."""
@@ -65,6 +64,7 @@ class Throughput(Callback):
         self.counts["batches"] += 1
         self.counts["orfs"] += len(batch.orfs)
         for encoder, packed in (("dna", batch.dna), ("protein", batch.protein)):
+            self.counts[f"{encoder}_sequences"] += packed.num_sequences
             self.counts[f"{encoder}_tokens"] += _real_tokens(packed)
             self.counts[f"{encoder}_processed"] += len(packed.tokens)
         self._waiting_since = time.perf_counter()

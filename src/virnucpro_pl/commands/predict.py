@@ -127,7 +127,7 @@ def _write_results(
     for name in RESULT_FILES:
         (work / "results" / name).replace(output / name)
     counts = {key: value for key, value in store.manifest.items() if key not in ("format_version", "settings")}
-    return {**counts, "calls": calls}
+    return {**counts, "saved": datamodule.saved(), "calls": calls}
 
 
 def _new_scores(path: Path, num_orfs: int) -> NDArray[np.float32]:

@@ -37,7 +37,7 @@ class FastaDataModule(LightningDataModule):
         chunking: ``published`` copies the published geometry, ``even`` gives full-length chunks.
         ambiguity: ``published`` drops codons with letters other than ACGT, ``resolved`` reads IUPAC codes and U.
         token_budget: most protein tokens in a batch; None chooses what suits the device.
-        deduplicate: embed identical ORFs once.
+        deduplicate: embed identical ORFs once, and the protein that different ORFs share once.
         num_workers: processes that tokenise ahead; None chooses 4 for a GPU with batches to pay for them, else 0.
         parts: gives the parts on disk of a plan, told by its key; their batches need no work any more.
         clock: takes the time of the stages.
@@ -98,9 +98,7 @@ class FastaDataModule(LightningDataModule):
         with self._clock(PLANNING):
             if self.deduplicate:
                 self.duplicates = self.store.duplicate_orfs()
-            rows = np.delete(np.arange(self.store.num_orfs), self.duplicates[:, 0])
-            proteins, nucleotides = self.store.proteins.lengths(), self.store.nucleotides.lengths()
-            self.plan = plan_batches(rows, proteins[rows], nucleotides[rows], self.token_budget)
+            self.plan = self._plan()
         # Asked for here, between two barriers: later, another rank might have written its first batches already.
         batches = np.arange(self.plan.num_batches)
         if self._find_parts:
@@ -108,6 +106,20 @@ class FastaDataModule(LightningDataModule):
             self.waiting_batches = np.setdiff1d(batches, self.parts.done_batches())
         else:
             self.waiting_batches = batches
+
+    def _plan(self) -> Plan:
+        proteins = np.arange(self.store.num_orfs)
+        rows = np.delete(proteins, self.duplicates[:, 0])
+        if self.deduplicate:
+            repeats = self.store.duplicate_proteins()
+            proteins[repeats[:, 0]] = repeats[:, 1]
+        residues, bases = self.store.proteins.lengths(), self.store.nucleotides.lengths()
+        return plan_batches(rows, residues[rows], bases[rows], self.token_budget, proteins[rows])
+
+    def saved(self) -> dict[str, int]:
+        """ORFs that need no embedding, as repeats of others, and proteins that do not, as others' ORFs have them."""
+        planned = len(self.plan.rows)
+        return {"orfs": self.store.num_orfs - planned, "proteins": planned - self.plan.num_proteins}
 
     def predict_dataloader(self) -> "DataLoader[OrfBatch]":
         """One item is one packed batch, so Lightning's own sampler shares whole batches among the ranks."""
@@ -118,7 +130,12 @@ class FastaDataModule(LightningDataModule):
             pays_off = on_cuda and len(self.waiting_batches) > _FEW_BATCHES
             workers = min(4, len(os.sched_getaffinity(0))) if pays_off else 0
         batches = OrfBatches(
-            self.store, self.plan, self.waiting_batches, self._read_dna_tokenizer(), protein_tokenizer()
+            self.store,
+            self.plan,
+            self.waiting_batches,
+            self._read_dna_tokenizer(),
+            protein_tokenizer(),
+            self.deduplicate,
         )
         return DataLoader(
             batches,

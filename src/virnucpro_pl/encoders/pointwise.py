@@ -29,7 +29,9 @@ def gelu_(x: Tensor) -> Tensor:
         return kernels.gelu_(x)
     if x.device.type != "cpu" or x.numel() <= _UNCUT:
         return torch.ops.aten.gelu_(x)  # type: ignore[no-any-return]
-    for part in torch.split(x, max(1, _UNCUT // x.shape[-1])):
+    # Parts of about the same size, because torch takes another routine for a single row that is part of a longer one.
+    most_rows = max(1, _UNCUT // x.shape[-1])
+    for part in torch.tensor_split(x, -(-len(x) // most_rows)):
         torch.ops.aten.gelu_(part)
     return x
 

@@ -5,6 +5,12 @@ from typing import Any
 from virnucpro_pl.stages import DNABERT_S, ESM2, STAGES
 
 DEMO_WARNING = "demo model, not for science"
+COUNTED = (
+    "batches",
+    "orfs",
+    *(f"{encoder}_{unit}" for encoder in ("dna", "protein") for unit in ("sequences", "tokens", "processed")),
+)
+"""What each rank counts"""
 
 
 def merge_figures(
@@ -24,10 +30,7 @@ def merge_figures(
     """
     seconds = {stage: max(rank[stage] for rank in stages) + host.get(stage, 0.0) for stage in STAGES}
     total = sum(seconds.values())
-    sums = {
-        key: sum(rank[key] for rank in throughput)
-        for key in ("batches", "orfs", "dna_tokens", "dna_processed", "protein_tokens", "protein_processed")
-    }
+    sums = {key: sum(rank[key] for rank in throughput) for key in COUNTED}
     batches = sums["batches"]
     waits = sum(rank["wait_seconds"] for rank in throughput)
     memory = [rank["peak_memory_bytes"] for rank in throughput]
@@ -42,9 +45,10 @@ def merge_figures(
         "embedded_orfs": sums["orfs"],
         "encoders": {
             name: {
+                "sequences": sums[f"{key}_sequences"],
                 "tokens": sums[f"{key}_tokens"],
                 "tokens_per_second": _rate(throughput, stages, f"{key}_tokens", name),
-                "sequences_per_second": _rate(throughput, stages, "orfs", name),
+                "sequences_per_second": _rate(throughput, stages, f"{key}_sequences", name),
                 "packing_efficiency": _share(sums[f"{key}_tokens"], sums[f"{key}_processed"]),
             }
             for name, key in ((DNABERT_S, "dna"), (ESM2, "protein"))
@@ -76,6 +80,8 @@ def _share(part: float, whole: float) -> float:
 def summary_lines(run: dict[str, Any]) -> list[str]:
     """Render the closing block of a run from its ``run.json``."""
     counts, figures = run["counts"], run["figures"]
+    saved = counts["saved"]
+    unique_orfs = counts["orfs"] - saved["orfs"]
     lines = ["Stages (the published splitting and merging have no counterpart: nothing is written between stages)"]
     for number, (stage, taken) in enumerate(figures["stages"].items(), start=1):
         lines.append(f"  {number}. {stage:<21} {taken['seconds']:>10.2f} s  {taken['share']:>6.1%}")
@@ -90,7 +96,8 @@ def summary_lines(run: dict[str, Any]) -> list[str]:
         f" over {figures['batches']} batches",
         f"  waiting for data: mean {figures['wait_mean_ms']:.1f} ms, max {figures['wait_max_ms']:.1f} ms per batch"
         f" ({figures['wait_share']:.1%} of the time)",
-        f"  repeated ORFs embedded once: {counts['orfs'] - counts['unique_orfs']:,} of {counts['orfs']:,} saved",
+        f"  repeated ORFs embedded once: {saved['orfs']:,} of {counts['orfs']:,} saved",
+        f"  proteins of different ORFs embedded once: {saved['proteins']:,} of {unique_orfs:,} saved",
         f"  peak memory {figures['peak_memory_bytes'] / 2**20:,.0f} MiB per process" + _gpu_text(figures),
         "Input",
         f"  {counts['records']:,} records, {counts['bases']:,} bases = {_statuses(counts['record_status'])}",
