@@ -18,9 +18,11 @@ def rank(**changes) -> dict:
         "batches": 10,
         "orfs": 400,
         "dna_sequences": 390,
+        "dna_cached": 10,
         "dna_tokens": 5000,
         "dna_processed": 5000,
         "protein_sequences": 300,
+        "protein_cached": 20,
         "protein_tokens": 8000,
         "protein_processed": 8000,
         "seconds": 4.0,
@@ -85,6 +87,8 @@ def test_ranks_are_added_where_they_share_the_work_and_the_slowest_counts_where_
     assert figures["stages"]["Consensus"] == {"seconds": 1.0, "share": 0.2}
     assert (figures["batches"], figures["embedded_orfs"], figures["predict_seconds"]) == (40, 800, 5.0)
     assert figures["encoders"][ESM2]["tokens"] == 16000
+    assert [figures["encoders"][ESM2][unit] for unit in ("sequences", "cached")] == [600, 40]
+    assert [figures["encoders"][DNABERT_S][unit] for unit in ("sequences", "cached")] == [780, 20]
     assert figures["encoders"][ESM2]["tokens_per_second"] == 8000 / 2 + 8000 / 4
     assert figures["encoders"][ESM2]["sequences_per_second"] == 300 / 2 + 300 / 4
     assert figures["budget_fill"] == 1.0  # 16,000 tokens over 40 batches of 400
@@ -132,6 +136,7 @@ def run() -> dict:
     """As run.json has it: every number is different, so that a line cannot show another's."""
     return {
         "model": {"name": "virnucpro_300", "demo": False},
+        "embedding_cache": None,
         "counts": {
             "records": 1201,
             "bases": 345678,
@@ -224,6 +229,17 @@ def test_gpu_memory_and_utilisation_are_told_where_known(run):
     assert "6.0 GiB on the GPU, GPU utilisation 81 %" in "\n".join(summary_lines(run))
     run["figures"] |= {"gpu_utilisation_percent": None}
     assert "utilisation" not in "\n".join(summary_lines(run))
+
+
+def test_what_the_embedding_cache_had_is_told_where_there_is_one(run):
+    run["figures"]["encoders"][DNABERT_S] |= {"sequences": 1, "cached": 2999}
+    run["figures"]["encoders"][ESM2] |= {"sequences": 20, "cached": 0}
+    assert "cache" not in "\n".join(summary_lines(run))
+    run["embedding_cache"] = "folder"
+    (line,) = [line for line in summary_lines(run) if "cache" in line]
+    assert line.strip() == (
+        "found in the embedding cache: 2,999 of 3,000 sequences for DNABERT-S, 0 of 20 sequences for ESM-2"
+    )
 
 
 def test_input_without_records_has_closing_lines(run):

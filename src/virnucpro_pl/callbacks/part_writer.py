@@ -39,14 +39,15 @@ class PartWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Take over one batch's scores."""
-        scores = prediction.scores.cpu().numpy()
+        prediction.wait()
+        scores = prediction.scores.numpy()
         if not np.isfinite(scores).all():
             raise FloatingPointError(
                 f"batch {prediction.number}: some scores are not numbers; run again with trainer.precision=32-true"
             )
         if not self._waiting:
             self._since = time.monotonic()
-        self._waiting.append(ScoredBatch(prediction.number, prediction.orfs.cpu().numpy(), scores))
+        self._waiting.append(ScoredBatch(prediction.number, prediction.orfs.numpy(), scores))
         num_orfs = sum(len(waiting.orfs) for waiting in self._waiting)
         if num_orfs >= self._max_orfs or time.monotonic() - self._since >= self._max_seconds:
             self._write(trainer)

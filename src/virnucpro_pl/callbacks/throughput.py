@@ -63,8 +63,10 @@ class Throughput(Callback):
         """Count the batch; lengths are known on the host, so nothing waits for the device."""
         self.counts["batches"] += 1
         self.counts["orfs"] += len(batch.orfs)
-        for encoder, packed in (("dna", batch.dna), ("protein", batch.protein)):
+        dna_cached, protein_cached = batch.cached[:2] if batch.cached else (None, None)
+        for encoder, packed, cached in (("dna", batch.dna, dna_cached), ("protein", batch.protein, protein_cached)):
             self.counts[f"{encoder}_sequences"] += packed.num_sequences
+            self.counts[f"{encoder}_cached"] += 0 if cached is None else len(cached)
             self.counts[f"{encoder}_tokens"] += _real_tokens(packed)
             self.counts[f"{encoder}_processed"] += len(packed.tokens)
         self._waiting_since = time.perf_counter()

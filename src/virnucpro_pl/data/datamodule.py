@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from virnucpro_pl.data.batch import OrfBatch
-from virnucpro_pl.data.dataset import OrfBatches
+from virnucpro_pl.data.dataset import OrfBatches, widths_at_hand
+from virnucpro_pl.data.embedding_cache import EncoderCaches, EncoderIdentities, make_cache_folder, open_caches
 from virnucpro_pl.data.packing import Plan, plan_batches
 from virnucpro_pl.encoders.dnabert_s import DnaTokenizer
 from virnucpro_pl.encoders.esm2 import protein_tokenizer
@@ -38,7 +39,9 @@ class FastaDataModule(LightningDataModule):
         ambiguity: ``published`` drops codons with letters other than ACGT, ``resolved`` reads IUPAC codes and U.
         token_budget: most protein tokens in a batch; None chooses what suits the device.
         deduplicate: embed identical ORFs once, and the protein that different ORFs share once.
+        embedding_cache: folder that keeps embeddings for later runs; None for none.
         num_workers: processes that tokenise ahead; None chooses 4 for a GPU with batches to pay for them, else 0.
+        encoders: tells which encoders will be used, for the embedding cache.
         parts: gives the parts on disk of a plan, told by its key; their batches need no work any more.
         clock: takes the time of the stages.
     """
@@ -53,7 +56,9 @@ class FastaDataModule(LightningDataModule):
         ambiguity: Ambiguity = "published",
         token_budget: int | None = None,
         deduplicate: bool = True,
+        embedding_cache: str | Path | None = None,
         num_workers: int | None = None,
+        encoders: Callable[[], EncoderIdentities] | None = None,
         parts: Callable[[str], Parts] | None = None,
         clock: StageClock | None = None,
     ):
@@ -67,6 +72,13 @@ class FastaDataModule(LightningDataModule):
         if num_workers is not None and num_workers < 0:
             raise UserError(f"data.num_workers={num_workers}: give a number of processes, 0 for none, or null")
         self.inputs = resolve_inputs(input)
+        self._cache_folder: Path | None = None
+        if embedding_cache is not None:
+            if encoders is None:
+                raise ValueError("an embedding cache must know whose embeddings it holds; give encoders")
+            self._cache_folder = make_cache_folder(embedding_cache)
+        self._identify_encoders = encoders
+        self._encoders: EncoderIdentities | None = None
         self._token_budget = token_budget
         self.deduplicate = deduplicate
         self._store_dir = Path(store_dir)
@@ -81,17 +93,20 @@ class FastaDataModule(LightningDataModule):
         self.plan: Plan
         self.waiting_batches: NDArray[np.int64]
         self.parts: Parts | None = None
+        self.caches: EncoderCaches | None = None
 
     def prepare_data(self) -> None:
         """Build the ORF store, unless an earlier run left it (once per machine)."""
         if self._store_folder is None:
             self._store_folder = prepare_store(self.inputs, self._store_dir, self.settings, self._clock)
+        if self._cache_folder and self._identify_encoders and self._encoders is None:
+            self._encoders = self._identify_encoders()
 
     def setup(self, stage: str) -> None:
         """Open the store and plan the batches (every rank)."""
-        folder = self._store_folder
+        folder, encoders = self._store_folder, self._encoders
         if self.trainer is not None:
-            folder = self.trainer.strategy.broadcast(folder)
+            folder, encoders = self.trainer.strategy.broadcast((folder, encoders))
         assert folder is not None, "prepare_data runs before setup"
         self.store = OrfStore(folder)
         self.token_budget = self._token_budget or (_CUDA_TOKENS if self._on_cuda() else _CPU_TOKENS)
@@ -99,6 +114,8 @@ class FastaDataModule(LightningDataModule):
             if self.deduplicate:
                 self.duplicates = self.store.duplicate_orfs()
             self.plan = self._plan()
+        if self._cache_folder and encoders:
+            self.caches = open_caches(self._cache_folder, encoders)
         # Asked for here, between two barriers: later, another rank might have written its first batches already.
         batches = np.arange(self.plan.num_batches)
         if self._find_parts:
@@ -121,6 +138,13 @@ class FastaDataModule(LightningDataModule):
         planned = len(self.plan.rows)
         return {"orfs": self.store.num_orfs - planned, "proteins": planned - self.plan.num_proteins}
 
+    def widths_at_hand(self) -> tuple[int | None, int | None]:
+        """Widths of the DNA and the protein embeddings if all of them are in the embedding cache, else None."""
+        if self.caches is None:
+            return None, None
+        with self._clock(PLANNING):
+            return widths_at_hand(self.store, self.plan, self.waiting_batches, self.caches)
+
     def predict_dataloader(self) -> "DataLoader[OrfBatch]":
         """One item is one packed batch, so Lightning's own sampler shares whole batches among the ranks."""
         on_cuda = self._on_cuda()
@@ -136,6 +160,7 @@ class FastaDataModule(LightningDataModule):
             self._read_dna_tokenizer(),
             protein_tokenizer(),
             self.deduplicate,
+            self.caches,
         )
         return DataLoader(
             batches,

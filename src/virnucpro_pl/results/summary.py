@@ -8,7 +8,7 @@ DEMO_WARNING = "demo model, not for science"
 COUNTED = (
     "batches",
     "orfs",
-    *(f"{encoder}_{unit}" for encoder in ("dna", "protein") for unit in ("sequences", "tokens", "processed")),
+    *(f"{encoder}_{unit}" for encoder in ("dna", "protein") for unit in ("sequences", "cached", "tokens", "processed")),
 )
 """What each rank counts"""
 
@@ -46,6 +46,7 @@ def merge_figures(
         "encoders": {
             name: {
                 "sequences": sums[f"{key}_sequences"],
+                "cached": sums[f"{key}_cached"],
                 "tokens": sums[f"{key}_tokens"],
                 "tokens_per_second": _rate(throughput, stages, f"{key}_tokens", name),
                 "sequences_per_second": _rate(throughput, stages, f"{key}_sequences", name),
@@ -98,6 +99,7 @@ def summary_lines(run: dict[str, Any]) -> list[str]:
         f" ({figures['wait_share']:.1%} of the time)",
         f"  repeated ORFs embedded once: {saved['orfs']:,} of {counts['orfs']:,} saved",
         f"  proteins of different ORFs embedded once: {saved['proteins']:,} of {unique_orfs:,} saved",
+        *_cache_lines(run),
         f"  peak memory {figures['peak_memory_bytes'] / 2**20:,.0f} MiB per process" + _gpu_text(figures),
         "Input",
         f"  {counts['records']:,} records, {counts['bases']:,} bases = {_statuses(counts['record_status'])}",
@@ -110,6 +112,16 @@ def summary_lines(run: dict[str, Any]) -> list[str]:
     if run["model"]["demo"]:
         lines.append(f"  {DEMO_WARNING.upper()}: these calls come from the {DEMO_WARNING}")
     return lines
+
+
+def _cache_lines(run: dict[str, Any]) -> list[str]:
+    if run["embedding_cache"] is None:
+        return []
+    found = [
+        f"{encoder['cached']:,} of {encoder['cached'] + encoder['sequences']:,} sequences for {name}"
+        for name, encoder in run["figures"]["encoders"].items()
+    ]
+    return [f"  found in the embedding cache: {', '.join(found)}"]
 
 
 def _gpu_text(figures: dict[str, Any]) -> str:
