@@ -170,3 +170,10 @@ def test_a_file_of_another_width_is_no_shard(tmp_path):
     assert Shard(path, "encoder").width == 3
     with pytest.raises(DamagedShardError, match="another encoder"):
         Shard(path, "encoder 2")
+
+
+def test_both_halves_of_a_key_count(tmp_path):
+    keys = np.array([[1, 2], [1, 4], [3, 2]], dtype=np.uint64)
+    EmbeddingCache(tmp_path, "encoder").write(keys[:1], np.ones((1, WIDTH), dtype=np.float32))
+
+    assert EmbeddingCache(tmp_path, "encoder").find(keys)[0].tolist() == [True, False, False]

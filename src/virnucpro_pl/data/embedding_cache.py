@@ -76,6 +76,12 @@ class EmbeddingCache:
         self._folder = root / hashlib.sha256(f"{FORMAT_VERSION} {identity}".encode()).hexdigest()[:16]
         paths = sorted(self._folder.glob(f"*{SUFFIX}")) if shards is None else shards
         self._shards = [shard for shard in map(self._open, paths) if shard]
+        self._damaged: set[int] = set()
+        # One index over all shards, 16 bytes for an embedding; where keys are equal the first one is found.
+        high = np.concatenate([np.empty(0, dtype=np.uint64), *(shard.high for shard in self._shards)])
+        self._order = np.argsort(high, kind="stable")
+        self._high = high[self._order]
+        self._first_rows = np.cumsum([0, *(len(shard.high) for shard in self._shards)])
 
     def __reduce__(self) -> tuple[type["EmbeddingCache"], tuple[Path, str, list[Path]]]:
         return EmbeddingCache, (self._root, self._identity, [shard.path for shard in self._shards])
@@ -94,18 +100,21 @@ class EmbeddingCache:
 
         A damaged embedding is not found.
         """
-        found, rows = self._locate(keys)
+        is_found = np.zeros(len(keys), dtype=np.bool_)
         embeddings = np.empty((len(keys), self.width or 0), dtype=np.float32)
-        for number, shard in enumerate(list(self._shards)):
-            here = np.flatnonzero(found == number)
-            if not len(here):
-                continue
-            embeddings[here], is_sound = shard.read(rows[here])
+        places = np.searchsorted(self._high, keys[:, 0])
+        asked = np.flatnonzero(places < len(self._high))
+        asked = asked[self._high[places[asked]] == keys[asked, 0]]
+        rows = self._order[places[asked]]
+        shards = np.searchsorted(self._first_rows, rows, side="right") - 1
+        for number in np.setdiff1d(shards, list(self._damaged)).tolist():
+            here = asked[shards == number]
+            shard_rows = rows[shards == number] - self._first_rows[number]
+            embeddings[here], is_same, is_sound = self._shards[number].read(shard_rows, keys[here, 1])
+            is_found[here] = is_same & is_sound
             if not is_sound.all():
-                found[here[~is_sound]] = -1
-                self._set_aside(shard.path, f"{np.count_nonzero(~is_sound)} embeddings are not as they were written")
-                self._shards.remove(shard)
-        is_found = found >= 0
+                self._damaged.add(number)
+                self._set_aside(self._shards[number].path, "embeddings are not as they were written")
         return is_found, embeddings[is_found] if is_found.any() else None
 
     def write(self, keys: NDArray[np.uint64], embeddings: NDArray[np.float32]) -> None:
@@ -115,20 +124,11 @@ class EmbeddingCache:
             OSError: they cannot be written.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        _, first = np.unique(keys, axis=0, return_index=True)
+        first = np.unique(keys, axis=0, return_index=True)[1]
         write_shard(self._folder, self._identity, keys[first], embeddings[first])
         description = self._folder / "encoder.json"
         if not description.exists():
             description.write_text(self._identity + "\n", encoding="utf-8")
-
-    def _locate(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return (N,) the number of the shard each key is in, -1 for none, and (N,) its row there."""
-        shards, rows = np.full(len(keys), -1), np.zeros(len(keys), dtype=np.int64)
-        for number, shard in enumerate(self._shards):
-            missing = np.flatnonzero(shards < 0)
-            is_here, places = shard.find(keys[missing])
-            shards[missing[is_here]], rows[missing[is_here]] = number, places[is_here]
-        return shards, rows
 
     def _open(self, path: Path) -> Shard | None:
         try:

@@ -23,14 +23,12 @@ def write_shard(folder: Path, identity: str, keys: NDArray[np.uint64], embedding
     Args:
         folder: where the shards of the encoder are.
         identity: tells the encoder and its arithmetic apart.
-        keys: (N, 2) content of each sequence.
+        keys: (N, 2) of the sequences.
         embeddings: (N, D).
 
     Raises:
         OSError: it cannot be written.
     """
-    order = np.lexsort((keys[:, 1], keys[:, 0]))
-    keys, embeddings = keys[order], np.ascontiguousarray(embeddings[order])
     schema = _schema(identity, embeddings.shape[1])
     values = pa.Array.from_buffers(pa.float32(), embeddings.size, [None, pa.py_buffer(embeddings)])
     columns = [
@@ -88,22 +86,22 @@ class Shard:
             raise DamagedShardError(
                 " ".join(str(error).split())
             ) from error  # Arrow's, also where the file is cut short
-        self._high, self._low, self._crc32 = (column.to_numpy() for column in batch.columns[:3])
+        self.high, self._low, self._crc32 = (column.to_numpy() for column in batch.columns[:3])
         self.width: int = batch.schema.field("embedding").type.list_size
         self._embeddings = batch.column("embedding").flatten().to_numpy().reshape(batch.num_rows, self.width)
-        if not (self._high[1:] >= self._high[:-1]).all():
-            raise DamagedShardError("its keys are out of order")
 
-    def find(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-        """Return (N,) whether each of (N, 2) keys is here, and (N,) its row if it is."""
-        rows = np.minimum(np.searchsorted(self._high, keys[:, 0]), len(self._high) - 1)
-        return (self._high[rows] == keys[:, 0]) & (self._low[rows] == keys[:, 1]), rows
+    def read(
+        self, rows: NDArray[np.int64], low: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return embeddings, whether they are those asked for, and whether they are as they were written.
 
-    def read(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return (N, D) the embeddings of (N,) rows, and (N,) whether each is what was written."""
+        Args:
+            rows: (N,) which to read.
+            low: (N,) second halves of the keys they should have; ``high`` holds the first halves of all.
+        """
         embeddings = self._embeddings[rows]
-        found = np.array([zlib.crc32(row) for row in embeddings], dtype=np.uint32)
-        return embeddings, found == self._crc32[rows]
+        crc32 = np.array([zlib.crc32(embedding) for embedding in embeddings], dtype=np.uint32)
+        return embeddings, self._low[rows] == low, self._crc32[rows] == crc32
 
 
 def _read_batch(path: Path, identity: str) -> pa.RecordBatch:
@@ -114,6 +112,7 @@ def _read_batch(path: Path, identity: str) -> pa.RecordBatch:
     width = getattr(table.schema.field(3).type, "list_size", 0) if len(table.schema) == 4 else 0
     if not width or not table.schema.equals(_schema(identity, width), check_metadata=True):
         raise DamagedShardError("it is of another encoder or another version of this program")
-    if len(batches) != 1 or any(column.null_count for column in table.columns):
+    is_whole = len(batches) == 1 and len(batches[0].column(3).values) == width * batches[0].num_rows
+    if not is_whole or any(column.null_count for column in table.columns):
         raise DamagedShardError("it holds something else than embeddings")
     return batches[0]
