@@ -7,11 +7,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from support import Result, synonymous_reads
+from support import Result, load_safely, synonymous_reads
+from virnucpro_pl.callbacks.embedding_cache import EmbeddingCaching
+from virnucpro_pl.data import embedding_cache
+from virnucpro_pl.data.batch import CachedEmbeddings, OrfBatch
+from virnucpro_pl.data.embedding_cache import EncoderIdentities, content_keys, open_caches
+from virnucpro_pl.encoders.packed import pack
+from virnucpro_pl.module import ScoredOrfs, VirNucPro
 from virnucpro_pl.results.tables import RESULT_FILES
+from virnucpro_pl.weights.sources import DnabertSSource, Esm2Source, HeadSource
 
 ENCODERS = "DNABERT-S", "ESM-2"
 
@@ -92,8 +101,6 @@ def test_a_second_run_computes_nothing_and_writes_the_same_bytes(runs: Runs, rea
 def test_encoders_are_not_read_when_nothing_is_left_for_them(
     runs: Runs, reads: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from virnucpro_pl.weights.sources import DnabertSSource, Esm2Source
-
     first = runs(reads)
     read = []
     for source in (DnabertSSource, Esm2Source):
@@ -155,10 +162,6 @@ def test_other_precision_is_not_mixed_in(runs: Runs, reads: Path) -> None:
 
 
 def test_weights_are_told_by_what_is_in_them(runs: Runs, reads: Path, mini: Path, tmp_path: Path) -> None:
-    import torch
-
-    from support import load_safely
-
     source = mini / "models" / "esm" / "esm2_t2_mini_UR50D.pt"
     copy = tmp_path / "renamed.pt"
     copy.write_bytes(source.read_bytes())
@@ -200,8 +203,6 @@ def test_a_damaged_shard_is_computed_again(runs: Runs, reads: Path, damage: Call
 
 
 def test_a_killed_run_leaves_its_embeddings(runs: Runs, reads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from virnucpro_pl.module import VirNucPro
-
     step = VirNucPro.predict_step
 
     def fails_late(self, batch, batch_idx):
@@ -245,8 +246,6 @@ def test_a_folder_that_cannot_be_made_is_refused(runs: Runs, reads: Path) -> Non
 
 def test_a_full_disk_costs_the_cache_and_not_the_run(runs: Runs, reads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file system is what cannot be had here, so the write fails as it would."""
-    from virnucpro_pl.data import embedding_cache
-
     without = runs(reads, "data.embedding_cache=null")
 
     def full(folder, *_):
@@ -255,6 +254,28 @@ def test_a_full_disk_costs_the_cache_and_not_the_run(runs: Runs, reads: Path, mo
     monkeypatch.setattr(embedding_cache, "write_shard", full)
     assert runs(reads, "callbacks.embedding_cache.max_bytes=1") == without
     assert len(re.findall("New embeddings are not kept: .*: No space left on device", runs.result.err)) == 1
+
+
+def test_embeddings_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
+    """Float16 can overflow; the run then stops, and its remains must not be found by the next."""
+    model = VirNucPro(DnabertSSource(""), Esm2Source(""), HeadSource(""), name="test")
+    caches = open_caches(tmp_path, EncoderIdentities("dna", "protein"))
+    trainer = SimpleNamespace(datamodule=SimpleNamespace(caches=caches, widths_at_hand=lambda: (None, None)))
+    keys = content_keys([b"A", b"C", b"G"])
+    dna, protein = torch.ones(3, 4), torch.ones(3, 5)
+    dna[1, 2], protein[2, 0] = torch.nan, torch.inf
+    batch = OrfBatch(0, torch.arange(3), pack([]), torch.arange(3), pack([]), torch.arange(3),
+                     CachedEmbeddings(None, None, keys, keys))  # fmt: skip
+
+    callback = EmbeddingCaching(max_bytes=1)
+    callback.setup(trainer, model, "predict")
+    scored = ScoredOrfs.leave(0, torch.arange(3), torch.ones(3, 2), (dna, protein))
+    callback.on_predict_batch_end(trainer, model, scored, batch, 0)
+    callback.on_predict_end(trainer, model)
+    callback.teardown(trainer, model, "predict")
+
+    found = [cache.find(keys)[0].tolist() for cache in open_caches(tmp_path, EncoderIdentities("dna", "protein"))]
+    assert found == [[True, False, True], [True, True, False]]
 
 
 def test_two_runs_and_two_ranks_write_at_once(runs: Runs, reads: Path, tmp_path: Path) -> None:

@@ -212,6 +212,11 @@ def test_settings_that_make_no_sense_are_told(datamodule, change, told):
         datamodule(**change).predict_dataloader()
 
 
+def test_a_cache_needs_to_know_its_encoders(datamodule, tmp_path):
+    with pytest.raises(ValueError, match="give encoders"):
+        datamodule(embedding_cache=tmp_path / "cache")
+
+
 def test_batches_travel_to_pinned_memory_and_devices_as_they_are(datamodule):
     batch = next(iter(datamodule().predict_dataloader()))
     moved = datamodule().transfer_batch_to_device(batch, torch.device("cpu"), 0)

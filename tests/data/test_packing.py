@@ -110,6 +110,14 @@ def test_the_protein_that_many_orfs_share_does_not_gather_them_all_in_one_batch(
     assert (plan.num_proteins, plan.protein_tokens) == (8, 88)
 
 
+def test_a_protein_cut_off_from_its_first_orfs_counts_in_the_next_batch_too():
+    orfs = [*[(4, 0)] * 15, (3, 0), (2, 0), (1, 0), (0, 0)]  # 11 tokens for the first 15, then 9, 7, 5 and 3
+    plan, _, _ = plan_of_proteins(orfs, token_budget=33)
+
+    assert [len(batch) for batch in batches_of(plan)] == [14, 4, 1]
+    assert plan.protein_tokens == 11 + (11 + 9 + 7 + 5) + 3
+
+
 def test_an_orf_longer_than_the_budget_has_a_batch_to_itself():
     assert batches_of(plan_of([(10, 30), (100, 300), (200, 600), (10, 30)], token_budget=24)) == [[2], [1], [0, 3]]
 
