@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 TESTS = Path(__file__).parent
 CHECKOUT = TESTS.parent
 MINI = TESTS / "data" / "golden" / "mini"
@@ -34,3 +36,25 @@ def load_safely(path: Path) -> Any:
 
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(path, weights_only=True)
+
+
+CODONS = {
+    "A": ("GCT", "GCC", "GCA", "GCG"),
+    "G": ("GGT", "GGC", "GGA", "GGG"),
+    "P": ("CCT", "CCC", "CCA", "CCG"),
+    "T": ("ACT", "ACC", "ACA", "ACG"),
+    "V": ("GTT", "GTC", "GTA", "GTG"),
+}
+
+
+def synonymous_reads(seed: int, num_proteins: int = 12) -> str:
+    """FASTA of reads that share much: synonymous codons, one base more or less, repeats, reverse complements."""
+    generator = np.random.default_rng(seed)
+    reads = []
+    for length in generator.integers(20, 90, num_proteins):
+        protein = generator.choice(list(CODONS), length)
+        for more in ("", "A", "AC", ""):
+            reads.append("".join(generator.choice(CODONS[residue]) for residue in protein) + more)
+    reads += reads[::3]
+    reads += [read[::-1].translate(str.maketrans("ACGT", "TGCA")) for read in reads[::4]]
+    return "".join(f">read_{number}\n{read}\n" for number, read in enumerate(reads))

@@ -67,6 +67,7 @@ def batch_of(dna: list[np.ndarray], proteins: list[np.ndarray], rows: np.ndarray
         dna=pack([dna[rows[i]] for i in order]),
         dna_places=torch.from_numpy(places),
         protein=pack([proteins[row] for row in rows]),
+        protein_places=torch.arange(len(rows)),
     )
 
 
@@ -269,6 +270,17 @@ def test_weights_are_read_once_and_not_before_they_are_needed(mini):
     model.configure_model()
 
     assert model.dna_encoder is first
+
+
+def test_an_encoder_that_was_left_out_and_is_needed_is_told(mini):
+    model = new_model(mini)
+    model.widths_at_hand = 48, 32
+    model.configure_model()
+    tokens = [np.array([0, 5, 2])]
+
+    assert model.dna_encoder is model.protein_encoder is None
+    with pytest.raises(RuntimeError, match="lost embeddings"):
+        model.embed(batch_of(tokens, tokens, np.array([0])))
 
 
 def test_a_head_that_does_not_fit_the_encoders_is_told(mini, golden):

@@ -8,12 +8,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from support import Result, model_overrides
+from support import Result, model_overrides, synonymous_reads
 from virnucpro_pl.results.tables import CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, RESULT_FILES
+from virnucpro_pl.sequence.store import read_table
 
 OPEN = "ATGGCTGCAGCTGCTGGTGCTGCAGCTGCAGGAGCTGCTGCAGCTGGTGCAGCTGCT" * 2
 STOPPED = "TAATTAATTAACTAGCTAGCTAGTCATCATCATTTATTTATTTA" * 3
@@ -433,18 +433,37 @@ def test_ambiguous_codons_can_be_resolved(predict: Predict, fasta: Callable[...,
     assert predict.text(ORF_TABLE) != published
 
 
-def test_identical_orfs_are_embedded_once_with_the_same_result(predict: Predict, fasta: Callable[..., Path]) -> None:
-    path = fasta(*((f"r{i % 3}_{i}", OPEN[i % 3 :]) for i in range(30)))
-    predict.ok(f"input={path}")
-    once = predict.rows(ORF_TABLE)
-    figures = predict.run()
-    assert figures["figures"]["embedded_orfs"] < figures["counts"]["orfs"] == len(once)
-    predict.ok(f"input={path}", "data.deduplicate=false", "overwrite=true")
-    again = predict.rows(ORF_TABLE)
-    assert predict.run()["figures"]["embedded_orfs"] == len(again) == len(once)
-    assert [row["Sequence_ID"] for row in once] == [row["Sequence_ID"] for row in again]
-    scores = [np.array([row["score2"] for row in rows], dtype=float) for rows in (once, again)]
-    np.testing.assert_allclose(*scores, atol=1e-6)
+def orfs_of(predict: Predict) -> tuple[list[tuple[bytes, bytes]], set[bytes]]:
+    """Nucleotides and protein of all ORFs of the input, and the distinct proteins, told by the ORF store."""
+    (store,) = (predict.output.parent / "stores").iterdir()
+    rows = read_table(store / "orfs.arrow").to_pylist()
+    return [(row["nucleotides"], row["protein"]) for row in rows], {row["protein"] for row in rows}
+
+
+@pytest.mark.parametrize("token_budget", [300, 4096])
+def test_what_repeats_is_embedded_once_with_the_same_bytes(predict: Predict, tmp_path: Path, token_budget: int) -> None:
+    """Repeated reads, reverse complements, synonymous codons: less work, and nothing else changes."""
+    path = tmp_path / "reads.fa"
+    path.write_text(synonymous_reads(seed=1))
+    settings = (f"input={path}", f"data.token_budget={token_budget}", f"data.store_dir={tmp_path / 'stores'}")
+    result = predict.ok(*settings)
+    run, once = predict.run(), {name: (predict.output / name).read_bytes() for name in RESULT_FILES}
+    orfs, proteins = orfs_of(predict)
+    unique = len(set(orfs))
+
+    assert len(proteins) < 0.8 * unique < 0.7 * len(orfs)
+    assert run["counts"]["saved"] == {"orfs": len(orfs) - unique, "proteins": unique - len(proteins)}
+    assert run["figures"]["embedded_orfs"] == run["figures"]["encoders"]["DNABERT-S"]["sequences"] == unique
+    assert run["figures"]["encoders"]["ESM-2"]["sequences"] == len(proteins)
+    assert f"repeated ORFs embedded once: {len(orfs) - unique:,} of {len(orfs):,} saved" in result.err
+    assert f"of different ORFs embedded once: {unique - len(proteins):,} of {unique:,} saved" in result.err
+
+    result = predict.ok(*settings, "data.deduplicate=false", "overwrite=true")
+    run = predict.run()
+    assert run["counts"]["saved"] == {"orfs": 0, "proteins": 0}
+    assert f"repeated ORFs embedded once: 0 of {len(orfs):,} saved" in result.err
+    assert {encoder["sequences"] for encoder in run["figures"]["encoders"].values()} == {len(orfs)}
+    assert {name: (predict.output / name).read_bytes() for name in RESULT_FILES} == once
 
 
 def test_every_token_budget_gives_the_same_calls(predict: Predict, mini: Path) -> None:

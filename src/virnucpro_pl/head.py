@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 OTHERS, VIRUS = 0, 1
 """The two classes, in the order of the published model's outputs."""
+_FEWEST_ROWS = 4  # MKL multiplies fewer by another routine, with other last bits
 
 
 class Head(nn.Module):
@@ -31,4 +32,6 @@ class Head(nn.Module):
 
     def scores(self, embedding: Tensor) -> Tensor:
         """(N, num_inputs) -> (N, num_classes) float32 probabilities."""
-        return torch.softmax(self.forward(embedding).float(), dim=-1)
+        missing = max(0, _FEWEST_ROWS - len(embedding))
+        logits = self.forward(F.pad(embedding, (0, 0, 0, missing)))[: len(embedding)]
+        return torch.softmax(logits.float(), dim=-1)

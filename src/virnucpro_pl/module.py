@@ -12,6 +12,7 @@ from virnucpro_pl.encoders.arithmetic import Arithmetic, used_attention
 from virnucpro_pl.encoders.attention import Backend
 from virnucpro_pl.encoders.dnabert_s import DnabertS
 from virnucpro_pl.encoders.esm2 import Esm2
+from virnucpro_pl.encoders.packed import PackedTokens
 from virnucpro_pl.head import Head
 from virnucpro_pl.host_memory import keep_freed_memory
 from virnucpro_pl.stages import DNABERT_S, ESM2, HEAD, StageClock
@@ -30,16 +31,23 @@ class ScoredOrfs(NamedTuple):
     scores: Tensor
     """(N, 2) float32, probabilities of ``others`` and ``virus``"""
     arrived: torch.cuda.Event | None
-    """When both are there; None where they always were"""
+    """When all of it is there; None where it always was"""
+    new_embeddings: tuple[Tensor, Tensor] | None = None
+    """(M, D) float32 each, of the sequences in the batch's ``dna`` and ``protein``; None where no cache keeps them"""
 
     @classmethod
-    def leave(cls, number: int, orfs: Tensor, scores: Tensor) -> "ScoredOrfs":
+    def leave(
+        cls, number: int, orfs: Tensor, scores: Tensor, new_embeddings: tuple[Tensor, Tensor] | None
+    ) -> "ScoredOrfs":
         """Send the results of a batch to the host, which need not wait for them before it starts the next one."""
         arrived = torch.cuda.Event() if scores.is_cuda else None  # type: ignore[no-untyped-call]
         orfs, scores = (result.to("cpu", non_blocking=True) for result in (orfs, scores))
+        if new_embeddings:
+            dna, protein = (embeddings.to("cpu", non_blocking=True) for embeddings in new_embeddings)
+            new_embeddings = dna, protein
         if arrived:
             arrived.record()
-        return cls(number, orfs, scores, arrived)
+        return cls(number, orfs, scores, arrived, new_embeddings)
 
     def wait(self) -> None:
         """Return when the results are there."""
@@ -90,6 +98,8 @@ class VirNucPro(LightningModule):
         self.dna_encoder: DnabertS | None = None
         self.protein_encoder: Esm2 | None = None
         self.head: Head | None = None
+        self.widths_at_hand: tuple[int | None, int | None] = None, None
+        """Of the DNA and the protein embeddings, where the batches bring all of them and no encoder is needed"""
 
     def identity(self) -> dict[str, Any]:
         """What tells these weights from others; fetches from the hub what is not on disk."""
@@ -101,45 +111,73 @@ class VirNucPro(LightningModule):
 
     def configure_model(self) -> None:
         """Load the weights; Lightning calls this more than once."""
-        if self.head is None:
-            head = self.head_source.load()
-            self.dna_encoder = self.dna_source.load()
-            self.protein_encoder = self.protein_source.load()
-            check_widths(self.dna_encoder, self.protein_encoder, head, self.head_source)
-            self.head = head
+        head = self.head or self.head_source.load()
+        dna_width, protein_width = self.widths_at_hand
+        if dna_width is None:
+            self.dna_encoder = self.dna_encoder or self.dna_source.load()
+            dna_width = self.dna_encoder.embedding_width
+        if protein_width is None:
+            self.protein_encoder = self.protein_encoder or self.protein_source.load()
+            protein_width = self.protein_encoder.embedding_width
+        check_widths(dna_width, protein_width, head, self.head_source)
+        self.head = head
 
     def on_predict_start(self) -> None:
         """Settle how to compute, now that the weights are where they stay."""
-        assert self.dna_encoder is not None
-        assert self.protein_encoder is not None
         assert self.head is not None
         if self.device.type == "cpu":
             keep_freed_memory()
         self.head.float()  # it costs nothing, and its batch norm was never meant for less
-        for encoder in (self.dna_encoder, self.protein_encoder):
+        for encoder in self._encoders().values():
             self.arithmetic.apply(encoder)
-        log.info("Attention: %s", ", ".join(f"{name} by {kernels}" for name, kernels in self.attention().items()))
+        for name, kernels in self.attention().items():
+            log.info("Attention of %s by %s", name, kernels)
 
     def attention(self) -> dict[str, str]:
         """Attention kernels in use, by encoder."""
-        assert self.dna_encoder is not None
-        assert self.protein_encoder is not None
-        return {DNABERT_S: used_attention(self.dna_encoder), ESM2: used_attention(self.protein_encoder)}
+        return {name: used_attention(encoder) for name, encoder in self._encoders().items()}
+
+    def _encoders(self) -> dict[str, DnabertS | Esm2]:
+        """Those that are needed, and so loaded."""
+        encoders = {DNABERT_S: self.dna_encoder, ESM2: self.protein_encoder}
+        return {name: encoder for name, encoder in encoders.items() if encoder is not None}
 
     def embed(self, batch: OrfBatch) -> Tensor:
         """(N, dna + protein) float32 embeddings, DNA first, in the order of ``batch.orfs``."""
-        assert self.dna_encoder is not None
-        assert self.protein_encoder is not None
+        return _of_orfs(batch, *self._embed_sequences(batch))
+
+    def _embed_sequences(self, batch: OrfBatch) -> tuple[Tensor, Tensor]:
+        """Embeddings of the distinct nucleotides and proteins of a batch, those from the cache last."""
+        dna_cached, protein_cached = batch.cached[:2] if batch.cached else (None, None)
         with self._clock(DNABERT_S, self.device):
-            dna = self.dna_encoder(batch.dna)[batch.dna_places]
+            dna = _embeddings(self.dna_encoder, batch.dna, dna_cached)
         with self._clock(ESM2, self.device):
-            protein = self.protein_encoder(batch.protein)
-        return torch.cat([dna, protein], dim=-1)
+            protein = _embeddings(self.protein_encoder, batch.protein, protein_cached)
+        return dna, protein
 
     def predict_step(self, batch: OrfBatch, batch_idx: int) -> ScoredOrfs:
         """Score one packed batch."""
         assert self.head is not None
-        embedding = self.embed(batch)
+        dna, protein = self._embed_sequences(batch)
         with self._clock(HEAD, self.device):
-            scores = self.head.scores(embedding)
-        return ScoredOrfs.leave(batch.number, batch.orfs, scores)
+            scores = self.head.scores(_of_orfs(batch, dna, protein))
+        new = None
+        if batch.cached:
+            new = dna[: batch.dna.num_sequences], protein[: batch.protein.num_sequences]
+        return ScoredOrfs.leave(batch.number, batch.orfs, scores, new)
+
+
+def _embeddings(encoder: DnabertS | Esm2 | None, packed: PackedTokens, cached: Tensor | None) -> Tensor:
+    """(M + C, D) float32: embeddings of M packed sequences, then those of (C, D) cached ones."""
+    known = None if cached is None else cached.view(torch.float32)
+    if known is not None and packed.num_sequences == 0:
+        return known
+    if encoder is None:
+        raise RuntimeError("the embedding cache has lost embeddings since this run began, and no encoder was loaded")
+    new: Tensor = encoder(packed)
+    return new if known is None else torch.cat([new, known])
+
+
+def _of_orfs(batch: OrfBatch, dna: Tensor, protein: Tensor) -> Tensor:
+    """(N, dna + protein) from the embeddings of the batch's distinct sequences."""
+    return torch.cat([dna[batch.dna_places], protein[batch.protein_places]], dim=-1)

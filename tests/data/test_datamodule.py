@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from support import synonymous_reads
 from virnucpro_pl.data.batch import OrfBatch
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.data.dataset import OrfBatches
@@ -32,14 +33,21 @@ def reads(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def synonymous(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("reads") / "synonymous.fasta"
+    path.write_text(synonymous_reads(seed=5))
+    return path
+
+
 @pytest.fixture
 def datamodule(reads, mini, tmp_path):
     """Make a data module that is ready to serve batches."""
     tokenizer = partial(read_tokenizer, DnabertSSource(str(mini / "models" / "DNABERT-S")))
 
     def make(**changes) -> FastaDataModule:
-        settings = {"chunk_length": 300, "token_budget": TOKEN_BUDGET, "num_workers": 0} | changes
-        made = FastaDataModule(str(reads), tmp_path / "store", tokenizer, **settings)
+        settings = {"chunk_length": 300, "token_budget": TOKEN_BUDGET, "num_workers": 0, "input": str(reads)} | changes
+        made = FastaDataModule(store_dir=tmp_path / "store", dna_tokenizer=tokenizer, **settings)
         made.prepare_data()
         made.setup("predict")
         return made
@@ -53,15 +61,16 @@ def sequences_in(packed: PackedTokens) -> list[tuple[int, ...]]:
 
 
 def tokens_by_orf(batches: list[OrfBatch]) -> dict[int, tuple[tuple[int, ...], tuple[int, ...]]]:
-    """What each ORF is embedded from; fails when one is there twice."""
+    """What each ORF is embedded from; fails when one is there twice, or a sequence nothing is taken from."""
     found = {}
     for batch in batches:
         dna, protein = sequences_in(batch.dna), sequences_in(batch.protein)
-        places = batch.dna_places.tolist()
-        assert sorted(places) == list(range(len(batch.orfs)))
+        dna_places, protein_places = batch.dna_places.tolist(), batch.protein_places.tolist()
+        assert set(dna_places) == set(range(len(dna)))
+        assert set(protein_places) == set(range(len(protein)))
         for index, orf in enumerate(batch.orfs.tolist()):
             assert orf not in found, f"ORF {orf} is in two batches"
-            found[orf] = dna[places[index]], protein[index]
+            found[orf] = dna[dna_places[index]], protein[protein_places[index]]
     return found
 
 
@@ -137,6 +146,35 @@ def test_repeated_orfs_are_served_once_when_asked(datamodule):
         assert everything[repeat] == everything[first] == unique[first]
 
 
+def test_a_batch_holds_each_protein_and_each_nucleotide_sequence_once(synonymous, datamodule):
+    once, every = (datamodule(input=str(synonymous), deduplicate=wanted) for wanted in (True, False))
+    once_batches, every_batches = list(once.predict_dataloader()), list(every.predict_dataloader())
+    served, everything = tokens_by_orf(once_batches), tokens_by_orf(every_batches)
+
+    for batch in once_batches:
+        for packed in (batch.dna, batch.protein):
+            assert len(set(sequences_in(packed))) == packed.num_sequences
+    for batch in every_batches:
+        assert batch.dna.num_sequences == batch.protein.num_sequences == len(batch.orfs)
+    assert all(everything[orf] == tokens for orf, tokens in served.items())
+    num_proteins = sum(batch.protein.num_sequences for batch in once_batches)
+    assert num_proteins == once.plan.num_proteins
+    assert len({protein for _, protein in everything.values()}) == num_proteins < 0.8 * len(served)
+    assert once.saved() == {"orfs": len(everything) - len(served), "proteins": len(served) - num_proteins}
+    assert every.saved() == {"orfs": 0, "proteins": 0}
+    assert once.plan.protein_tokens == sum(len(batch.protein.tokens) for batch in once_batches)
+
+
+def test_nucleotides_with_several_proteins_are_embedded_once(datamodule, fasta):
+    """A codon with an N is dropped, so the slice that the protein is paired with can be of nothing but N."""
+    path = fasta(*((f"read_{number}", "N" * 60 + tail) for number, tail in enumerate(("GCTGCTGCT", "GGTGCAGGA"))))
+    module = datamodule(input=str(path), token_budget=1000)
+    (batch,) = module.predict_dataloader()
+
+    assert batch.dna.num_sequences < batch.protein.num_sequences == len(batch.orfs)
+    assert len(tokens_by_orf([batch])) == len(batch.orfs)
+
+
 def test_batches_on_disk_are_not_served_again(datamodule, tmp_path):
     parts = Parts(tmp_path / "parts")
     keys = []
@@ -187,6 +225,11 @@ def test_input_without_orfs_serves_nothing(mini, tmp_path):
 def test_settings_that_make_no_sense_are_told(datamodule, change, told):
     with pytest.raises(UserError, match=told):
         datamodule(**change).predict_dataloader()
+
+
+def test_a_cache_needs_to_know_its_encoders(datamodule, tmp_path):
+    with pytest.raises(ValueError, match="give encoders"):
+        datamodule(embedding_cache=tmp_path / "cache")
 
 
 def test_batches_travel_to_pinned_memory_and_devices_as_they_are(datamodule):

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from virnucpro_pl.data.packing import plan_batches
 
-ORFS = st.lists(st.tuples(st.integers(1, 60), st.integers(3, 180)), max_size=60)
+ORFS = st.lists(
+    st.integers(1, 60).flatmap(
+        lambda residues: st.tuples(st.just(residues), st.integers(3 * residues, 3 * residues + 1))
+    ),
+    max_size=60,
+)
+PROTEINS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 1)), max_size=60)
+"""ORFs of nine proteins, with or without the base that may follow"""
 
 
 def plan_of(orfs, token_budget, first_row=0):
@@ -65,6 +72,50 @@ def test_the_plan_does_not_depend_on_the_order_of_the_rows(orfs, token_budget, r
     shuffled = plan_batches(rows[order], lengths[order, 0], lengths[order, 1], token_budget)
 
     assert batches_of(shuffled) == batches_of(plan_of(orfs, token_budget))
+
+
+def plan_of_proteins(orfs, token_budget):
+    """Plan ORFs whose protein number p has 2 * p + 1 residues; return also the protein of each row."""
+    proteins = [protein for protein, _ in orfs]
+    lengths = np.array([(2 * protein + 1, 3 * (2 * protein + 1) + more) for protein, more in orfs], dtype=np.int64)
+    firsts = np.array([proteins.index(protein) for protein in proteins], dtype=np.int64)
+    lengths = lengths.reshape(-1, 2)
+    return plan_batches(np.arange(len(orfs)), lengths[:, 0], lengths[:, 1], token_budget, firsts), proteins, lengths
+
+
+@given(PROTEINS, st.integers(1, 60))
+def test_orfs_that_share_a_protein_are_neighbours_and_it_counts_once_in_a_batch(orfs, token_budget):
+    plan, proteins, lengths = plan_of_proteins(orfs, token_budget)
+    batches = batches_of(plan)
+    planned = [row for batch in batches for row in batch]
+    distinct = [{proteins[row] for row in batch} for batch in batches]
+    tokens = [sum(2 * protein + 3 for protein in batch) for batch in distinct]
+
+    assert sorted(planned) == list(range(len(orfs)))
+    assert len([key for key, _ in itertools.groupby(planned, key=proteins.__getitem__)]) == len(set(proteins))
+    assert plan.protein_tokens == sum(tokens)
+    assert plan.num_proteins == sum(map(len, distinct))
+    for batch, spent, (here, there) in zip(batches, tokens, itertools.pairwise([*distinct, set()]), strict=True):
+        bases = sum(lengths[row, 1] for row in batch)
+        assert spent <= token_budget or len(here) == 1
+        assert bases <= 12 * token_budget or len(batch) == 1
+        if here & there:
+            assert bases + lengths[batch[-1], 1] + 1 > 12 * token_budget, "a protein was cut off for nothing"
+
+
+def test_the_protein_that_many_orfs_share_does_not_gather_them_all_in_one_batch():
+    plan, _, _ = plan_of_proteins([(4, 0)] * 100, token_budget=33)  # 9 residues, 27 bases, at most 396 in a batch
+
+    assert [len(batch) for batch in batches_of(plan)] == [14] * 7 + [2]
+    assert (plan.num_proteins, plan.protein_tokens) == (8, 88)
+
+
+def test_a_protein_cut_off_from_its_first_orfs_counts_in_the_next_batch_too():
+    orfs = [*[(4, 0)] * 15, (3, 0), (2, 0), (1, 0), (0, 0)]  # 11 tokens for the first 15, then 9, 7, 5 and 3
+    plan, _, _ = plan_of_proteins(orfs, token_budget=33)
+
+    assert [len(batch) for batch in batches_of(plan)] == [14, 4, 1]
+    assert plan.protein_tokens == 11 + (11 + 9 + 7 + 5) + 3
 
 
 def test_an_orf_longer_than_the_budget_has_a_batch_to_itself():

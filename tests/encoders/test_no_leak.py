@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from virnucpro_pl.encoders.packed import pack
@@ -67,6 +67,20 @@ def test_permuting_the_sequences_permutes_the_embeddings(embed, lengths, data):
     permuted = run([sequences[i] for i in order])
 
     np.testing.assert_allclose(permuted, run(sequences)[order], atol=5e-6)
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="other libraries promise less")
+@RELAXED
+@given(lengths=st.lists(st.integers(2, 40), min_size=2, max_size=12), per_batch=st.integers(1, 11))
+@example(lengths=[40, 40, 40, 39, 2], per_batch=3)
+@example(lengths=[*[40] * 7, 39, 4], per_batch=4)
+def test_an_embedding_has_the_same_bits_in_any_batch(embed, lengths, per_batch):
+    """So nothing changes in the results when some sequences need not be embedded."""
+    make, run = embed
+    sequences = [make(length, seed) for seed, length in enumerate(lengths)]
+    batches = [run(sequences[i : i + per_batch]) for i in range(0, len(sequences), per_batch)]
+
+    np.testing.assert_array_equal(np.concatenate(batches), run(sequences))
 
 
 def test_a_long_neighbour_changes_nothing(embed):

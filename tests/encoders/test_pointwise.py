@@ -27,6 +27,16 @@ def test_gelu_is_torchs_on_any_number_of_threads(threads, shape, gated) -> None:
     torch.testing.assert_close(results[0], expected, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize("function", [gelu_, gated_gelu])
+@pytest.mark.parametrize("width", [96, 128, 3072])
+def test_gelu_of_a_row_does_not_depend_on_the_rows_beside_it(width, function) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(700, 2 * width)
+    whole = function(x.clone())
+    for number in (2, 6, 16, 129, 171, 257):
+        assert torch.equal(function(x[:number].clone()), whole[:number]), number
+
+
 @pytest.mark.parametrize("shape", [(5, 4), (3001, 33)])
 def test_cos_and_sin_are_torchs_on_any_number_of_threads(threads, shape) -> None:
     angles = torch.rand(shape) * 1000

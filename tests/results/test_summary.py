@@ -17,8 +17,12 @@ def rank(**changes) -> dict:
     return {
         "batches": 10,
         "orfs": 400,
+        "dna_sequences": 390,
+        "dna_cached": 10,
         "dna_tokens": 5000,
         "dna_processed": 5000,
+        "protein_sequences": 300,
+        "protein_cached": 20,
         "protein_tokens": 8000,
         "protein_processed": 8000,
         "seconds": 4.0,
@@ -83,8 +87,10 @@ def test_ranks_are_added_where_they_share_the_work_and_the_slowest_counts_where_
     assert figures["stages"]["Consensus"] == {"seconds": 1.0, "share": 0.2}
     assert (figures["batches"], figures["embedded_orfs"], figures["predict_seconds"]) == (40, 800, 5.0)
     assert figures["encoders"][ESM2]["tokens"] == 16000
+    assert [figures["encoders"][ESM2][unit] for unit in ("sequences", "cached")] == [600, 40]
+    assert [figures["encoders"][DNABERT_S][unit] for unit in ("sequences", "cached")] == [780, 20]
     assert figures["encoders"][ESM2]["tokens_per_second"] == 8000 / 2 + 8000 / 4
-    assert figures["encoders"][ESM2]["sequences_per_second"] == 400 / 2 + 400 / 4
+    assert figures["encoders"][ESM2]["sequences_per_second"] == 300 / 2 + 300 / 4
     assert figures["budget_fill"] == 1.0  # 16,000 tokens over 40 batches of 400
     assert (figures["wait_mean_ms"], figures["wait_max_ms"]) == (25.0, 750.0)
     assert figures["wait_share"] == 0.125
@@ -130,12 +136,14 @@ def run() -> dict:
     """As run.json has it: every number is different, so that a line cannot show another's."""
     return {
         "model": {"name": "virnucpro_300", "demo": False},
+        "embedding_cache": None,
         "counts": {
             "records": 1201,
             "bases": 345678,
             "chunks": 2302,
             "orfs": 3403,
             "unique_orfs": 3304,
+            "saved": {"orfs": 99, "proteins": 17},
             "duplicate_names": 0,
             "duplicate_suffix": "_dup",
             "record_status": {"called": 1150, "no_orf": 40, "ambiguous_only": 0, "too_short": 6, "empty": 5},
@@ -171,7 +179,14 @@ def test_the_closing_lines_hold_the_figures_of_run_json(run):
     assert f"packing efficiency {figures['packing_efficiency']:.1%}" in text
     assert f"filled {figures['budget_fill']:.1%}" in text
     assert "300 MiB" in text
-    for told in ("1,201 records", "345,678 bases", "2,302 chunks", "3,403 ORFs, 1,194 of them viral", "99 of 3,403"):
+    for told in (
+        "1,201 records",
+        "345,678 bases",
+        "2,302 chunks",
+        "3,403 ORFs, 1,194 of them viral",
+        "99 of 3,403",
+        "17 of 3,304",
+    ):
         assert told in text
     assert "1,150 called + 40 no_orf + 6 too_short + 5 empty" in text
     assert "records: 711 others, 431 virus, 8 ambiguous, 51 not called" in text
@@ -214,6 +229,17 @@ def test_gpu_memory_and_utilisation_are_told_where_known(run):
     assert "6.0 GiB on the GPU, GPU utilisation 81 %" in "\n".join(summary_lines(run))
     run["figures"] |= {"gpu_utilisation_percent": None}
     assert "utilisation" not in "\n".join(summary_lines(run))
+
+
+def test_what_the_embedding_cache_had_is_told_where_there_is_one(run):
+    run["figures"]["encoders"][DNABERT_S] |= {"sequences": 1, "cached": 2999}
+    run["figures"]["encoders"][ESM2] |= {"sequences": 20, "cached": 0}
+    assert "cache" not in "\n".join(summary_lines(run))
+    run["embedding_cache"] = "folder"
+    (line,) = [line for line in summary_lines(run) if "cache" in line]
+    assert line.strip() == (
+        "found in the embedding cache: 2,999 of 3,000 sequences for DNABERT-S, 0 of 20 sequences for ESM-2"
+    )
 
 
 def test_input_without_records_has_closing_lines(run):

@@ -173,6 +173,16 @@ def test_repeated_orfs_point_to_the_first(fasta, build) -> None:
     assert store.manifest["unique_orfs"] == len(set(orfs)) < len(orfs)
 
 
+def test_repeated_proteins_point_to_the_first_orf_that_has_them(fasta, build) -> None:
+    store = build(
+        fasta(("a", "GCTGCTGCT"), ("synonymous", "GCAGCGGCC"), ("a base more", "GCTGCTGCTA"), ("a again", "gctgctgct"))
+    )
+    proteins = [orf["protein"] for orf in table(store, "orfs")]
+    found = dict(store.duplicate_proteins().tolist())
+    assert found == {i: proteins.index(protein) for i, protein in enumerate(proteins) if proteins.index(protein) != i}
+    assert len(found) > len(store.duplicate_orfs()) > 0
+
+
 def test_orfs_of_equal_nucleotides_but_other_proteins_are_both_kept(fasta, build) -> None:
     # Published: the first 3P + 1 bases, whichever codons were dropped.
     store = build(fasta(("a", "NNNNNNGCTAAA"), ("b", "NNNNNNGCTCCC")))

@@ -7,13 +7,13 @@ import huggingface_hub.constants
 import pytest
 import torch
 
+from virnucpro_pl.weights.digests import sha256_of
 from virnucpro_pl.weights.sources import (
     DnabertSSource,
     EncoderSource,
     Esm2Source,
     HeadSource,
     read_tokenizer,
-    sha256_of,
 )
 
 REVISION = "00e47f96cdea35e4b6f5df89e5419cbe47d490c6"

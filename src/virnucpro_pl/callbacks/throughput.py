@@ -15,6 +15,7 @@ from virnucpro_pl.data.batch import OrfBatch
 from virnucpro_pl.encoders.packed import PackedTokens
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.figures import RankFigures
+from virnucpro_pl.results.summary import COUNTED
 
 
 class Throughput(Callback):
@@ -35,14 +36,11 @@ class Throughput(Callback):
         self._seconds = 0.0
         self._device = torch.device("cpu")
         self._attention: dict[str, str] = {}
-        self.counts = dict.fromkeys(
-            ("batches", "orfs", "dna_tokens", "dna_processed", "protein_tokens", "protein_processed"), 0
-        )
+        self.counts = dict.fromkeys(COUNTED, 0)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the watch."""
         self._device = pl_module.device
-        attention.calls.clear()
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
             self._sampler = _GpuSampler(self._device, self._sample_seconds)
@@ -67,7 +65,10 @@ class Throughput(Callback):
         """Count the batch; lengths are known on the host, so nothing waits for the device."""
         self.counts["batches"] += 1
         self.counts["orfs"] += len(batch.orfs)
-        for encoder, packed in (("dna", batch.dna), ("protein", batch.protein)):
+        dna_cached, protein_cached = batch.cached[:2] if batch.cached else (None, None)
+        for encoder, packed, cached in (("dna", batch.dna, dna_cached), ("protein", batch.protein, protein_cached)):
+            self.counts[f"{encoder}_sequences"] += packed.num_sequences
+            self.counts[f"{encoder}_cached"] += 0 if cached is None else len(cached)
             self.counts[f"{encoder}_tokens"] += _real_tokens(packed)
             self.counts[f"{encoder}_processed"] += len(packed.tokens)
         self._waiting_since = time.perf_counter()

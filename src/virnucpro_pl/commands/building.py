@@ -1,7 +1,10 @@
 """What every command that uses a trainer needs."""
 
+import json
 import logging
 import warnings
+from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -13,8 +16,11 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from omegaconf import DictConfig
 
+from virnucpro_pl.data.embedding_cache import EncoderIdentities
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.stages import StageClock
+from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.stages import DNABERT_S, ESM2, StageClock
+from virnucpro_pl.weights.digests import sha256_of
 
 
 def build_trainer(cfg: DictConfig, clock: StageClock) -> Trainer:
@@ -51,6 +57,41 @@ def device_text(trainer: Trainer) -> str:
     name = f"{torch.cuda.get_device_name(device)} ({device})" if device.type == "cuda" else str(device)
     threads = f", {torch.get_num_threads()} threads" if device.type == "cpu" else ""
     return f"{name}{threads}, {trainer.world_size} process(es), precision {trainer.precision}"
+
+
+def digest_memo(embedding_cache: str | None) -> Path | None:
+    """File of an embedding cache that keeps the digests of weights."""
+    return None if embedding_cache is None else Path(embedding_cache).expanduser() / "weights.json"
+
+
+def identify_encoders(identity: dict[str, Any], arithmetic: dict[str, Any], memo: Path | None) -> EncoderIdentities:
+    """Tell apart encoders whose embeddings are not the same numbers: by weights, precision and kind of device.
+
+    Args:
+        identity: of the model, with the paths of its weights.
+        arithmetic: what the embeddings depend on beside the weights.
+        memo: where the digests of weights are kept.
+    """
+    texts = [
+        json.dumps(
+            {
+                "encoder": encoder,
+                "weights": sorted(sha256_of(Path(identity[name]["path"]), memo).values()),
+                **arithmetic,
+            }
+        )
+        for name, encoder in (("dna_encoder", DNABERT_S), ("protein_encoder", ESM2))
+    ]
+    return EncoderIdentities(*texts)
+
+
+def arithmetic_of(trainer: Trainer, model: VirNucPro) -> dict[str, Any]:
+    """Return what embeddings depend on beside weights and sequences."""
+    return {
+        "precision": str(trainer.precision),
+        "device": trainer.strategy.root_device.type,
+        **model.arithmetic._asdict(),
+    }
 
 
 def _quieten_libraries() -> None:

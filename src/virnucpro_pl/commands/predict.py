@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from virnucpro_pl import __version__
-from virnucpro_pl.commands.building import build_trainer, device_text
+from virnucpro_pl.commands.building import arithmetic_of, build_trainer, device_text, digest_memo, identify_encoders
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
 from virnucpro_pl.module import VirNucPro
@@ -28,7 +29,7 @@ from virnucpro_pl.results.parts import PartsOfModel
 from virnucpro_pl.results.summary import DEMO_WARNING, merge_figures, summary_lines
 from virnucpro_pl.results.tables import RECORD_TABLE, RESULT_FILES, write_results
 from virnucpro_pl.stages import CONSENSUS, StageClock
-from virnucpro_pl.weights.sources import sha256_of
+from virnucpro_pl.weights.digests import sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +63,15 @@ def predict(cfg: DictConfig) -> float:
 
     model = _build_model(cfg, clock, trainer)
     identity = model.identity()
-    arithmetic = [str(trainer.precision), model.arithmetic]
+    arithmetic = arithmetic_of(trainer, model)
     parts = PartsOfModel(work / "parts", json.dumps([identity, arithmetic], sort_keys=True))
-    datamodule: FastaDataModule = instantiate(cfg.data, clock=clock, parts=parts)
-    digests = _start_hashing(identity) if trainer.is_global_zero else {}
+    memo = digest_memo(cfg.data.embedding_cache)
+    encoders = partial(identify_encoders, identity, arithmetic, memo)
+    datamodule: FastaDataModule = instantiate(cfg.data, clock=clock, encoders=encoders, parts=parts)
+    digests = {}
     if trainer.is_global_zero:
         datamodule.prepare_data()  # before other processes start: a mistake in the input then stops just this one
+        digests = _start_hashing(identity, memo)
     try:
         trainer.predict(model, datamodule=datamodule, return_predictions=False)
     except Exception as error:
@@ -86,6 +90,7 @@ def predict(cfg: DictConfig) -> float:
         "model": _model_record(model, identity, digests),
         "engine": _engine(model, trainer, throughput),
         "counts": counts,
+        "embedding_cache": cfg.data.embedding_cache,
         "figures": merge_figures(stages, throughput, datamodule.token_budget, after.seconds()),
     }
     (output / RUN_FILE).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
@@ -114,10 +119,10 @@ def _build_model(cfg: DictConfig, clock: StageClock, trainer: Trainer) -> VirNuc
     return model
 
 
-def _start_hashing(identity: dict[str, Any]) -> dict[str, "Future[dict[str, str]]"]:
+def _start_hashing(identity: dict[str, Any], memo: Path | None) -> dict[str, "Future[dict[str, str]]"]:
     """Hash the weight files while the run goes on; a large one takes half a minute."""
     hasher = ThreadPoolExecutor(1)
-    digests = {name: hasher.submit(sha256_of, Path(source["path"])) for name, source in identity.items()}
+    digests = {name: hasher.submit(sha256_of, Path(source["path"]), memo) for name, source in identity.items()}
     hasher.shutdown(wait=False)
     return digests
 
@@ -154,7 +159,7 @@ def _write_results(
     for name in RESULT_FILES:
         (work / "results" / name).replace(output / name)
     counts = {key: value for key, value in store.manifest.items() if key not in ("format_version", "settings")}
-    return {**counts, "calls": calls}
+    return {**counts, "saved": datamodule.saved(), "calls": calls}
 
 
 def _new_scores(path: Path, num_orfs: int) -> NDArray[np.float32]:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from virnucpro_pl.data.batch import OrfBatch
-from virnucpro_pl.data.dataset import OrfBatches
+from virnucpro_pl.data.dataset import OrfBatches, widths_at_hand
+from virnucpro_pl.data.embedding_cache import EncoderCaches, EncoderIdentities, make_cache_folder, open_caches
 from virnucpro_pl.data.packing import Plan, plan_batches
 from virnucpro_pl.encoders.dnabert_s import DnaTokenizer
 from virnucpro_pl.encoders.esm2 import ProteinTokenizer, protein_tokenizer
@@ -52,8 +53,10 @@ class FastaDataModule(LightningDataModule):
         chunking: ``published`` copies the published geometry, ``even`` gives full-length chunks.
         ambiguity: ``published`` drops codons with letters other than ACGT, ``resolved`` reads IUPAC codes and U.
         token_budget: most protein tokens in a batch; None chooses what suits the device, ``auto`` has it found.
-        deduplicate: embed identical ORFs once.
+        deduplicate: embed identical ORFs once, and the protein that different ORFs share once.
+        embedding_cache: folder that keeps embeddings for later runs; None for none.
         num_workers: processes that prepare batches; with none, a thread does, which is fast enough for one GPU.
+        encoders: tells which encoders will be used, for the embedding cache.
         parts: gives the parts on disk of a plan, told by its key; their batches need no work any more.
         find_token_budget: finds the budget for ``auto``, where it can be found.
         clock: takes the time of the stages.
@@ -69,7 +72,9 @@ class FastaDataModule(LightningDataModule):
         ambiguity: Ambiguity = "published",
         token_budget: int | Literal["auto"] | None = None,
         deduplicate: bool = True,
+        embedding_cache: str | Path | None = None,
         num_workers: int = 0,
+        encoders: Callable[[], EncoderIdentities] | None = None,
         parts: Callable[[str], Parts] | None = None,
         find_token_budget: FindTokenBudget | None = None,
         clock: StageClock | None = None,
@@ -84,6 +89,13 @@ class FastaDataModule(LightningDataModule):
         if num_workers < 0:
             raise UserError(f"data.num_workers={num_workers}: give a number of processes, or 0 for none")
         self.inputs = resolve_inputs(input)
+        self._cache_folder: Path | None = None
+        if embedding_cache is not None:
+            if encoders is None:
+                raise ValueError("an embedding cache must know whose embeddings it holds; give encoders")
+            self._cache_folder = make_cache_folder(embedding_cache)
+        self._identify_encoders = encoders
+        self._encoders: EncoderIdentities | None = None
         self._token_budget = token_budget
         self.deduplicate = deduplicate
         self._store_dir = Path(store_dir)
@@ -99,22 +111,27 @@ class FastaDataModule(LightningDataModule):
         self.plan: Plan
         self.waiting_batches: NDArray[np.int64]
         self.parts: Parts | None = None
+        self.caches: EncoderCaches | None = None
 
     def prepare_data(self) -> None:
         """Build the ORF store, unless an earlier run left it (once per machine)."""
         if self._store_folder is None:
             self._store_folder = prepare_store(self.inputs, self._store_dir, self.settings, self._clock)
+        if self._cache_folder and self._identify_encoders and self._encoders is None:
+            self._encoders = self._identify_encoders()
 
     def setup(self, stage: str) -> None:
         """Open the store and plan the batches (every rank)."""
-        folder = self._store_folder
+        folder, encoders = self._store_folder, self._encoders
         if self.trainer is not None:
-            folder = self.trainer.strategy.broadcast(folder)
+            folder, encoders = self.trainer.strategy.broadcast((folder, encoders))
         assert folder is not None, "prepare_data runs before setup"
         self.store = OrfStore(folder)
         if self.deduplicate:
             with self._clock(PLANNING):
                 self.duplicates = self.store.duplicate_orfs()
+        if self._cache_folder and encoders:
+            self.caches = open_caches(self._cache_folder, encoders)
         asked: int | Literal["auto"] | None = self._token_budget or self._usual_token_budget()
         # Asked for here, between two barriers: later, another rank might have written its first batches already.
         self.parts = self._find_parts(f"{folder.name} {asked} {self.deduplicate}") if self._find_parts else None
@@ -123,13 +140,25 @@ class FastaDataModule(LightningDataModule):
         if asked is not None:  # else it is found once the model is on its device
             self._make_plan(asked)
 
+    def saved(self) -> dict[str, int]:
+        """ORFs that need no embedding, as repeats of others, and proteins that do not, as others' ORFs have them."""
+        planned = len(self.plan.rows)
+        return {"orfs": self.store.num_orfs - planned, "proteins": planned - self.plan.num_proteins}
+
+    def widths_at_hand(self) -> tuple[int | None, int | None]:
+        """Widths of the DNA and the protein embeddings if all of them are in the embedding cache, else None."""
+        if self.caches is None or not hasattr(self, "plan"):
+            return None, None
+        with self._clock(PLANNING):
+            return widths_at_hand(self.store, self.plan, self.waiting_batches, self.caches)
+
     def predict_dataloader(self) -> "DataLoader[OrfBatch]":
         """One item is one packed batch, so Lightning's own sampler shares whole batches among the ranks."""
         tokenizers = self._read_dna_tokenizer(), protein_tokenizer()
         if not hasattr(self, "plan"):
             self._make_plan(self._found_token_budget(tokenizers))
         workers = self._num_workers
-        batches = OrfBatches(self.store, self.plan, self.waiting_batches, *tokenizers)
+        batches = OrfBatches(self.store, self.plan, self.waiting_batches, *tokenizers, self.deduplicate, self.caches)
         return ReadAheadLoader(
             batches,
             batch_size=None,
@@ -141,9 +170,13 @@ class FastaDataModule(LightningDataModule):
         )
 
     def _plan(self, token_budget: int) -> Plan:
-        rows = np.delete(np.arange(self.store.num_orfs), self.duplicates[:, 0])
-        proteins, nucleotides = self.store.proteins.lengths(), self.store.nucleotides.lengths()
-        return plan_batches(rows, proteins[rows], nucleotides[rows], token_budget)
+        proteins = np.arange(self.store.num_orfs)
+        rows = np.delete(proteins, self.duplicates[:, 0])
+        if self.deduplicate:
+            repeats = self.store.duplicate_proteins()
+            proteins[repeats[:, 0]] = repeats[:, 1]
+        residues, bases = self.store.proteins.lengths(), self.store.nucleotides.lengths()
+        return plan_batches(rows, residues[rows], bases[rows], token_budget, proteins[rows])
 
     def _make_plan(self, token_budget: int) -> None:
         with self._clock(PLANNING):
@@ -156,7 +189,7 @@ class FastaDataModule(LightningDataModule):
         """Have the budget found on every rank, and noted before any rank writes its first part."""
 
         def longest_batch(token_budget: int) -> OrfBatch:
-            return OrfBatches(self.store, self._plan(token_budget), np.arange(1), *tokenizers)[0]
+            return OrfBatches(self.store, self._plan(token_budget), np.arange(1), *tokenizers, self.deduplicate)[0]
 
         assert self.trainer is not None, "a budget is found with a trainer's model"
         budget = None

@@ -1,16 +1,23 @@
 """The dataset whose items are packed batches; worker processes import it without lightning."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 
-from virnucpro_pl.data.batch import OrfBatch
+from virnucpro_pl.data.batch import CachedEmbeddings, OrfBatch
+from virnucpro_pl.data.embedding_cache import EmbeddingCache, EncoderCaches, content_keys
 from virnucpro_pl.data.packing import Plan
 from virnucpro_pl.encoders.dnabert_s import DnaTokenizer
 from virnucpro_pl.encoders.esm2 import ProteinTokenizer
-from virnucpro_pl.encoders.packed import pack
+from virnucpro_pl.encoders.packed import PackedTokens, pack
 from virnucpro_pl.sequence.store import OrfStore
+
+_NO_KEYS = np.empty((0, 2), dtype=np.uint64)
 
 
 class OrfBatches(Dataset[OrfBatch]):
@@ -23,12 +30,16 @@ class OrfBatches(Dataset[OrfBatch]):
         numbers: NDArray[np.int64],
         dna_tokenizer: DnaTokenizer,
         protein_tokenizer: ProteinTokenizer,
+        deduplicate: bool,
+        caches: EncoderCaches | None = None,
     ):
         self.numbers = numbers
         self._store = store
         self._plan = plan
         self._dna_tokenizer = dna_tokenizer
         self._protein_tokenizer = protein_tokenizer
+        self._deduplicate = deduplicate
+        self._caches = caches
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -36,14 +47,68 @@ class OrfBatches(Dataset[OrfBatch]):
     def __getitem__(self, index: int) -> OrfBatch:
         number = int(self.numbers[index])
         orfs = self._plan.batch(number)
-        dna = self._dna_tokenizer(self._store.nucleotides.take(orfs))
-        by_length = np.argsort([-len(tokens) for tokens in dna], kind="stable")
-        places = np.empty_like(by_length)
-        places[by_length] = np.arange(len(by_length))
-        return OrfBatch(
-            number=number,
-            orfs=torch.from_numpy(orfs),
-            dna=pack([dna[i] for i in by_length]),
-            dna_places=torch.from_numpy(places),
-            protein=pack(self._protein_tokenizer(self._store.proteins.take(orfs))),
+        dna_cache, protein_cache = self._caches or (None, None)
+        dna = self._inputs(self._store.nucleotides.take(orfs), self._dna_tokenizer, dna_cache)
+        protein = self._inputs(self._store.proteins.take(orfs), self._protein_tokenizer, protein_cache)
+        cached = None
+        if self._caches:
+            cached = CachedEmbeddings(dna.cached, protein.cached, dna.keys, protein.keys)
+        return OrfBatch(number, torch.from_numpy(orfs), dna.packed, dna.places, protein.packed, protein.places, cached)
+
+    def _inputs(
+        self,
+        sequences: list[bytes],
+        tokenizer: Callable[[list[bytes]], list[NDArray[np.int64]]],
+        cache: EmbeddingCache | None,
+    ) -> "_Inputs":
+        places = np.arange(len(sequences))
+        if self._deduplicate:
+            sequences, places = _distinct(sequences)
+        keys, is_cached, cached = _NO_KEYS, np.zeros(len(sequences), dtype=np.bool_), None
+        if cache:
+            keys = content_keys(sequences)
+            is_cached, cached = cache.find(keys)
+        missing = np.flatnonzero(~is_cached)
+        tokens = tokenizer([sequences[i] for i in missing])
+        by_length = np.argsort([-len(one) for one in tokens], kind="stable")
+        order = np.concatenate([missing[by_length], np.flatnonzero(is_cached)])
+        place_of = np.empty_like(order)
+        place_of[order] = np.arange(len(order))
+        return _Inputs(
+            packed=pack([tokens[i] for i in by_length]),
+            places=torch.from_numpy(place_of[places]),
+            cached=None if cached is None else torch.from_numpy(cached.view(np.int32)),
+            keys=keys[missing[by_length]] if cache else keys,
         )
+
+
+class _Inputs(NamedTuple):
+    """One encoder's part of a batch, as in ``OrfBatch`` and ``CachedEmbeddings``."""
+
+    packed: PackedTokens
+    places: Tensor
+    cached: Tensor | None
+    keys: NDArray[np.uint64]
+
+
+def widths_at_hand(
+    store: OrfStore, plan: Plan, numbers: NDArray[np.int64], caches: EncoderCaches
+) -> tuple[int | None, int | None]:
+    """Widths of the DNA and the protein embeddings if the caches have them for all these batches, else None."""
+    columns = (store.nucleotides, store.proteins)
+    widths = [cache.width for cache in caches]
+    for number in numbers.tolist():
+        if widths == [None, None]:
+            break
+        orfs = plan.batch(number)
+        for side, (column, cache) in enumerate(zip(columns, caches, strict=True)):
+            if widths[side] is not None and not cache.holds_all(content_keys(column.take(orfs))):
+                widths[side] = None
+    return widths[0], widths[1]
+
+
+def _distinct(values: list[bytes]) -> tuple[list[bytes], NDArray[np.int64]]:
+    """Return the M distinct values, as they first appear, and which of them each of the N values is, (N,)."""
+    numbers: dict[bytes, int] = {}
+    places = [numbers.setdefault(value, len(numbers)) for value in values]
+    return list(numbers), np.array(places, dtype=np.int64)

@@ -5,6 +5,12 @@ from typing import Any
 from virnucpro_pl.stages import DNABERT_S, ESM2, STAGES
 
 DEMO_WARNING = "demo model, not for science"
+COUNTED = (
+    "batches",
+    "orfs",
+    *(f"{encoder}_{unit}" for encoder in ("dna", "protein") for unit in ("sequences", "cached", "tokens", "processed")),
+)
+"""What each rank counts"""
 
 
 def merge_figures(
@@ -24,10 +30,7 @@ def merge_figures(
     """
     seconds = {stage: max(rank[stage] for rank in stages) + host.get(stage, 0.0) for stage in STAGES}
     total = sum(seconds.values())
-    sums = {
-        key: sum(rank[key] for rank in throughput)
-        for key in ("batches", "orfs", "dna_tokens", "dna_processed", "protein_tokens", "protein_processed")
-    }
+    sums = {key: sum(rank[key] for rank in throughput) for key in COUNTED}
     batches = sums["batches"]
     predict_seconds = max(rank["seconds"] for rank in throughput)
     tokens = sums["dna_tokens"] + sums["protein_tokens"]
@@ -47,9 +50,11 @@ def merge_figures(
         "embedded_orfs": sums["orfs"],
         "encoders": {
             name: {
+                "sequences": sums[f"{key}_sequences"],
+                "cached": sums[f"{key}_cached"],
                 "tokens": sums[f"{key}_tokens"],
                 "tokens_per_second": _rate(throughput, stages, f"{key}_tokens", name),
-                "sequences_per_second": _rate(throughput, stages, "orfs", name),
+                "sequences_per_second": _rate(throughput, stages, f"{key}_sequences", name),
                 "packing_efficiency": _share(sums[f"{key}_tokens"], sums[f"{key}_processed"]),
             }
             for name, key in ((DNABERT_S, "dna"), (ESM2, "protein"))
@@ -79,6 +84,8 @@ def _share(part: float, whole: float) -> float:
 def summary_lines(run: dict[str, Any]) -> list[str]:
     """Render the closing block of a run from its ``run.json``."""
     counts, figures = run["counts"], run["figures"]
+    saved = counts["saved"]
+    unique_orfs = counts["orfs"] - saved["orfs"]
     lines = ["Stages (the published splitting and merging have no counterpart: nothing is written between stages)"]
     for number, (stage, taken) in enumerate(figures["stages"].items(), start=1):
         lines.append(f"  {number}. {stage:<21} {taken['seconds']:>10.2f} s  {taken['share']:>6.1%}")
@@ -95,7 +102,9 @@ def summary_lines(run: dict[str, Any]) -> list[str]:
         f" {figures['budget_fill']:.1%} over {figures['batches']} batches",
         f"  waiting for data: mean {figures['wait_mean_ms']:.1f} ms, max {figures['wait_max_ms']:.1f} ms per batch"
         f" ({figures['wait_share']:.1%} of the time)",
-        f"  repeated ORFs embedded once: {counts['orfs'] - counts['unique_orfs']:,} of {counts['orfs']:,} saved",
+        f"  repeated ORFs embedded once: {saved['orfs']:,} of {counts['orfs']:,} saved",
+        f"  proteins of different ORFs embedded once: {saved['proteins']:,} of {unique_orfs:,} saved",
+        *_cache_lines(run),
         f"  peak memory {figures['peak_memory_bytes'] / 2**20:,.0f} MiB per process" + _gpu_text(figures),
         "Input",
         f"  {counts['records']:,} records, {counts['bases']:,} bases = {_statuses(counts['record_status'])}",
@@ -108,6 +117,16 @@ def summary_lines(run: dict[str, Any]) -> list[str]:
     if run["model"]["demo"]:
         lines.append(f"  {DEMO_WARNING.upper()}: these calls come from the {DEMO_WARNING}")
     return lines
+
+
+def _cache_lines(run: dict[str, Any]) -> list[str]:
+    if run["embedding_cache"] is None:
+        return []
+    found = [
+        f"{encoder['cached']:,} of {encoder['cached'] + encoder['sequences']:,} sequences for {name}"
+        for name, encoder in run["figures"]["encoders"].items()
+    ]
+    return [f"  found in the embedding cache: {', '.join(found)}"]
 
 
 def _gpu_text(figures: dict[str, Any]) -> str:

@@ -45,6 +45,7 @@ class StoreBuilder:
         self._orfs = TableWriter(folder / "orfs.arrow", ORFS)
         self._duplicate_names = DuplicateFinder(folder, "names")
         self._duplicate_orfs = DuplicateFinder(folder, "orfs")
+        self._duplicate_proteins = DuplicateFinder(folder, "proteins")
         self._suffix = FreeSuffix()
         self._num_bases = 0
         self._record_status = np.zeros(len(STATUSES), dtype=np.int64)
@@ -124,6 +125,7 @@ class StoreBuilder:
             )
             self._chunks.append(*chunks, counts.astype(np.uint8), status)
             self._duplicate_orfs.add(orfs.nucleotides, orfs.proteins)
+            self._duplicate_proteins.add(orfs.proteins)
         self._chunk_status += np.bincount(status, minlength=len(STATUSES))
         return status
 
@@ -133,6 +135,7 @@ class StoreBuilder:
         duplicate_names, duplicate_orfs = self._duplicate_names.find(), self._duplicate_orfs.find()
         np.save(self._folder / "duplicate_names.npy", duplicate_names)
         np.save(self._folder / "duplicate_orfs.npy", duplicate_orfs)
+        np.save(self._folder / "duplicate_proteins.npy", self._duplicate_proteins.find())
         manifest = {
             "format_version": FORMAT_VERSION,
             "settings": self._settings._asdict(),

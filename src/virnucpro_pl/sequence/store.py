@@ -5,7 +5,7 @@ A store is a folder of
 - ``records.arrow``: name, description, sequence, chunks (number of), status; one row per input record;
 - ``chunks.arrow``: record, number, start, end, orfs (number of), status; one row per chunk;
 - ``orfs.arrow``: record, chunk, frame, nucleotides, protein; one row per ORF;
-- ``duplicate_orfs.npy``, ``duplicate_names.npy``: rows that repeat an earlier one;
+- ``duplicate_orfs.npy``, ``duplicate_proteins.npy``, ``duplicate_names.npy``: rows that repeat an earlier one;
 - ``manifest.json``: settings, inputs with their SHA-256, counts.
 
 Rows are in input order throughout, so the chunks of a record and the ORFs of a chunk are neighbours.
@@ -93,3 +93,7 @@ class OrfStore:
     def duplicate_orfs(self) -> NDArray[np.int64]:
         """(M, 2): the ORFs that repeat an earlier one, ascending, each with the row of the first."""
         return np.load(self.folder / "duplicate_orfs.npy")  # type: ignore[no-any-return]
+
+    def duplicate_proteins(self) -> NDArray[np.int64]:
+        """(M, 2): the ORFs whose protein an earlier one has, ascending, each with the row of the first."""
+        return np.load(self.folder / "duplicate_proteins.npy")  # type: ignore[no-any-return]

@@ -1,6 +1,5 @@
 """Where each model's weights come from: a path on disk or a pinned name on the hub."""
 
-import hashlib
 import logging
 import re
 from collections.abc import Sequence
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from virnucpro_pl.encoders.dnabert_s import DnabertS, DnaTokenizer
 from virnucpro_pl.encoders.esm2 import Esm2
@@ -184,29 +182,18 @@ class HeadSource:
         return {"weights": self.weights, "path": str(self.path.resolve()), "files": _file_identities(self.path)}
 
 
-def check_widths(dna: nn.Module, protein: nn.Module, head: Head, source: HeadSource) -> None:
-    """Raise UserError when the head does not fit the two encoders."""
-    widths = [int(encoder.embedding_width) for encoder in (dna, protein)]  # type: ignore[arg-type]
-    if sum(widths) != head.num_inputs:
+def check_widths(dna: int, protein: int, head: Head, source: HeadSource) -> None:
+    """Raise UserError when the head does not fit embeddings of these widths."""
+    if dna + protein != head.num_inputs:
         raise UserError(
             f"model.head.weights={source.weights} takes {head.num_inputs} numbers, but the encoders give"
-            f" {widths[0]} (DNA) + {widths[1]} (protein) = {sum(widths)}; choose a head trained with these encoders"
+            f" {dna} (DNA) + {protein} (protein) = {dna + protein}; choose a head trained with these encoders"
         )
 
 
 def _file_identities(path: Path) -> dict[str, list[int]]:
     files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
     return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
-
-
-def sha256_of(path: Path) -> dict[str, str]:
-    """SHA-256 of a file, or of each file of a folder."""
-    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-    digests = {}
-    for file in files:
-        with file.open("rb") as stream:
-            digests[file.name] = hashlib.file_digest(stream, "sha256").hexdigest()
-    return digests
 
 
 def read_tokenizer(source: DnabertSSource) -> DnaTokenizer:

@@ -1,0 +1,147 @@
+"""Embeddings kept on disk, so that no encoder computes one again for a sequence it has seen.
+
+A cache is a folder with one folder per encoder and arithmetic in it, each with any number of shards that are never
+changed. Whoever writes adds shards, so runs and ranks need not know of each other; a sequence that two of them
+embedded is there twice, which harms nothing.
+"""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro_pl.data.embedding_shards import FORMAT_VERSION, SUFFIX, DamagedShardError, Shard, write_shard
+from virnucpro_pl.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class EncoderIdentities(NamedTuple):
+    """What must be equal for two runs to get the same embeddings: weights and arithmetic, as text."""
+
+    dna: str
+    protein: str
+
+
+class EncoderCaches(NamedTuple):
+    """The caches of both encoders."""
+
+    dna: "EmbeddingCache"
+    protein: "EmbeddingCache"
+
+
+def open_caches(folder: Path, identities: EncoderIdentities) -> EncoderCaches:
+    """Open the caches of two encoders below ``folder``."""
+    return EncoderCaches(*(EmbeddingCache(folder, identity) for identity in identities))
+
+
+def make_cache_folder(folder: str | Path) -> Path:
+    """Return the folder of a cache, made where it is missing.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    path = Path(folder).expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"data.embedding_cache={folder}: {error.strerror}; give another folder, or null") from error
+    return path
+
+
+def content_keys(sequences: Sequence[bytes]) -> NDArray[np.uint64]:
+    """(N, 2): 128-bit BLAKE2b digests of sequences, each as two numbers."""
+    digests = b"".join([hashlib.blake2b(sequence, digest_size=16).digest() for sequence in sequences])
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64).reshape(-1, 2)
+
+
+class EmbeddingCache:
+    """The embeddings of one encoder; what is added while it is open is found by those who open it later.
+
+    Instances travel to worker processes as the paths of the shards, so all processes of a run find the same.
+
+    Args:
+        root: folder of the cache.
+        identity: tells the encoder and its arithmetic apart.
+        shards: the files to open; None for all there are.
+    """
+
+    def __init__(self, root: Path, identity: str, shards: Sequence[Path] | None = None):
+        self._root = root
+        self._identity = identity
+        self._folder = root / hashlib.sha256(f"{FORMAT_VERSION} {identity}".encode()).hexdigest()[:16]
+        paths = sorted(self._folder.glob(f"*{SUFFIX}")) if shards is None else shards
+        self._shards = [shard for shard in map(self._open, paths) if shard]
+        self._damaged: set[int] = set()
+        # One index over all shards, 16 bytes for an embedding; where keys are equal the first one is found.
+        high = np.concatenate([np.empty(0, dtype=np.uint64), *(shard.high for shard in self._shards)])
+        self._order = np.argsort(high, kind="stable")
+        self._high = high[self._order]
+        self._first_rows = np.cumsum([0, *(len(shard.high) for shard in self._shards)])
+
+    def __reduce__(self) -> tuple[type["EmbeddingCache"], tuple[Path, str, list[Path]]]:
+        return EmbeddingCache, (self._root, self._identity, [shard.path for shard in self._shards])
+
+    @property
+    def width(self) -> int | None:
+        """D of the embeddings; None where there are none."""
+        return self._shards[0].width if self._shards else None
+
+    def holds_all(self, keys: NDArray[np.uint64]) -> bool:
+        """Whether there is an undamaged embedding for each of (N, 2) keys."""
+        return bool(self.find(keys)[0].all())
+
+    def find(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], NDArray[np.float32] | None]:
+        """Return (N,) whether each of (N, 2) keys is found, and the (C, D) embeddings of those found, None if C is 0.
+
+        A damaged embedding is not found.
+        """
+        is_found = np.zeros(len(keys), dtype=np.bool_)
+        embeddings = np.empty((len(keys), self.width or 0), dtype=np.float32)
+        places = np.searchsorted(self._high, keys[:, 0])
+        asked = np.flatnonzero(places < len(self._high))
+        asked = asked[self._high[places[asked]] == keys[asked, 0]]
+        rows = self._order[places[asked]]
+        shards = np.searchsorted(self._first_rows, rows, side="right") - 1
+        for number in np.setdiff1d(shards, list(self._damaged)).tolist():
+            here = asked[shards == number]
+            shard_rows = rows[shards == number] - self._first_rows[number]
+            embeddings[here], is_same, is_sound = self._shards[number].read(shard_rows, keys[here, 1])
+            is_found[here] = is_same & is_sound
+            if not is_sound.all():
+                self._damaged.add(number)
+                self._set_aside(self._shards[number].path, "embeddings are not as they were written")
+        return is_found, embeddings[is_found] if is_found.any() else None
+
+    def write(self, keys: NDArray[np.uint64], embeddings: NDArray[np.float32]) -> None:
+        """Add (N, D) embeddings of sequences with (N, 2) keys.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        first = np.unique(keys, axis=0, return_index=True)[1]
+        write_shard(self._folder, self._identity, keys[first], embeddings[first])
+        description = self._folder / "encoder.json"
+        if not description.exists():
+            description.write_text(self._identity + "\n", encoding="utf-8")
+
+    def _open(self, path: Path) -> Shard | None:
+        try:
+            return Shard(path, self._identity)
+        except DamagedShardError as error:
+            self._set_aside(path, str(error))
+        except OSError as error:
+            log.warning("Embedding cache: %s is not used: %s", path, error.strerror)
+        return None
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        log.warning("Embedding cache: %s is set aside and its embeddings are computed again: %s", path, reason)
+        try:
+            path.rename(path.with_suffix(".damaged"))
+        except OSError:  # another process was first, or the folder may not be written
+            log.debug("%s stays where it is", path)

@@ -1,0 +1,118 @@
+"""One file of cached embeddings: written once, memory-mapped afterwards."""
+
+import os
+import uuid
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+FORMAT_VERSION = "1"
+SUFFIX = ".arrow"
+
+
+class DamagedShardError(Exception):
+    """The file holds something else than a shard of this encoder."""
+
+
+def write_shard(folder: Path, identity: str, keys: NDArray[np.uint64], embeddings: NDArray[np.float32]) -> None:
+    """Write embeddings as a new file: under another name first, flushed to the disk, then renamed.
+
+    Args:
+        folder: where the shards of the encoder are.
+        identity: tells the encoder and its arithmetic apart.
+        keys: (N, 2) of the sequences.
+        embeddings: (N, D).
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    schema = _schema(identity, embeddings.shape[1])
+    values = pa.Array.from_buffers(pa.float32(), embeddings.size, [None, pa.py_buffer(embeddings)])
+    columns = [
+        _column(keys[:, 0]),
+        _column(keys[:, 1]),
+        _column(np.array([zlib.crc32(row) for row in embeddings], dtype=np.uint32)),
+        pa.Array.from_buffers(schema.field("embedding").type, len(keys), [None], children=[values]),
+    ]
+    shard = folder / f"{uuid.uuid4().hex}{SUFFIX}"  # whoever else writes here takes another name
+    unfinished = shard.with_suffix(".tmp")
+    try:
+        with unfinished.open("wb") as stream:
+            with pa.ipc.new_file(stream, schema) as writer:
+                writer.write_batch(pa.record_batch(columns, schema=schema))
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.replace(shard)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _schema(identity: str, width: int) -> pa.Schema:
+    return pa.schema(
+        [
+            ("key_high", pa.uint64()),
+            ("key_low", pa.uint64()),
+            ("crc32", pa.uint32()),
+            ("embedding", pa.list_(pa.float32(), width)),
+        ],
+        metadata={"format": FORMAT_VERSION, "encoder": identity},
+    )
+
+
+def _column(values: NDArray[np.unsignedinteger]) -> pa.Array:
+    kind = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])
+
+
+class Shard:
+    """A shard opened for reading; only the pages looked at are read.
+
+    Raises:
+        DamagedShardError: the file is cut short, of another encoder, or none of ours.
+        OSError: it cannot be read at all.
+    """
+
+    def __init__(self, path: Path, identity: str):
+        self.path = path
+        try:
+            batch = _read_batch(path, identity)
+        except (pa.ArrowException, ValueError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise DamagedShardError(
+                " ".join(str(error).split())
+            ) from error  # Arrow's, also where the file is cut short
+        self.high, self._low, self._crc32 = (column.to_numpy() for column in batch.columns[:3])
+        self.width: int = batch.schema.field("embedding").type.list_size
+        self._embeddings = batch.column("embedding").flatten().to_numpy().reshape(batch.num_rows, self.width)
+
+    def read(
+        self, rows: NDArray[np.int64], low: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return embeddings, whether they are those asked for, and whether they are as they were written.
+
+        Args:
+            rows: (N,) which to read.
+            low: (N,) second halves of the keys they should have; ``high`` holds the first halves of all.
+        """
+        embeddings = self._embeddings[rows]
+        crc32 = np.array([zlib.crc32(embedding) for embedding in embeddings], dtype=np.uint32)
+        return embeddings, self._low[rows] == low, self._crc32[rows] == crc32
+
+
+def _read_batch(path: Path, identity: str) -> pa.RecordBatch:
+    """Memory-map the one record batch of a shard, as it must look like."""
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    table.validate(full=True)
+    batches = table.to_batches()
+    width = getattr(table.schema.field(3).type, "list_size", 0) if len(table.schema) == 4 else 0
+    if not width or not table.schema.equals(_schema(identity, width), check_metadata=True):
+        raise DamagedShardError("it is of another encoder or another version of this program")
+    is_whole = len(batches) == 1 and len(batches[0].column(3).values) == width * batches[0].num_rows
+    if not is_whole or any(column.null_count for column in table.columns):
+        raise DamagedShardError("it holds something else than embeddings")
+    return batches[0]

@@ -1,0 +1,54 @@
+"""SHA-256 of weight files."""
+
+import hashlib
+import json
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+_LARGE = 1 << 30  # bytes that take seconds to hash
+
+
+def sha256_of(path: Path, memo: Path | None = None) -> dict[str, str]:
+    """SHA-256 of a file, or of each file of a folder.
+
+    Args:
+        path: the file or folder.
+        memo: a JSON file that keeps the digests by path, size and time of change, so that gigabytes are not read at
+            every start.
+    """
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    known = _read_memo(memo) if memo else {}
+    digests = {}
+    for file in files:
+        state = file.stat()
+        name, entry = str(file.resolve()), [state.st_size, state.st_mtime_ns]
+        if known.get(name, [])[:2] != entry:
+            if state.st_size >= _LARGE and memo:
+                log.info("Hashing %s (%.1f GB), once", file, state.st_size / 1e9)
+            with file.open("rb") as stream:
+                known[name] = [*entry, hashlib.file_digest(stream, "sha256").hexdigest()]
+            if memo:
+                _write_memo(memo, known)
+        digests[file.name] = known[name][2]
+    return digests
+
+
+def _read_memo(memo: Path) -> dict[str, list[Any]]:
+    try:
+        content = json.loads(memo.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    entries = content.items() if isinstance(content, dict) else ()
+    return {name: entry for name, entry in entries if isinstance(entry, list) and len(entry) == 3}
+
+
+def _write_memo(memo: Path, known: dict[str, list[Any]]) -> None:
+    unfinished = memo.with_name(f"{memo.name}.{os.getpid()}.tmp")
+    with suppress(OSError):  # a cache that may only be read
+        unfinished.write_text(json.dumps(known, indent=2), encoding="utf-8")
+        unfinished.replace(memo)
