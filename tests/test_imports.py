@@ -17,6 +17,7 @@ LAYERS = [
     {"weights", "data"},
     {"module"},
     {"callbacks"},
+    {"benchmarking"},
     {"commands"},
     {"__main__"},
 ]
@@ -29,6 +30,7 @@ FORBIDDEN = {
     "module": {"hydra", "omegaconf"},
     "weights": {"lightning", "hydra", "omegaconf"},
     "callbacks": {"hydra", "omegaconf"},
+    "benchmarking": {"hydra", "omegaconf"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
