@@ -161,7 +161,7 @@ def test_viral_records_are_in_viral_fasta_as_they_were(
 def test_run_record_tells_what_ran(predict: Predict, mini: Path) -> None:
     predict.ok(f"input={mini / 'inputs' / 'mini.fa'}")
     run = predict.run()
-    assert run["engine"]["attention"] == "runs"
+    assert run["engine"]["attention"] == {"DNABERT-S": "runs", "ESM-2": "runs"}
     assert run["engine"]["precision"] == "32-true"
     assert run["engine"]["devices"] == ["cpu"]
     assert run["config"]["data"]["chunk_length"] == 300

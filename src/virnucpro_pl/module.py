@@ -1,5 +1,6 @@
 """The LightningModule: encoders and head, nothing else."""
 
+import logging
 from typing import Any, NamedTuple
 
 import torch
@@ -7,11 +8,15 @@ from lightning import LightningModule
 from torch import Tensor
 
 from virnucpro_pl.data.batch import OrfBatch
+from virnucpro_pl.encoders.arithmetic import Arithmetic, used_attention
+from virnucpro_pl.encoders.attention import Backend
 from virnucpro_pl.encoders.dnabert_s import DnabertS
 from virnucpro_pl.encoders.esm2 import Esm2
 from virnucpro_pl.head import Head
 from virnucpro_pl.stages import DNABERT_S, ESM2, HEAD, StageClock
 from virnucpro_pl.weights.sources import DnabertSSource, Esm2Source, HeadSource, check_widths
+
+log = logging.getLogger(__name__)
 
 
 class ScoredOrfs(NamedTuple):
@@ -35,6 +40,10 @@ class VirNucPro(LightningModule):
         protein_encoder: source of ESM-2.
         head: source of the classifier.
         name: what the results call this model.
+        attention: which attention kernels; ``auto`` takes the best that can run.
+        exact: plain torch operations throughout, slow, as a reference.
+        fp8: ESM-2's linear layers in float8.
+        fp16_accumulation: sums of matrix products in float16.
         demo: whether its results are for trying out only.
         clock: takes the time of the stages.
     """
@@ -45,6 +54,10 @@ class VirNucPro(LightningModule):
         protein_encoder: Esm2Source,
         head: HeadSource,
         name: str,
+        attention: Backend = "auto",
+        exact: bool = False,
+        fp8: bool = False,
+        fp16_accumulation: bool = False,
         demo: bool = False,
         clock: StageClock | None = None,
     ):
@@ -54,6 +67,8 @@ class VirNucPro(LightningModule):
         self.head_source = head
         self.name = name
         self.demo = demo
+        self.arithmetic = Arithmetic(attention, exact, fp8, fp16_accumulation)
+        self.arithmetic.check()
         self._clock = clock or StageClock()
         self.dna_encoder: DnabertS | None = None
         self.protein_encoder: Esm2 | None = None
@@ -77,9 +92,20 @@ class VirNucPro(LightningModule):
             self.head = head
 
     def on_predict_start(self) -> None:
-        """Keep the head in float32: it costs nothing and its batch norm was never meant for less."""
+        """Settle how to compute, now that the weights are where they stay."""
+        assert self.dna_encoder is not None
+        assert self.protein_encoder is not None
         assert self.head is not None
-        self.head.float()
+        self.head.float()  # it costs nothing, and its batch norm was never meant for less
+        for encoder in (self.dna_encoder, self.protein_encoder):
+            self.arithmetic.apply(encoder)
+        log.info("Attention: %s", ", ".join(f"{name} by {kernels}" for name, kernels in self.attention().items()))
+
+    def attention(self) -> dict[str, str]:
+        """Attention kernels in use, by encoder."""
+        assert self.dna_encoder is not None
+        assert self.protein_encoder is not None
+        return {DNABERT_S: used_attention(self.dna_encoder), ESM2: used_attention(self.protein_encoder)}
 
     def embed(self, batch: OrfBatch) -> Tensor:
         """(N, dna + protein) float32 embeddings, DNA first, in the order of ``batch.orfs``."""

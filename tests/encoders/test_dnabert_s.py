@@ -77,7 +77,7 @@ def test_a_padded_batch_of_the_published_model_equals_our_pack_without_padding(t
 
 
 def _tanh_gelu(encoder, monkeypatch):
-    monkeypatch.setattr(pointwise, "gelu_", lambda x: torch.nn.functional.gelu(x, approximate="tanh"))
+    monkeypatch.setattr(pointwise, "gelu_", lambda x, exact: torch.nn.functional.gelu(x, approximate="tanh"))
 
 
 def _no_alibi(encoder, monkeypatch):

@@ -121,7 +121,7 @@ def _no_rescaling_for_token_dropout(encoder, monkeypatch):
 
 
 def _tanh_gelu(encoder, monkeypatch):
-    monkeypatch.setattr(esm2, "gelu_", lambda x: torch.nn.functional.gelu(x, approximate="tanh"))
+    monkeypatch.setattr(esm2, "gelu_", lambda x, exact: torch.nn.functional.gelu(x, approximate="tanh"))
 
 
 def _rotary_frequencies_in_half_precision(encoder, monkeypatch):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from virnucpro_pl.encoders.pointwise import cos_sin, gelu_
+from virnucpro_pl.encoders.pointwise import cos_sin, gated_gelu, gelu_
 
 
 @pytest.fixture
@@ -14,16 +14,17 @@ def threads():
 
 
 @pytest.mark.parametrize("shape", [(1, 7), (333, 96), (1001, 257), (4097, 48)])
-@pytest.mark.parametrize("strided", [False, True])
-def test_gelu_is_torchs_on_any_number_of_threads(threads, shape, strided) -> None:
+@pytest.mark.parametrize("gated", [False, True])
+def test_gelu_is_torchs_on_any_number_of_threads(threads, shape, gated) -> None:
     torch.manual_seed(0)
-    x = torch.randn(shape[0], 2 * shape[1])[:, : shape[1]] if strided else torch.randn(shape)
+    x, factor = torch.randn(shape), torch.randn(shape)
     results = []
     for number in (1, 2, 3, 5):
         threads(number)
-        results.append(gelu_(x.clone() if not strided else x.repeat(1, 2)[:, : shape[1]]))
+        results.append(gated_gelu(torch.cat([x, factor], dim=1)) if gated else gelu_(x.clone()))
     assert all(torch.equal(result, results[0]) for result in results)
-    torch.testing.assert_close(results[0], torch.nn.functional.gelu(x), atol=1e-6, rtol=1e-6)
+    expected = torch.nn.functional.gelu(x) * (factor if gated else 1)
+    torch.testing.assert_close(results[0], expected, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(5, 4), (3001, 33)])

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 from virnucpro_pl.data.batch import OrfBatch
 from virnucpro_pl.encoders.packed import PackedTokens
+from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.figures import RankFigures
 
 
@@ -33,6 +34,7 @@ class Throughput(Callback):
         self._began = 0.0
         self._seconds = 0.0
         self._device = torch.device("cpu")
+        self._attention: dict[str, str] = {}
         self.counts = dict.fromkeys(
             ("batches", "orfs", "dna_tokens", "dna_processed", "protein_tokens", "protein_processed"), 0
         )
@@ -74,6 +76,8 @@ class Throughput(Callback):
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         self._seconds = time.perf_counter() - self._began
+        if isinstance(pl_module, VirNucPro):
+            self._attention = pl_module.attention()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the figures; called also where there was nothing to predict."""
@@ -85,6 +89,7 @@ class Throughput(Callback):
             "max_wait_seconds": max(self._waits, default=0.0),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kib,
             "device": str(self._device),
+            "attention": self._attention,
         }
         if self._sampler:
             figures["gpu_utilisation"] = self._sampler.stop()

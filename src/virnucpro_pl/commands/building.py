@@ -30,7 +30,7 @@ def build_trainer(cfg: DictConfig, clock: StageClock) -> Trainer:
     ]
     try:
         trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks)
-        if cfg.trainer.precision is None and trainer.strategy.root_device.type == "cuda":
+        if cfg.trainer.precision is None and trainer.strategy.root_device.type == "cuda" and not cfg.model.exact:
             # ESM-2 was trained in float16; on the CPU nothing is gained by less than float32.
             trainer = instantiate(cfg.trainer, callbacks=callbacks, precision="16-true")
     except InstantiationException as error:

@@ -57,7 +57,8 @@ def predict(cfg: DictConfig) -> float:
 
     model = _build_model(cfg, clock, trainer)
     identity = model.identity()
-    parts = PartsOfModel(work / "parts", json.dumps([identity, str(trainer.precision)], sort_keys=True))
+    arithmetic = [str(trainer.precision), model.arithmetic]
+    parts = PartsOfModel(work / "parts", json.dumps([identity, arithmetic], sort_keys=True))
     datamodule: FastaDataModule = instantiate(cfg.data, clock=clock, parts=parts)
     digests = _start_hashing(identity) if trainer.is_global_zero else {}
     if trainer.is_global_zero:
@@ -73,7 +74,7 @@ def predict(cfg: DictConfig) -> float:
         **_origin(cfg, began),
         "warnings": _warnings(model, counts),
         "model": _model_record(model, identity, digests),
-        "engine": _engine(trainer, throughput),
+        "engine": _engine(model, trainer, throughput),
         "counts": counts,
         "figures": merge_figures(stages, throughput, datamodule.token_budget, after.seconds()),
     }
@@ -156,10 +157,12 @@ def _model_record(
     return {"name": model.name, "demo": model.demo, "weights": weights}
 
 
-def _engine(trainer: Trainer, throughput: list[dict[str, Any]]) -> dict[str, Any]:
+def _engine(model: VirNucPro, trainer: Trainer, throughput: list[dict[str, Any]]) -> dict[str, Any]:
     """What did the work."""
     return {
         "precision": str(trainer.precision),
+        **model.arithmetic._asdict(),
+        "attention": throughput[0]["attention"],
         "strategy": type(trainer.strategy).__name__,
         "world_size": trainer.world_size,
         "devices": [rank.get("gpu_name", rank["device"]) for rank in throughput],

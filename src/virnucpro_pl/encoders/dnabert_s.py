@@ -83,10 +83,11 @@ class _Layer(nn.Module):
         self.mlp_norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
 
     def forward(self, x: Tensor, packed: PackedTokens, slopes: tuple[float, ...], backend: Backend) -> Tensor:
+        exact = backend == "exact"
         qkv = self.Wqkv(x).unflatten(-1, (3, self.num_heads, -1))
         attended = self.dense(attend(qkv, packed, alibi_slopes=slopes, backend=backend))
-        x = add_layer_norm(attended, x, self.attention_norm)
-        return add_layer_norm(self.wo(gated_gelu(self.gated_layers(x))), x, self.mlp_norm)
+        x = add_layer_norm(attended, x, self.attention_norm, exact)
+        return add_layer_norm(self.wo(gated_gelu(self.gated_layers(x), exact)), x, self.mlp_norm, exact)
 
 
 class DnaTokenizer:

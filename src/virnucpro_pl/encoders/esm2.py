@@ -64,7 +64,7 @@ class Esm2(nn.Module):
         delta = None
         for layer in self.layers:
             x, delta = layer(x, delta, packed, rotation, self.attention)
-        return add_layer_norm(x, delta, self.emb_layer_norm_after)
+        return add_layer_norm(x, delta, self.emb_layer_norm_after, self.attention == "exact")
 
     def forward(self, packed: PackedTokens) -> Tensor:
         """Packed proteins -> (N, D) float32: means over residues, ``<cls>`` and ``<eos>`` left out."""
@@ -93,9 +93,11 @@ class _Layer(nn.Module):
         self, x: Tensor, delta: Tensor | None, packed: PackedTokens, rotation: Rotation, backend: Backend
     ) -> tuple[Tensor, Tensor]:
         """Residual stream and what the layer before adds to it -> the same for the layer after; (T, D) each."""
-        qkv = self.qkv_proj(add_layer_norm(x, delta, self.self_attn_layer_norm)).unflatten(-1, (3, self.num_heads, -1))
+        exact = backend == "exact"
+        qkv = self.qkv_proj(add_layer_norm(x, delta, self.self_attn_layer_norm, exact))
+        qkv = qkv.unflatten(-1, (3, self.num_heads, -1))
         delta = self.out_proj(attend(qkv, packed, rotation=rotation, backend=backend))
-        return x, self.fc2(gelu_(self.fc1(add_layer_norm(x, delta, self.final_layer_norm))))
+        return x, self.fc2(gelu_(self.fc1(add_layer_norm(x, delta, self.final_layer_norm, exact)), exact))
 
 
 def exact_inverse_frequencies(head_width: int) -> tuple[float, ...]:

@@ -2,7 +2,7 @@
 
 On the CPU, results do not depend on the number of threads. Torch cuts a large tensor into one piece per thread and
 computes what is left of a piece after the last whole vector by another routine, so the last bit of ``erf``, ``cos`` and
-``sin`` depends on where the cuts fall. Small tensors are never cut. (Sums and products are exact to the last bit.)
+``sin`` depends on where the cuts fall. Here they fall between vectors. (Sums and products are exact to the last bit.)
 """
 
 from functools import cache
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_UNCUT = 16_384  # elements: torch cuts gelu above this, and cos and sin from twice as many on
+_GRAIN = 32_768  # elements: torch gives a thread at least so many, and cuts gelu above half of it
 
 
 @cache
@@ -21,32 +21,40 @@ def has_kernels(device_type: str) -> bool:
     return device_type == "cuda" and find_spec("triton") is not None
 
 
-def gelu_(x: Tensor) -> Tensor:
-    """Gaussian error linear unit, by ``erf``, in place: (T, D)."""
-    if has_kernels(x.device.type):
+def gelu_(x: Tensor, exact: bool = False) -> Tensor:
+    """Gaussian error linear unit, by ``erf``, in place: (T, D).
+
+    Args:
+        x: contiguous.
+        exact: whether to keep to plain torch where there is a fused kernel.
+    """
+    if not exact and has_kernels(x.device.type):
         from virnucpro_pl.encoders import kernels
 
         return kernels.gelu_(x)
-    if x.device.type != "cpu" or x.numel() <= _UNCUT:
+    if x.device.type != "cpu":
         return torch.ops.aten.gelu_(x)  # type: ignore[no-any-return]
-    for part in torch.split(x, max(1, _UNCUT // x.shape[-1])):
+    # Every thread gets a whole number of vectors, or one thread all.
+    flat, piece = x.view(-1), _GRAIN * torch.get_num_threads()
+    whole = x.numel() // piece * piece
+    for part in (*torch.split(flat[:whole], piece), *torch.split(flat[whole:], _GRAIN // 2)):
         torch.ops.aten.gelu_(part)
     return x
 
 
-def gated_gelu(gates: Tensor) -> Tensor:
+def gated_gelu(gates: Tensor, exact: bool = False) -> Tensor:
     """GELU of the first half of each row times the second: (T, 2 * F) -> (T, F)."""
-    if has_kernels(gates.device.type):
+    if not exact and has_kernels(gates.device.type):
         from virnucpro_pl.encoders import kernels
 
         return kernels.gated_gelu(gates)
     gate, value = gates.chunk(2, dim=-1)
-    return gelu_(gate) * value
+    return gelu_(gate.contiguous(), exact).mul_(value)
 
 
-def add_layer_norm(x: Tensor, delta: Tensor | None, norm: nn.LayerNorm) -> Tensor:
+def add_layer_norm(x: Tensor, delta: Tensor | None, norm: nn.LayerNorm, exact: bool = False) -> Tensor:
     """Add ``delta`` to ``x`` in place and return the layer norm of the sum: (T, D) each."""
-    if has_kernels(x.device.type):
+    if not exact and has_kernels(x.device.type):
         from virnucpro_pl.encoders import kernels
 
         return kernels.add_layer_norm(x, delta, norm.weight, norm.bias, norm.eps)
@@ -68,5 +76,5 @@ def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def cos_sin(angles: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine and sine of (P, D) angles."""
-    parts = torch.split(angles, max(1, _UNCUT // angles.shape[-1]))
+    parts = torch.split(angles, max(1, _GRAIN // 2 // angles.shape[-1]))
     return torch.cat([part.cos() for part in parts]), torch.cat([part.sin() for part in parts])
