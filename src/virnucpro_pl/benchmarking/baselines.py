@@ -99,6 +99,7 @@ def hugging_face_esm(encoder: Esm2, proteins: Sequence[bytes], token_budget: int
         position_embedding_type="rotary",
         token_dropout=sizes.token_dropout,
         emb_layer_norm_before=False,
+        layer_norm_eps=encoder.emb_layer_norm_after.eps,
         pad_token_id=1,
         mask_token_id=32,
         attn_implementation="sdpa",

@@ -1,7 +1,7 @@
 """One figure of a benchmark, and the table of all."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,16 @@ from typing import Any
 MATRIX_PRODUCTS = "matrix products"
 ENCODER = "encoder"
 PREDICT = "predict"
-PREDICT_STEADY = "predict, from the first batch on"
+PREDICT_STEADY = "predict, steady"
+PREDICT_STAGE = "predict, stage"
 PRECISION = "precision"
-"""The parts of a benchmark."""
+"""The parts of a benchmark.
+
+``predict, steady`` leaves out the time until the first batch is there, ``predict, stage`` is one encoder within it.
+"""
 
 OURS = "virnucpro_pl"
-BOTH = "both encoders"
+BOTH = "both"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +33,7 @@ class Measurement:
     """Length of the reads"""
     sequences: int | None = None
     tokens: int
-    """Real ones, without padding; of ``both encoders``, those of ESM-2"""
+    """Real ones, without padding; of both encoders, those of ESM-2"""
     seconds: float
     flops: float
     """Operations by formula"""
@@ -73,10 +77,6 @@ class Measurement:
         """Tokens per second at the speed of bare matrix products."""
         return None if self.matrix_seconds is None else self.tokens / self.matrix_seconds
 
-    def row(self) -> dict[str, Any]:
-        """All figures under the names of the table's columns."""
-        return {column: _rounded(getattr(self, column)) for column in COLUMNS}
-
 
 COLUMNS = (
     *("part", "encoder", "engine", "precision", "mix", "sequences", "tokens", "seconds", "tokens_per_second"),
@@ -85,26 +85,50 @@ COLUMNS = (
 )
 
 
+def rows(measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
+    """Every figure of every measurement under the name of its column."""
+    return [
+        {
+            **{column: _rounded(getattr(found, column)) for column in COLUMNS},
+            "times_as_fast": _rounded(times_as_fast(measurements, found)),
+            "share_of_slower_encoder": _rounded(share_of_slower_encoder(measurements, found)),
+        }
+        for found in measurements
+    ]
+
+
+def write_csv(measurements: Sequence[Measurement], path: Path) -> None:
+    """Write one row per measurement; a figure that has no meaning is left empty."""
+    table = rows(measurements)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(table[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(table)
+
+
+def times_as_fast(measurements: Iterable[Measurement], other: Measurement) -> float | None:
+    """Our tokens per second over those of another engine on the same reads in the same precision."""
+    if other.part != ENCODER or other.engine == OURS:
+        return None
+    for ours in _encoders(measurements, other):
+        if ours.encoder == other.encoder:
+            return ours.tokens_per_second / other.tokens_per_second
+    return None
+
+
+def share_of_slower_encoder(measurements: Iterable[Measurement], whole: Measurement) -> float | None:
+    """Sequences per second of the whole of ``predict`` over those of the slower encoder by itself."""
+    alone = [ours.sequences / ours.seconds for ours in _encoders(measurements, whole) if ours.sequences]
+    if whole.part not in (PREDICT, PREDICT_STEADY) or not alone or not whole.sequences:
+        return None
+    return whole.sequences / whole.seconds / min(alone)
+
+
+def _encoders(measurements: Iterable[Measurement], like: Measurement) -> list[Measurement]:
+    """Our encoders by themselves, on the same reads in the same precision."""
+    wanted = ENCODER, OURS, like.precision, like.mix
+    return [found for found in measurements if (found.part, found.engine, found.precision, found.mix) == wanted]
+
+
 def _rounded(value: Any) -> Any:
     return float(f"{value:.7g}") if isinstance(value, float) else value
-
-
-def write_csv(measurements: Iterable[Measurement], path: Path) -> None:
-    """Write one row per measurement; a figure that has no meaning is left empty."""
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(measurement.row() for measurement in measurements)
-
-
-def times_as_fast(ours: Iterable[Measurement], other: Measurement) -> float | None:
-    """Tokens per second of our encoder over those of another engine on the same reads in the same precision."""
-    for mine in ours:
-        if mine.engine == OURS and (mine.part, mine.encoder, mine.precision, mine.mix) == (
-            other.part,
-            other.encoder,
-            other.precision,
-            other.mix,
-        ):
-            return mine.tokens_per_second / other.tokens_per_second
-    return None

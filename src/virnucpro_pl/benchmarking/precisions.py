@@ -58,7 +58,9 @@ def can_compute(precision: Precision, device: torch.device) -> bool:
     """Whether the device has units for it; what is only imitated on it says nothing of speed."""
     if precision.fp8:
         return device.type == "cuda" and can_multiply_fp8(device)
-    return device.type == "cuda" or not precision.fp16_accumulation
+    if precision.fp16_accumulation:  # other cards sum in float32 as fast
+        return device.type == "cuda" and "GeForce" in torch.cuda.get_device_name(device)
+    return True
 
 
 class Effect(NamedTuple):

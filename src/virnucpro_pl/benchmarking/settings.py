@@ -6,7 +6,7 @@ import torch
 
 from virnucpro_pl.errors import UserError
 
-_CUDA_READS, _CPU_READS = 20_000, 1_000
+_CUDA_READS, _CPU_READS = 20_000, 200
 _CODON = 3
 
 

@@ -7,10 +7,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from virnucpro_pl.benchmarking.measurement import PRECISION, Measurement, times_as_fast
+from virnucpro_pl.benchmarking.measurement import PRECISION, Measurement, share_of_slower_encoder, times_as_fast
 from virnucpro_pl.benchmarking.precisions import PRECISIONS, Precision
 
-_WIDTH = 150
+_WIDTH = 300  # more than any table takes: the log is not cut to the terminal
 _Column = tuple[str, Callable[[Measurement], str]]
 
 
@@ -31,6 +31,7 @@ def speed_table(measurements: Sequence[Measurement]) -> str:
         ("GPU", lambda m: "" if m.gpu_utilisation_percent is None else f"{m.gpu_utilisation_percent:.0f} %"),
         ("waiting", lambda m: _percent(m.wait_share)),
         ("ours is", lambda m: _times(times_as_fast(rows, m))),
+        ("of slower encoder", lambda m: _percent(share_of_slower_encoder(rows, m))),
     ]
     return _render("Speed", columns, rows, left=5)
 
@@ -82,7 +83,7 @@ def _percent(share: float | None) -> str:
 
 
 def _times(ratio: float | None) -> str:
-    return "" if ratio in (None, 1.0) else f"{ratio:.1f} x"
+    return "" if ratio is None else f"{ratio:.1f} x"
 
 
 def progress_line(found: Measurement) -> str:

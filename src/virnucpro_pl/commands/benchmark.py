@@ -6,7 +6,7 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from virnucpro_pl import __version__
 from virnucpro_pl.benchmarking.flops import matrix_flops_per_token
-from virnucpro_pl.benchmarking.measurement import PREDICT, Measurement, write_csv
+from virnucpro_pl.benchmarking.measurement import PREDICT, Measurement, rows, write_csv
 from virnucpro_pl.benchmarking.plot import plot_speeds
 from virnucpro_pl.benchmarking.precisions import PRECISIONS, Precision, can_compute, choose_precisions
 from virnucpro_pl.benchmarking.settings import Settings, default_reads
@@ -109,6 +109,9 @@ def _device(cfg: DictConfig) -> torch.device:
     """The one device to measure."""
     if cfg.trainer.precision is not None:
         raise UserError(f"trainer.precision={cfg.trainer.precision}: say precisions=[{cfg.trainer.precision}]")
+    for key, precision in (("fp8", "fp8"), ("fp16_accumulation", "fp16-accumulation")):
+        if cfg.model[key]:
+            raise UserError(f"model.{key}={cfg.model[key]}: say precisions=[{precision}]")
     trainer = build_trainer(cfg, StageClock())
     if trainer.world_size != 1:
         raise UserError(f"trainer: benchmark measures one device, not {trainer.world_size}; say trainer.devices=1")
@@ -147,7 +150,7 @@ def _sizes(cfg: DictConfig) -> str:
     return " and ".join(sizes)
 
 
-def _record(cfg: DictConfig, began: float, device: torch.device, measurements: Iterable[Measurement]) -> dict[str, Any]:
+def _record(cfg: DictConfig, began: float, device: torch.device, measurements: Sequence[Measurement]) -> dict[str, Any]:
     """What ran where, and every figure."""
     encoders = {ESM2: cfg.architecture.protein_encoder, DNABERT_S: cfg.architecture.dna_encoder}
     return {
@@ -166,7 +169,7 @@ def _record(cfg: DictConfig, began: float, device: torch.device, measurements: I
         "matrix_flops_per_token": {
             name: matrix_flops_per_token(instantiate(source.config)) for name, source in encoders.items()
         },
-        "measurements": [found.row() for found in measurements],
+        "measurements": rows(measurements),
     }
 
 
