@@ -11,7 +11,7 @@ from support import CHECKOUT
 PACKAGE = CHECKOUT / "src" / "virnucpro_pl"
 LAYERS = [
     {"errors"},
-    {"stages"},
+    {"read_ahead", "stages"},
     {"sequence"},
     {"results", "encoders", "head"},
     {"weights", "data"},

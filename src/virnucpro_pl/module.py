@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class ScoredOrfs(NamedTuple):
-    """Scores of one batch."""
+    """Scores of one batch, on their way to the host."""
 
     number: int
     """Number of the batch in the plan"""
@@ -28,6 +28,22 @@ class ScoredOrfs(NamedTuple):
     """(N,) int64, rows of the ORF store"""
     scores: Tensor
     """(N, 2) float32, probabilities of ``others`` and ``virus``"""
+    arrived: torch.cuda.Event | None
+    """When both are there; None where they always were"""
+
+    @classmethod
+    def leave(cls, number: int, orfs: Tensor, scores: Tensor) -> "ScoredOrfs":
+        """Send the results of a batch to the host, which need not wait for them before it starts the next one."""
+        arrived = torch.cuda.Event() if scores.is_cuda else None  # type: ignore[no-untyped-call]
+        orfs, scores = (result.to("cpu", non_blocking=True) for result in (orfs, scores))
+        if arrived:
+            arrived.record()
+        return cls(number, orfs, scores, arrived)
+
+    def wait(self) -> None:
+        """Return when the results are there."""
+        if self.arrived:
+            self.arrived.synchronize()
 
 
 class VirNucPro(LightningModule):
@@ -123,4 +139,4 @@ class VirNucPro(LightningModule):
         embedding = self.embed(batch)
         with self._clock(HEAD, self.device):
             scores = self.head.scores(embedding)
-        return ScoredOrfs(batch.number, batch.orfs, scores)
+        return ScoredOrfs.leave(batch.number, batch.orfs, scores)

@@ -3,6 +3,7 @@
 import itertools
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from virnucpro_pl.data.batch import OrfBatch
 from virnucpro_pl.data.datamodule import FastaDataModule
+from virnucpro_pl.data.dataset import OrfBatches
 from virnucpro_pl.encoders.packed import PackedTokens
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.results.parts import Parts, ScoredBatch
@@ -105,8 +107,21 @@ def test_spawned_workers_serve_the_same_batches(datamodule, workers):
     assert tokens_by_orf(served) == tokens_by_orf(own)
 
 
-def test_workers_are_chosen_by_the_device(datamodule):
-    assert datamodule(num_workers=None).predict_dataloader().num_workers == 0  # tokenising is not what a CPU waits for
+def test_batches_are_prepared_while_one_is_in_use(datamodule, monkeypatch):
+    module = datamodule(token_budget=64)
+    prepared = Event()
+    build = OrfBatches.__getitem__
+
+    def build_and_tell(batches, index):
+        batch = build(batches, index)
+        if index == 1:
+            prepared.set()
+        return batch
+
+    monkeypatch.setattr(OrfBatches, "__getitem__", build_and_tell)
+    batches = iter(module.predict_dataloader())
+    next(batches)
+    assert prepared.wait(timeout=60), "nobody prepared the second batch before it was asked for"
 
 
 def test_repeated_orfs_are_served_once_when_asked(datamodule):

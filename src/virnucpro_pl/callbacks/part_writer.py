@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ class PartWriter(BasePredictionWriter):
         super().__init__(write_interval="batch")
         self._max_orfs = max_orfs
         self._max_seconds = max_seconds
+        self._in_flight: ScoredOrfs | None = None
         self._waiting: list[ScoredBatch] = []
         self._since = 0.0
 
@@ -38,26 +40,38 @@ class PartWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Take over one batch's scores."""
-        scores = prediction.scores.cpu().numpy()
+        """Take over the scores of the batch before, while the device works on this one."""
+        before, self._in_flight = self._in_flight, prediction
+        self._take_over(before)
+        num_orfs = sum(len(waiting.orfs) for waiting in self._waiting)
+        if num_orfs >= self._max_orfs or (self._waiting and time.monotonic() - self._since >= self._max_seconds):
+            self._write(trainer)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what is left."""
+        last, self._in_flight = self._in_flight, None
+        self._take_over(last)
+        self._write(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Lose nothing that is computed already."""
+        last, self._in_flight = self._in_flight, None
+        with suppress(RuntimeError, FloatingPointError):  # a device that failed gives nothing back
+            self._take_over(last)
+        self._write(trainer)
+
+    def _take_over(self, prediction: ScoredOrfs | None) -> None:
+        if prediction is None:
+            return
+        prediction.wait()
+        scores = prediction.scores.numpy()
         if not np.isfinite(scores).all():
             raise FloatingPointError(
                 f"batch {prediction.number}: some scores are not numbers; run again with trainer.precision=32-true"
             )
         if not self._waiting:
             self._since = time.monotonic()
-        self._waiting.append(ScoredBatch(prediction.number, prediction.orfs.cpu().numpy(), scores))
-        num_orfs = sum(len(waiting.orfs) for waiting in self._waiting)
-        if num_orfs >= self._max_orfs or time.monotonic() - self._since >= self._max_seconds:
-            self._write(trainer)
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what is left."""
-        self._write(trainer)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Lose nothing that is computed already."""
-        self._write(trainer)
+        self._waiting.append(ScoredBatch(prediction.number, prediction.orfs.numpy(), scores))
 
     def _write(self, trainer: Trainer) -> None:
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]

@@ -63,7 +63,7 @@ def _quieten_libraries() -> None:
         r".*Consider setting `persistent_workers=True`.*",  # workers start once, prediction is one epoch
         r".*GPU available but not used.*",  # the device is the log's first line
         r".*Couldn't infer the batch indices.*",  # batches carry their own rows
-        r".*Total length of `DataLoader` across ranks is zero.*",  # an input without ORFs
+        r".*Total length of `ReadAheadLoader` across ranks is zero.*",  # an input without ORFs
         r".*isinstance\(treespec, LeafSpec\).*",  # Lightning with torch 2.13
     ):
         warnings.filterwarnings("ignore", message)

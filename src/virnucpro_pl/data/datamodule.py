@@ -1,7 +1,6 @@
 """The LightningDataModule of prediction: input files to packed batches."""
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from virnucpro_pl.data.packing import Plan, plan_batches
 from virnucpro_pl.encoders.dnabert_s import DnaTokenizer
 from virnucpro_pl.encoders.esm2 import protein_tokenizer
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.read_ahead import read_ahead
 from virnucpro_pl.results.parts import Parts
 from virnucpro_pl.sequence.chunks import Geometry
 from virnucpro_pl.sequence.records import resolve_inputs
@@ -22,8 +22,19 @@ from virnucpro_pl.sequence.store import OrfStore, StoreSettings, prepare_store
 from virnucpro_pl.sequence.translation import Ambiguity
 from virnucpro_pl.stages import PLANNING, StageClock
 
-_FEW_BATCHES = 20
+_BATCHES_AHEAD = 3
 _CUDA_TOKENS, _CPU_TOKENS = 16384, 4096  # a GPU wants large matrices, a CPU what its caches hold
+
+
+class ReadAheadLoader(DataLoader[OrfBatch]):
+    """Prepares the next batches in a thread while the device is busy with one.
+
+    Tokenising runs outside Python's lock, so a thread suffices, and starts in no time where a process takes seconds.
+    """
+
+    def __iter__(self) -> Iterator[OrfBatch]:  # type: ignore[override]
+        """Yield the batches."""
+        return read_ahead(super().__iter__(), depth=_BATCHES_AHEAD)
 
 
 class FastaDataModule(LightningDataModule):
@@ -38,7 +49,7 @@ class FastaDataModule(LightningDataModule):
         ambiguity: ``published`` drops codons with letters other than ACGT, ``resolved`` reads IUPAC codes and U.
         token_budget: most protein tokens in a batch; None chooses what suits the device.
         deduplicate: embed identical ORFs once.
-        num_workers: processes that tokenise ahead; None chooses 4 for a GPU with batches to pay for them, else 0.
+        num_workers: processes that prepare batches; with none, a thread does, which is fast enough for one GPU.
         parts: gives the parts on disk of a plan, told by its key; their batches need no work any more.
         clock: takes the time of the stages.
     """
@@ -53,7 +64,7 @@ class FastaDataModule(LightningDataModule):
         ambiguity: Ambiguity = "published",
         token_budget: int | None = None,
         deduplicate: bool = True,
-        num_workers: int | None = None,
+        num_workers: int = 0,
         parts: Callable[[str], Parts] | None = None,
         clock: StageClock | None = None,
     ):
@@ -64,8 +75,8 @@ class FastaDataModule(LightningDataModule):
         self.settings.check()
         if token_budget is not None and token_budget < 1:
             raise UserError(f"data.token_budget={token_budget}: a batch needs at least one token; 16384 is usual")
-        if num_workers is not None and num_workers < 0:
-            raise UserError(f"data.num_workers={num_workers}: give a number of processes, 0 for none, or null")
+        if num_workers < 0:
+            raise UserError(f"data.num_workers={num_workers}: give a number of processes, or 0 for none")
         self.inputs = resolve_inputs(input)
         self._token_budget = token_budget
         self.deduplicate = deduplicate
@@ -111,20 +122,15 @@ class FastaDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> "DataLoader[OrfBatch]":
         """One item is one packed batch, so Lightning's own sampler shares whole batches among the ranks."""
-        on_cuda = self._on_cuda()
         workers = self._num_workers
-        if workers is None:
-            # On the CPU tokenising takes a hundredth of the time, and a worker takes seconds to start.
-            pays_off = on_cuda and len(self.waiting_batches) > _FEW_BATCHES
-            workers = min(4, len(os.sched_getaffinity(0))) if pays_off else 0
         batches = OrfBatches(
             self.store, self.plan, self.waiting_batches, self._read_dna_tokenizer(), protein_tokenizer()
         )
-        return DataLoader(
+        return ReadAheadLoader(
             batches,
             batch_size=None,
             num_workers=workers,
-            pin_memory=on_cuda,
+            pin_memory=self._on_cuda(),
             # Forking a process that runs threads can deadlock; a fresh interpreter cannot.
             multiprocessing_context="spawn" if workers else None,
             prefetch_factor=4 if workers else None,

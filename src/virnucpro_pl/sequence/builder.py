@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from virnucpro_pl.read_ahead import read_ahead
 from virnucpro_pl.sequence.chunks import Chunks, cut_records
 from virnucpro_pl.sequence.duplicates import DuplicateFinder
 from virnucpro_pl.sequence.layout import (
@@ -55,7 +55,7 @@ class StoreBuilder:
         for path in inputs:
             digest = hashlib.sha256()
             before = self._records.num_rows
-            blocks = _read_ahead(read_records(path, digest))
+            blocks = read_ahead(read_records(path, digest), depth=1)
             while records := self._read_next(blocks):
                 self._append(records)
             sources.append({"path": path, "sha256": digest.hexdigest(), "records": self._records.num_rows - before})
@@ -145,15 +145,6 @@ class StoreBuilder:
             "chunk_status": dict(zip(STATUSES[:_EMPTY], self._chunk_status.tolist(), strict=False)),
         }
         (self._folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
-
-
-def _read_ahead(blocks: Iterator[RecordBlock]) -> Iterator[RecordBlock]:
-    """Yield the blocks, reading the next one in a thread meanwhile."""
-    with ThreadPoolExecutor(1) as reader:
-        upcoming = reader.submit(next, blocks, None)
-        while block := upcoming.result():
-            upcoming = reader.submit(next, blocks, None)
-            yield block
 
 
 def _list_column(values: list[bytes]) -> Any:
