@@ -18,6 +18,7 @@ from virnucpro_pl.benchmarking.sampling import in_given_order, longest_first, on
 from virnucpro_pl.encoders.dnabert_s import DnabertS
 from virnucpro_pl.encoders.esm2 import Esm2, protein_tokenizer
 from virnucpro_pl.encoders.packed import pack
+from virnucpro_pl.errors import UserError
 
 _PUBLISHED_TOKENS = 2048
 # As our encoders choose: cuDNN's attention would build a plan for every new shape.
@@ -56,12 +57,21 @@ class Baseline(NamedTuple):
 
 
 def fair_esm(encoder: Esm2, proteins: Sequence[bytes]) -> Baseline:
-    """fair-esm's ESM2 on padded batches of 2,048 tokens, made as the published tool makes them."""
+    """fair-esm's ESM2 on padded batches of 2,048 tokens, made as the published tool makes them.
+
+    Raises:
+        UserError: fair-esm has no model of these sizes.
+    """
     from esm.data import FastaBatchedDataset
     from esm.model.esm2 import ESM2
 
     weight = encoder.embed_tokens.weight
     sizes = encoder.config
+    if sizes.ffn_width != 4 * sizes.width:
+        raise UserError(
+            f"architecture.protein_encoder.config.ffn_width={sizes.ffn_width}: fair-esm's is always four times the"
+            f" width, {4 * sizes.width}; say so, or baseline_sequences=0"
+        )
     with weight.device:
         model = ESM2(sizes.num_layers, sizes.width, sizes.num_heads, "ESM-1b", sizes.token_dropout)
     _give(model, _fair_esm_state(encoder)).to(weight.dtype)

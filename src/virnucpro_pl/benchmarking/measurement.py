@@ -45,12 +45,12 @@ class Measurement:
     wait_share: float | None = None
     """Share of the time that the encoders waited for data"""
     cosine_min: float | None = None
-    """Of the embeddings with those of virnucpro_pl (encoder), or with float32 (precision)"""
+    """Of the embeddings with those of virnucpro_pl (encoder), or with exact float32 (precision)"""
     cosine_mean: float | None = None
     sqnr_db: float | None = None
-    """Signal to quantisation noise of the embeddings, float32 being the signal"""
+    """Signal to quantisation noise of the embeddings, exact float32 being the signal"""
     call_agreement: float | None = None
-    """Share of calls that are those of float32"""
+    """Share of calls that are those of exact float32"""
 
     @property
     def tokens_per_second(self) -> float:

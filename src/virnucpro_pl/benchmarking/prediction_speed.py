@@ -30,7 +30,7 @@ class Watch(Callback):
     def on_predict_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: OrfBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Start with the first batch: before it, processes that tokenise were being started."""
+        """Start with the first batch: before it, the first batches were being prepared."""
         if self._began is None:
             self._began = time.perf_counter()
 

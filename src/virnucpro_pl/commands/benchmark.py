@@ -112,6 +112,8 @@ def _device(cfg: DictConfig) -> torch.device:
     for key, precision in (("fp8", "fp8"), ("fp16_accumulation", "fp16-accumulation")):
         if cfg.model[key]:
             raise UserError(f"model.{key}={cfg.model[key]}: say precisions=[{precision}]")
+    if cfg.data.token_budget == "auto":
+        raise UserError("data.token_budget=auto: benchmark compares at one size of batches; give a number of tokens")
     trainer = build_trainer(cfg, StageClock())
     if trainer.world_size != 1:
         raise UserError(f"trainer: benchmark measures one device, not {trainer.world_size}; say trainer.devices=1")
