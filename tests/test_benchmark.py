@@ -188,7 +188,7 @@ def test_every_job_of_a_sweep_returns_the_tokens_per_second_of_predict(
     assert len(returned) == 2
 
 
-# As published: layers, width and heads of ESM-2 (Lin et al. 2023, table S1).
+# As published: layers, width and heads of ESM-2 (Lin et al. 2023).
 SIZES = {"3b": (36, 2560, 40), "650m": (33, 1280, 20), "150m": (30, 640, 20), "35m": (12, 480, 20)}
 # Weights of the linear layers, from the parameter counts of the checkpoints without embeddings, biases and norms.
 WEIGHTS = {"3b": 2_831_155_200, "650m": 648_806_400}

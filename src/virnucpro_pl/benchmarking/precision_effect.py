@@ -11,36 +11,43 @@ from virnucpro_pl.benchmarking.measurement import OURS, PRECISION, Measurement
 from virnucpro_pl.benchmarking.precisions import Calls, effect
 from virnucpro_pl.benchmarking.sampling import PackedSample
 from virnucpro_pl.benchmarking.timing import median_seconds
+from virnucpro_pl.encoders.arithmetic import Arithmetic
 from virnucpro_pl.head import Head
 from virnucpro_pl.stages import DNABERT_S, ESM2
 
 
 class PrecisionEffect:
-    """Embeds one sample in every precision and compares it with the first, which is float32.
+    """Embeds one sample in every precision and compares it with exact float32.
 
     Args:
         samples: the same ORFs for each encoder.
+        encoders: in float32; they are left computing by plain torch operations.
         head: a head without training for both embeddings.
-        device: where the samples lie.
+        device: where all of them are.
         repeats: passes of which the median counts.
     """
 
-    def __init__(self, samples: dict[str, PackedSample], head: Head, device: torch.device, repeats: int):
+    def __init__(
+        self,
+        samples: dict[str, PackedSample],
+        encoders: dict[str, Encoder],
+        head: Head,
+        device: torch.device,
+        repeats: int,
+    ):
         self._samples = samples
-        self._head = head
         self._device = device
         self._repeats = repeats
-        self._reference: dict[str, Tensor] = {}
-        self._calls: Calls
+        for encoder in encoders.values():
+            Arithmetic(exact=True).apply(encoder)
+        self._reference = self._embed(encoders)
+        self._calls = Calls(head, _both(self._reference))
 
     @torch.inference_mode()
     def measure(self, encoders: dict[str, Encoder], precision: str) -> list[Measurement]:
         """Measure both encoders, which are given in one precision."""
-        embeddings = {name: self._samples[name].embeddings(encoder) for name, encoder in encoders.items()}
-        both = torch.cat([embeddings[DNABERT_S], embeddings[ESM2]], dim=1)
-        if not self._reference:
-            self._reference, self._calls = embeddings, Calls(self._head, both)
-        agreement = self._calls.agreement(both)
+        embeddings = self._embed(encoders)
+        agreement = self._calls.agreement(_both(embeddings))
         found = []
         for name, encoder in encoders.items():
             batches = self._samples[name].batches
@@ -62,3 +69,11 @@ class PrecisionEffect:
                 )
             )
         return found
+
+    def _embed(self, encoders: dict[str, Encoder]) -> dict[str, Tensor]:
+        return {name: self._samples[name].embeddings(encoder) for name, encoder in encoders.items()}
+
+
+def _both(embeddings: dict[str, Tensor]) -> Tensor:
+    """(N, dna + protein), as the head takes them."""
+    return torch.cat([embeddings[DNABERT_S], embeddings[ESM2]], dim=1)

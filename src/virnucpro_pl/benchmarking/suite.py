@@ -83,7 +83,6 @@ class Suite:
         trainer, model, _ = self._build(precision, self._reads[0])
         with trainer.init_module():
             model.configure_model()
-        model.on_predict_start()  # from here on they compute as the precision says
         assert model.dna_encoder is not None
         assert model.protein_encoder is not None
         assert model.head is not None
@@ -91,8 +90,11 @@ class Suite:
         device = trainer.strategy.root_device
         if not self._samples:
             self._samples = [self._sample(precision, reads, device) for reads in self._reads]
-        if self._settings.precision_sequences:
-            self._measure_effect(precision, encoders, model.head, device)
+        if self._settings.precision_sequences and self._effect is None:
+            self._effect = self._reference(encoders, model.head.float(), device)
+        model.on_predict_start()  # from here on they compute as the precision says
+        for found in self._effect.measure(encoders, precision.name) if self._effect else ():
+            self._report(found)
         if not in_full:
             return {}
         benches = {}
@@ -116,19 +118,15 @@ class Suite:
         datamodule.setup("predict")
         return sample_reads(datamodule, model.dna_source.tokenizer(), reads.name, self._settings, device)
 
-    def _measure_effect(
-        self, precision: Precision, encoders: dict[str, Encoder], head: Head, device: torch.device
-    ) -> None:
-        if self._effect is None:
-            budget = self._samples[0].token_budget
-            orfs = join([sample.compared for sample in self._samples])
-            samples = {
-                DNABERT_S: pack_sample(orfs.dna_tokens, budget, device),
-                ESM2: pack_sample(orfs.protein_tokens, budget, device),
-            }
-            self._effect = PrecisionEffect(samples, head, device, self._settings.repeats)
-        for found in self._effect.measure(encoders, precision.name):
-            self._report(found)
+    def _reference(self, encoders: dict[str, Encoder], head: Head, device: torch.device) -> PrecisionEffect:
+        """What every precision is compared with, from encoders in float32."""
+        orfs = join([sample.compared for sample in self._samples])
+        budget = self._samples[0].token_budget
+        samples = {
+            DNABERT_S: pack_sample(orfs.dna_tokens, budget, device),
+            ESM2: pack_sample(orfs.protein_tokens, budget, device),
+        }
+        return PrecisionEffect(samples, encoders, head, device, self._settings.repeats)
 
     def _measure_baselines(self, benches: dict[str, EncoderBench], sample: ReadsSample) -> None:
         """Measure other engines in the precision of the benches, where the settings want them."""
