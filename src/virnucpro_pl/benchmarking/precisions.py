@@ -96,15 +96,20 @@ class Calls:
         self._head = head.to(reference.device)
         hidden = head.hidden_layer(reference)
         head.bn1.running_mean, head.bn1.running_var = hidden.mean(dim=0), hidden.var(dim=0)
-        self._threshold = self._margins(reference).median()
-        self._expected = self._margins(reference) >= self._threshold
+        sorted_margins = self._margins(reference).sort().values
+        middle = len(sorted_margins) // 2
+        # Between two sequences: on the margin of one, that one's call would be chance.
+        self._threshold = sorted_margins[max(0, middle - 1) : middle + 1].mean()
+        self._expected = self._called_viral(reference)
 
     def _margins(self, embeddings: Tensor) -> Tensor:
         logits = self._head(embeddings)
         return logits[:, VIRUS] - logits[:, OTHERS]  # type: ignore[no-any-return]
 
+    def _called_viral(self, embeddings: Tensor) -> Tensor:
+        return self._margins(embeddings) >= self._threshold
+
     @torch.inference_mode()
     def agreement(self, embeddings: Tensor) -> float:
         """Share of (N, D) embeddings called as their reference is."""
-        calls = self._margins(embeddings) >= self._threshold
-        return float((calls == self._expected).float().mean())
+        return float((self._called_viral(embeddings) == self._expected).float().mean())

@@ -56,9 +56,8 @@ def precision_table(measurements: Sequence[Measurement], unavailable: Iterable[P
         if precision.name not in measured
     ]
     sequences = rows[0].sequences if rows else 0
-    return _render(
-        f"Precision against exact float32, {sequences:,} ORFs, weights and head random", columns, rows, 2, notes
-    )
+    title = f"Precision against exact float32, {sequences:,} ORFs, weights and head random"
+    return _render(title, columns, rows, 2, notes)
 
 
 def _render(
