@@ -1,9 +1,9 @@
 """Whole ``predict`` against the published procedure on the CPU, in one run.
 
 Times are given with and without the imports, which are some seconds on both sides. The published procedure, on the same
-chunks, weights and threads: DNABERT-S one sequence at a time, fair-esm's ESM2 in
-padded batches of 2,048 tokens, the head in batches of 256, scores to a text file. Reading, chunking and translation
-are ours in both, so the ratio concerns the encoders, the head and what surrounds them.
+chunks, weights and threads: frames found by a loop over codons; DNABERT-S one sequence at a time, written as its remote
+code computes it (ours is not used); fair-esm's ESM2 in padded batches of 2,048 tokens; embeddings to files and merged
+from them; the head in batches of 256; scores to a text file. FASTA is read by our reader on both sides.
 
     python benchmarks/predict_cpu.py --golden DIR --data DIR [--chunks 3000] [--repeats 3]
 
@@ -20,6 +20,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from virnucpro_pl.encoders.dnabert_s import DnabertS
+    from virnucpro_pl.head import Head
 
 CHUNK_LENGTH = 300
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -48,12 +55,11 @@ def _beside(variable: str, name: str) -> Path:
 def _compare(arguments: argparse.Namespace, folder: Path) -> None:
     fasta = folder / "chunks.fasta"
     _write_chunks(arguments.data, fasta, arguments.chunks)
-    esm = next(path for path in (arguments.golden / "models" / "esm").glob("*.pt") if "contact" not in path.name)
     ours = [
         *(sys.executable, "-m", "virnucpro_pl", "predict", f"input={fasta}", f"output={folder / 'ours'}"),
         *("overwrite=true", "model=virnucpro_300", "trainer.accelerator=cpu"),
         f"model.dna_encoder.weights={arguments.golden / 'models' / 'DNABERT-S'}",
-        f"model.protein_encoder.weights={esm}",
+        f"model.protein_encoder.weights={_esm_file(arguments.golden / 'models')}",
         f"model.head.weights={arguments.golden / 'models' / 'mlp' / '300_model.pth'}",
     ]
     theirs = [sys.executable, __file__, "--golden", str(arguments.golden), "--baseline", str(fasta), str(folder / "t")]
@@ -103,62 +109,152 @@ def _write_chunks(data: Path, fasta: Path, count: int) -> None:
 
 
 def _published_procedure(golden: Path, fasta: Path, table: Path) -> None:
-    import esm
-    import numpy as np
     import torch
-    from esm.data import Alphabet, FastaBatchedDataset
+    from sequence_half import chunks, orfs
 
-    from virnucpro_pl.encoders.dnabert_s import DnaTokenizer
-    from virnucpro_pl.encoders.packed import pack
     from virnucpro_pl.sequence.records import read_records
-    from virnucpro_pl.sequence.translation import FRAMES, find_orfs
-    from virnucpro_pl.weights.checkpoints import read_file
-    from virnucpro_pl.weights.convert import load_dnabert_s, load_head
 
+    _import_what_it_imports()
     begin = time.perf_counter()
     names, nucleotides, proteins = [], [], []
     for block in read_records(str(fasta)):
-        orfs = find_orfs(block.letters, block.lengths)
-        names += [f"{block.names[c]}_chunk_1{FRAMES[f]}" for c, f in zip(orfs.chunk, orfs.frame, strict=True)]
-        nucleotides += orfs.nucleotides
-        proteins += orfs.proteins
-    models = golden / "models"
-    dnabert, tokenize = load_dnabert_s(models / "DNABERT-S"), DnaTokenizer(str(models / "DNABERT-S"))
-    head_file = models / "mlp" / "300_model.pth"
-    head = load_head(read_file(head_file), head_file)
-    esm_file = next(path for path in (models / "esm").glob("*.pt") if "contact" not in path.name)
-    checkpoint = read_file(esm_file)
+        ends = block.lengths.cumsum()
+        for name, start, end in zip(block.names, ends - block.lengths, ends, strict=True):
+            for number, chunk in enumerate(chunks(block.letters[start:end].decode()), start=1):
+                for frame, bases, protein in orfs(chunk):
+                    names.append(f"{name}_chunk_{number}{frame}")
+                    nucleotides.append(bases)
+                    proteins.append(protein)
+    seconds = {}
+    with torch.no_grad():
+        for stage, embed, sequences in (("DNABERT-S", _embed_dna, nucleotides), ("ESM-2", _embed_proteins, proteins)):
+            start = time.perf_counter()
+            embed(golden / "models", names, sequences, table.with_suffix(f".{stage}.pt"))
+            seconds[stage] = time.perf_counter() - start
+        dna = torch.load(table.with_suffix(".DNABERT-S.pt"))
+        protein = torch.load(table.with_suffix(".ESM-2.pt"))
+        dna_by_name = {entry["label"]: torch.tensor(entry["mean_representation"]) for entry in dna["data"]}
+        protein_by_name = dict(zip(protein["proteins"], protein["data"], strict=True))
+        embedding = torch.stack([torch.cat([dna_by_name[name], protein_by_name[name]]) for name in names])
+        head = _head(golden / "models" / "mlp" / "300_model.pth")
+        scores = torch.cat([head.scores(part) for part in embedding.split(256)]).numpy()
+    with table.open("w") as stream:
+        stream.write("Sequence_ID\tPrediction\tscore1\tscore2\n")
+        for name, (others, virus) in zip(names, scores, strict=True):
+            stream.write(f"{name}\t{'virus' if virus > others else 'others'}\t{others!s}\t{virus!s}\n")
+    print(json.dumps({**seconds, "seconds": time.perf_counter() - begin}))
+
+
+def _import_what_it_imports() -> None:
+    """Imports are not counted, as they are not for predict."""
+    import esm
+    import transformers
+
+    assert esm.ESM2
+    assert transformers.AutoTokenizer
+
+
+def _head(path: Path) -> "Head":
+    from virnucpro_pl.weights.checkpoints import read_file
+    from virnucpro_pl.weights.convert import load_head
+
+    return load_head(read_file(path), path)
+
+
+def _embed_dna(models: Path, names: list[str], sequences: list[str], path: Path) -> None:
+    """One sequence per forward pass; means as lists of Python floats."""
+    import torch
+    from transformers import AutoTokenizer
+
+    from virnucpro_pl.weights.convert import load_dnabert_s
+
+    tokenizer = AutoTokenizer.from_pretrained(models / "DNABERT-S", local_files_only=True)
+    encoder = MosaicBertAsPublished(load_dnabert_s(models / "DNABERT-S"))
+    data = []
+    for name, sequence in zip(names, sequences, strict=True):
+        hidden = encoder(tokenizer(sequence, return_tensors="pt")["input_ids"])
+        data.append({"label": name, "mean_representation": hidden.mean(dim=1).squeeze().tolist()})
+    torch.save({"nucleotide": names, "data": data}, path)
+
+
+class MosaicBertAsPublished:
+    """The forward pass of DNABERT-S's remote code without its GPU kernel.
+
+    The MLP takes unpadded tokens; every layer pads them for attention, which is plain products with a bias of ALiBi
+    and mask, and unpads what comes out.
+    """
+
+    def __init__(self, encoder: "DnabertS"):
+        import torch
+
+        from virnucpro_pl.encoders.attention import alibi_slopes
+
+        self.encoder = encoder
+        position = torch.arange(512)
+        slopes = torch.tensor(alibi_slopes(encoder.config.num_heads))
+        self.alibi = -slopes[None, :, None, None] * (position[:, None] - position).abs()
+
+    def __call__(self, ids: "Tensor") -> "Tensor":
+        """(B, L) tokens -> (B, L, D)."""
+        import torch
+        import torch.nn.functional as F
+
+        mask = torch.ones_like(ids)
+        x = self.encoder.embeddings(ids)
+        size, length, width = x.shape
+        indices = torch.nonzero(mask.flatten()).flatten()
+        bias = (1.0 - mask[:, None, None, :]) * -10000.0 + self.alibi[:, :, :length, :length]
+        x = x.flatten(0, 1)[indices]
+
+        def pad(values: "Tensor") -> "Tensor":
+            padded = torch.zeros(size * length, values.shape[-1])
+            padded[indices] = values
+            return padded.view(size, length, -1)
+
+        for layer in self.encoder.layers:
+            qkv = pad(layer.Wqkv(x)).unflatten(-1, (3, layer.num_heads, -1))
+            q, k, v = qkv.permute(2, 0, 3, 1, 4)
+            weights = F.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5 + bias, dim=-1)
+            attended = (weights @ v).transpose(1, 2).reshape(size * length, width)[indices]
+            x = layer.attention_norm(layer.dense(attended) + x)
+            gate, value = layer.gated_layers(x).chunk(2, dim=-1)
+            x = layer.mlp_norm(layer.wo(F.gelu(gate) * value) + x)
+        return pad(x)
+
+
+def _embed_proteins(models: Path, names: list[str], sequences: list[str], path: Path) -> None:
+    """fair-esm's own model on padded batches of 2,048 tokens."""
+    import esm
+    import torch
+    from esm.data import Alphabet, FastaBatchedDataset
+
+    from virnucpro_pl.weights.checkpoints import read_file
+
+    checkpoint = read_file(_esm_file(models))
     sizes = checkpoint.metadata["cfg"]["model"]
+    layer = sizes.encoder_layers
     alphabet = Alphabet.from_architecture("ESM-1b")
-    esm2 = esm.ESM2(sizes.encoder_layers, sizes.encoder_embed_dim, sizes.encoder_attention_heads, alphabet).eval()
+    esm2 = esm.ESM2(layer, sizes.encoder_embed_dim, sizes.encoder_attention_heads, alphabet).eval()
     state = {
         key.replace("encoder.sentence_encoder.", "").replace("encoder.", ""): value
         for key, value in checkpoint.tensors.items()
     }
     esm2.load_state_dict(state, strict=False)
-    seconds = {}
-    with torch.no_grad():
-        start = time.perf_counter()
-        dna = torch.cat([dnabert(pack(tokenize([sequence]))) for sequence in nucleotides])
-        seconds["DNABERT-S"] = time.perf_counter() - start
-        start = time.perf_counter()
-        dataset = FastaBatchedDataset(names, [protein.decode() for protein in proteins])
-        batches = dataset.get_batch_indices(2048, extra_toks_per_seq=1)
-        convert = alphabet.get_batch_converter()
-        protein = torch.empty(len(names), sizes.encoder_embed_dim)
-        for indices in batches:
-            _, texts, tokens = convert([dataset[i] for i in indices])
-            hidden = esm2(tokens, repr_layers=[sizes.encoder_layers])["representations"][sizes.encoder_layers]
-            for row, (index, text) in enumerate(zip(indices, texts, strict=True)):
-                protein[index] = hidden[row, 1 : len(text) + 1].mean(0)
-        seconds["ESM-2"] = time.perf_counter() - start
-        embedding = torch.cat([dna, protein], dim=1)
-        scores = torch.cat([head.scores(part) for part in embedding.split(256)]).numpy()
-    with table.open("w") as stream:
-        stream.write("Sequence_ID\tPrediction\tscore1\tscore2\n")
-        for name, (others, virus) in zip(names, scores.astype(np.float32), strict=True):
-            stream.write(f"{name}\t{'virus' if virus > others else 'others'}\t{others!s}\t{virus!s}\n")
-    print(json.dumps({**seconds, "seconds": time.perf_counter() - begin}))
+    dataset = FastaBatchedDataset(names, sequences)
+    batches = dataset.get_batch_indices(2048, extra_toks_per_seq=1)
+    labels, data = [], []
+    for own, texts, tokens in torch.utils.data.DataLoader(
+        dataset, collate_fn=alphabet.get_batch_converter(), batch_sampler=batches
+    ):
+        hidden = esm2(tokens, repr_layers=[layer], return_contacts=False)["representations"][layer]
+        for row, (label, text) in enumerate(zip(own, texts, strict=True)):
+            labels.append(label)
+            data.append(hidden[row, 1 : len(text) + 1].mean(0).clone())
+    torch.save({"proteins": labels, "data": data}, path)
+
+
+def _esm_file(models: Path) -> Path:
+    return next(path for path in (models / "esm").glob("*.pt") if "contact" not in path.name)
 
 
 def _largest_difference(theirs: Path, ours: Path) -> float:

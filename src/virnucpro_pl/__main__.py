@@ -124,6 +124,8 @@ def main() -> None:
     sys.argv[2:] = map(_quoted, sys.argv[2:])
     # The same bits from MKL whatever the number of threads, and so of processes; read when torch is imported.
     os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
+    # As Triton has always compiled; 3.9 warns where it is not said.
+    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
     _register_resolvers()
     try:
         run()

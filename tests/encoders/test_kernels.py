@@ -1,5 +1,10 @@
 """The Triton kernels, run by Triton's interpreter on the CPU, against plain torch."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +22,10 @@ from virnucpro_pl.encoders.packed import pack
 
 kernels = pytest.importorskip("virnucpro_pl.encoders.kernels", reason="Triton is published for Linux only")
 
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("there is a GPU, on which tests/test_cuda.py runs the kernels themselves", allow_module_level=True)
+
+COMPILE = Path(__file__).with_name("compile_kernels.py")
 HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -169,3 +178,16 @@ def test_float8_keeps_the_first_and_last_layer_and_stays_close(esm2):
     found = esm2(packed)
     assert not torch.equal(found, expected)
     assert F.cosine_similarity(found, expected).min() > 0.99
+
+
+@pytest.mark.parametrize(("capability", "dtype", "count"), [(75, "fp16", 5), (80, "bf16", 5), (90, "fp16", 6)])
+def test_every_kernel_compiles_for_the_gpus_in_use(tmp_path, capability, dtype, count):
+    """Turing, Ampere and Hopper; the compiler needs no GPU, and checks more than the interpreter does."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, COMPILE, str(capability), dtype],
+        env={**environment, "TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == str(count), done.stderr
