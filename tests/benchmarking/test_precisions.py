@@ -65,6 +65,8 @@ def test_calls_are_balanced_on_the_reference_and_change_with_embeddings() -> Non
     calls = Calls(head, reference)
     assert calls.agreement(reference) == 1
     assert calls._expected.sum() == 100
-    assert calls.agreement(reference + 1e-7) == 1, "none is on the border"
-    assert 0.9 < calls.agreement(reference + 1e-5 * torch.randn(200, 96)) <= 1
-    assert 0.3 < calls.agreement(reference[torch.randperm(200)]) < 0.7, "other sequences' embeddings are chance"
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(10):
+        noise = 2e-6 * torch.randn(200, 96, generator=generator)
+        assert calls.agreement(reference + noise) == 1, "none is on the border"
+    assert 0.3 < calls.agreement(reference.flip(0)) < 0.7, "other sequences' embeddings are chance"

@@ -17,15 +17,18 @@ def synchronise(device: torch.device) -> None:
 
 def median_seconds(steps: Sequence[Callable[[], Any]], device: torch.device, repeats: int) -> float:
     """Median seconds of doing all steps, after the first and the last were done once to warm up."""
-    steps[0]()
-    steps[-1]()
+    for warming_up in dict.fromkeys((0, len(steps) - 1)):
+        steps[warming_up]()
     return statistics.median(_seconds(steps, device) for _ in range(repeats))
 
 
 def sustained_seconds(step: Callable[[], Any], device: torch.device, at_least: float) -> float:
     """Seconds of one step among as many in a row as take ``at_least`` seconds; short bursts run at higher clocks."""
     step()
-    count = math.ceil(at_least / _seconds([step], device))
+    once = _seconds([step], device)
+    if once >= at_least:
+        return once
+    count = math.ceil(at_least / once)
     return _seconds([step] * count, device) / count
 
 
