@@ -31,6 +31,12 @@ lock: $(VENV)/.installed-dev
 clean:
 	rm -rf $(VENV) outputs/*
 
+# Apart from the other tests: Hydra imports every plugin it finds, and this one takes half a second.
+.PHONY: test-sweep
+test-sweep: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --constraint requirements.lock --upgrade --target build/sweep hydra-optuna-sweeper
+	PYTHONPATH=build/sweep:$$PYTHONPATH $(RUN) -m pytest tests/test_sweep.py -k optuna
+
 # The wheel carries conf/ and the demo, and runs from any folder.
 .PHONY: wheel
 wheel: $(VENV)/.installed

@@ -7,8 +7,9 @@ a folder with ``viral/*.fa.gz`` and ``nonviral/*.fa.gz``). Two programs go from 
   FASTA file of nucleotides and one of proteins, as the published tool does;
 - ``store``: ``prepare_store``, which also keeps the records and chunks, finds duplicates and takes checksums.
 
-They run in turn, each time in a fresh process; the best of ``--rounds`` counts. Imports are not timed. The memory of
-``store`` is taken again with five times the reads. Run from the checkout::
+They run in turn, each time in a fresh process. Each of ``--rounds`` pairs gives a ratio; the median counts, which other
+work on the machine disturbs least. Imports are not timed. Seconds are wall time; CPU seconds are those of all threads.
+The memory of ``store`` is taken again with five times the reads. Run from the checkout::
 
     python benchmarks/sequence_half.py [--reads 200000] [--rounds 3] [--data DIR]
 """
@@ -18,6 +19,7 @@ import gzip
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -60,11 +62,21 @@ def orfs(chunk: str) -> Iterator[tuple[str, str, str]]:
                 yield f"{strand}{skipped + 1}", bases[skipped : skipped + 3 * len(protein) + 1], protein
 
 
+def now() -> tuple[float, float]:
+    """Wall and CPU clock."""
+    return time.perf_counter(), time.process_time()
+
+
+def since(begin: tuple[float, float]) -> dict[str, float]:
+    """Seconds since ``begin``, by both clocks."""
+    return {name: end - start for name, end, start in zip(("seconds", "CPU seconds"), now(), begin, strict=True)}
+
+
 def loop(reads: Path, folder: Path) -> dict[str, float]:
     """Find the ORFs record by record; return their number."""
     from Bio.SeqIO.FastaIO import SimpleFastaParser
 
-    begin, count = time.perf_counter(), 0
+    count, begin = 0, now()
     with reads.open() as stream, (folder / "nt.fa").open("w") as nucleotides, (folder / "aa.fa").open("w") as proteins:
         for title, sequence in SimpleFastaParser(stream):
             name = title.split(None, 1)[0]
@@ -73,7 +85,7 @@ def loop(reads: Path, folder: Path) -> dict[str, float]:
                     nucleotides.write(f">{name}_chunk_{number}{frame}\n{bases}\n")
                     proteins.write(f">{name}_chunk_{number}{frame}\n{protein}\n")
                     count += 1
-    return {"seconds": time.perf_counter() - begin, "orfs": count}
+    return {**since(begin), "orfs": count}
 
 
 def store(reads: Path, folder: Path) -> dict[str, float]:
@@ -81,11 +93,11 @@ def store(reads: Path, folder: Path) -> dict[str, float]:
     from virnucpro_pl.sequence.store import StoreSettings, prepare_store
     from virnucpro_pl.stages import StageClock
 
-    clock, begin = StageClock(), time.perf_counter()
+    clock, begin = StageClock(), now()
     built = prepare_store([str(reads)], folder, StoreSettings(CHUNK_LENGTH), clock)
-    seconds = time.perf_counter() - begin
+    spent = since(begin)
     manifest = json.loads((built / "manifest.json").read_text())
-    return {"seconds": seconds, "orfs": manifest["orfs"], **{k: s for k, s in clock.seconds().items() if s}}
+    return {**spent, "orfs": manifest["orfs"], **{k: s for k, s in clock.seconds().items() if s}}
 
 
 def peak_mb() -> float:
@@ -99,6 +111,17 @@ def measure(program: str, reads: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=reads.parent) as folder:
         command = [sys.executable, __file__, "--measure", program, str(reads), folder]
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def show(program: str, result: dict[str, float], reads: int) -> str:
+    """Say how long a program took."""
+    seconds, cpu_seconds = result["seconds"], result["CPU seconds"]
+    return f"{program} {seconds:.2f} s ({cpu_seconds:.2f} CPU), {reads / seconds:,.0f} records/s"
+
+
+def ratio(slow: dict[str, float], fast: dict[str, float], clock: str = "seconds") -> float:
+    """How many times as long ``slow`` took."""
+    return slow[clock] / fast[clock]
 
 
 def write_reads(path: Path, count: int, genomes: list[str]) -> None:
@@ -133,7 +156,7 @@ def main() -> None:
     if options.measure:
         program, reads, folder = options.measure
         result = {"loop": loop, "store": store}[program](Path(reads), Path(folder))
-        print(json.dumps({**result, "CPU seconds, imports too": time.process_time(), "peak MB": peak_mb()}))
+        print(json.dumps({**result, "peak MB": peak_mb()}))
         return
 
     genomes = read_genomes(options.data)
@@ -142,14 +165,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         reads, more_reads = Path(folder) / "reads.fa", Path(folder) / "more_reads.fa"
         write_reads(reads, options.reads, genomes)
-        rounds = [[measure(program, reads) for program in ("loop", "store")] for _ in range(options.rounds)]
-        slow, fast = (min(results, key=lambda result: result["seconds"]) for results in zip(*rounds, strict=True))
-        assert slow["orfs"] == fast["orfs"], "the two programs disagree"
-        for name, result in (("loop", slow), ("store", fast)):
-            print(name, json.dumps({key: round(value, 3) for key, value in result.items()}))
-        for name, result in (("loop", slow), ("store", fast)):
-            print(f"{name}: {options.reads / result['seconds']:,.0f} records/s")
-        print(f"ratio: {slow['seconds'] / fast['seconds']:.1f}")
+        pairs = []
+        for number in range(1, options.rounds + 1):
+            slow, fast = (measure(program, reads) for program in ("loop", "store"))
+            assert slow["orfs"] == fast["orfs"], "the two programs disagree"
+            pairs.append((slow, fast))
+            print(f"pair {number}: {show('loop', slow, options.reads)}; {show('store', fast, options.reads)}; "
+                  f"ratio {ratio(slow, fast):.1f}, of CPU seconds {ratio(slow, fast, 'CPU seconds'):.1f}")  # fmt: skip
+        _, fast = min(pairs, key=lambda pair: pair[1]["seconds"])
+        print("fastest store:", json.dumps({key: round(value, 3) for key, value in fast.items()}))
+        print(f"median ratio of {len(pairs)} pairs: {statistics.median(ratio(*pair) for pair in pairs):.1f}")
         write_reads(more_reads, 5 * options.reads, genomes)
         more = measure("store", more_reads)
         print(f"peak memory: {fast['peak MB']:.0f} MB at {options.reads:,} reads, {more['peak MB']:.0f} MB at "

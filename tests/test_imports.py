@@ -11,14 +11,14 @@ from support import CHECKOUT
 PACKAGE = CHECKOUT / "src" / "virnucpro_pl"
 LAYERS = [
     {"errors"},
-    {"read_ahead", "stages"},
+    {"failures", "host_memory", "read_ahead", "stages"},
     {"sequence"},
     {"results", "encoders", "head"},
     {"weights", "data"},
     {"module"},
-    {"callbacks"},
+    {"callbacks", "budget"},
     {"benchmarking"},
-    {"commands"},
+    {"commands", "sweep"},
     {"__main__"},
 ]
 FORBIDDEN = {
@@ -31,6 +31,9 @@ FORBIDDEN = {
     "weights": {"lightning", "hydra", "omegaconf"},
     "callbacks": {"hydra", "omegaconf"},
     "benchmarking": {"hydra", "omegaconf"},
+    "budget": {"hydra", "omegaconf"},
+    "failures": {"torch", "lightning"},
+    "sweep": {"torch", "lightning"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

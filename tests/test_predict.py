@@ -254,7 +254,7 @@ def test_formats_and_several_files_give_the_same_calls(predict: Predict, mini: P
     assert [source["records"] for source in predict.run()["counts"]["inputs"]] == [half, len(records) - half]
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", gzip.compress(b"")])
+@pytest.mark.parametrize("content", [b"", b"\n\n", gzip.compress(b"", mtime=0)])
 def test_empty_input_gives_empty_results(predict: Predict, content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "empty.fastq"
     path.write_bytes(content)
@@ -338,7 +338,7 @@ def test_letters_other_than_acgt(
     [
         (b"\x89PNG\r\n\x1a\n\0\0\0", ["neither FASTA nor FASTQ"]),
         (b"once upon a time\n", ["neither FASTA nor FASTQ", "once upon"]),
-        (gzip.compress(b">a\nACGT\n" * 5000)[:60], ["cut short"]),
+        (gzip.compress(b">a\nACGT\n" * 5000, mtime=0)[:60], ["cut short"]),
         (b"@a\nACGT\n+\nII\n", ["FASTQ"]),
         (b"@a\nACGT\n", ["FASTQ"]),
     ],
@@ -348,6 +348,21 @@ def test_damaged_file_is_refused_by_name(predict: Predict, content: bytes, words
     path.write_bytes(content)
     assert_refused(predict(f"input={path}"), "reads.fa", *words)
     assert not (predict.output / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x.fa.dir/nucleotide/merged.fasta.gz", "two words.fa", "Gewässer.fasta", "no_ending", ".hidden", "a=b,c.fa"],
+)
+def test_files_of_any_name_are_read(predict: Predict, mini: Path, tmp_path: Path, name: str) -> None:
+    """R26: the published tool cuts paths at '.fa' and replaces words in them."""
+    content = (mini / "inputs" / "mini.fa").read_bytes()
+    path = tmp_path / "in" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    predict.ok(f"input={path}")
+    assert len(predict.rows()) == content.count(b">")
+    assert [source["path"] for source in predict.run()["counts"]["inputs"]] == [str(path)]
 
 
 def test_missing_file_and_folder_are_refused(predict: Predict, tmp_path: Path) -> None:

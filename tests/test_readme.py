@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from support import CHECKOUT, Result
+from support import CHECKOUT, TESTS, Result
 from virnucpro_pl.results.tables import RECORD_TABLE, RESULT_FILES
+from virnucpro_pl.sweep import SWEEP_TABLE
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 
@@ -20,8 +21,8 @@ def test_demo_command_writes_every_file_the_readme_names(cli: Callable[..., Resu
     words = [word for word in arguments[1].split() if not word.startswith("output=")]
     assert cli(*words, f"output={tmp_path}").code == 0
     named = set(re.findall(r"`([\w.]+\.(?:tsv|fasta|parquet|txt|csv|json|log))`", README))
-    assert named == {*RESULT_FILES, "run.json", "run.log"}
-    assert all((tmp_path / name).exists() for name in named)
+    assert named == {*RESULT_FILES, "run.json", "run.log", SWEEP_TABLE}
+    assert all((tmp_path / name).exists() for name in named - {SWEEP_TABLE})  # test_sweep.py has that one
     header = (tmp_path / RECORD_TABLE).read_text().splitlines()[0].split("\t")
     table = README.split("column by column:")[1].split("**No call")[0]
     explained = re.findall(
@@ -59,3 +60,10 @@ def test_links_lead_somewhere() -> None:
 
 def test_readme_stays_short() -> None:
     assert len(README.splitlines()) < 200
+
+
+def test_requirements_name_tests_that_exist() -> None:
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (CHECKOUT / "docs" / "testing.md").read_text(encoding="utf-8"))
+    assert len(named) > 50
+    for path, name in named:
+        assert f"def {name}(" in (TESTS / path).read_text(encoding="utf-8"), f"{path}::{name}"

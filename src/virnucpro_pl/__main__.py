@@ -9,12 +9,12 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from virnucpro_pl import __version__
-from virnucpro_pl.errors import UserError
+from virnucpro_pl.errors import OutOfMemoryError
+from virnucpro_pl.failures import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, exit_status, one_line
 
 _PACKAGE = Path(__file__).parent
 # A wheel carries conf/ inside the package; a checkout keeps it beside src/.
@@ -33,7 +33,8 @@ Commands: {", ".join(COMMANDS)}
   python -m virnucpro_pl COMMAND --help                   what can be set
   python -m virnucpro_pl --version
 """
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+_PLAIN = re.compile(r"[\w/.+%*@?|-]*", re.ASCII)  # what Hydra takes without quotes
 
 log = logging.getLogger("virnucpro_pl")
 _job_began = False
@@ -56,9 +57,15 @@ def _rank_in(job: str) -> str | None:
 
 
 def _quoted(argument: str) -> str:
-    """Quote the value of ``key=path`` where the path exists but would be grammar to Hydra, such as ``reads(1).fa``."""
+    """Quote the value of ``key=path`` where Hydra's grammar would misread it, such as ``reads(1).fa``.
+
+    What has grammar in it is quoted only if it is a path that exists; letters beyond ASCII are no grammar.
+    """
     key, equals, value = argument.partition("=")
-    if equals and set(value) & set("(){}[],:= '\"\\$") and Path(value).exists():
+    has_grammar = set(value) & set("(){}[],:= '\"\\$")
+    is_misread = has_grammar or not _PLAIN.fullmatch(value)
+    is_setting = equals and not key.startswith("-")
+    if is_setting and is_misread and (Path(value).exists() or not (has_grammar or value.isascii())):
         # In a quoted string a backslash escapes only where a quote follows.
         escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), value)
         return f"{key}='{escaped}'"
@@ -79,26 +86,27 @@ def run(cfg: DictConfig) -> float | None:
     name = str(HydraConfig.get().job.config_name)
     try:
         return getattr(import_module(f"virnucpro_pl.commands.{name}"), name)(cfg)  # type: ignore[no-any-return]
-    except (UserError, InstantiationException, OmegaConfBaseException) as error:
-        if _rank_in(HydraConfig.get().job.name) is None:  # all ranks meet the same mistake; one tells of it
-            log.error("Error: %s", _one_line(error))
-        sys.exit(EXIT_USAGE)
     except (KeyboardInterrupt, SystemExit) as stop:
         # Lightning turns an interrupt into an exit of its own.
         if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
             log.error("Interrupted; start the same command again to continue where it stopped")
             sys.exit(EXIT_INTERRUPTED)
         raise
-    except Exception:
+    except Exception as error:
+        _tell(error)
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            raise  # the sweep lists it and goes on (sweep.py)
+        sys.exit(exit_status(error))
+
+
+def _tell(error: Exception) -> None:
+    """Log what can be done about an error, or where it comes from."""
+    if isinstance(error, OutOfMemoryError):
+        log.error("Error: %s", one_line(error))
+    elif exit_status(error) == EXIT_FAILED:
         log.exception("The run failed; start the same command again to continue where it stopped")
-        sys.exit(EXIT_FAILED)
-
-
-def _one_line(error: Exception) -> str:
-    """Say what the user can mend; Hydra wraps what a constructor raises."""
-    cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
-    prefix = "" if isinstance(cause, UserError) else "configuration: "
-    return prefix + " ".join(str(cause).split())
+    elif _rank_in(HydraConfig.get().job.name) is None:  # all ranks meet the same mistake; one tells of it
+        log.error("Error: %s", one_line(error))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The one exception that means: the user can mend this."""
+"""What ends a run with one clear line."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,25 @@ class UserError(ValueError):
     The command line prints the message as one line and exits with status 2, so a message says what is wrong, where,
     and how to mend it.
     """
+
+
+class OutOfMemoryError(RuntimeError):
+    """A device or the host has too little memory; the message says what would need less.
+
+    The command line prints the message as one line and exits with status 1; a sweep lists the job and goes on.
+    """
+
+
+# Of torch on CUDA, of cuBLAS and of torch on the CPU, whose errors have no class of their own.
+_SIGNS = ("OutOfMemoryError", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch says that memory ran out, also one that a child process reported as text.
+
+    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."))
+    True
+    """
+    if isinstance(error, UserError):
+        return False
+    return isinstance(error, MemoryError) or any(sign in f"{type(error).__name__}: {error}" for sign in _SIGNS)

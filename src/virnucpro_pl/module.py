@@ -13,6 +13,7 @@ from virnucpro_pl.encoders.attention import Backend
 from virnucpro_pl.encoders.dnabert_s import DnabertS
 from virnucpro_pl.encoders.esm2 import Esm2
 from virnucpro_pl.head import Head
+from virnucpro_pl.host_memory import keep_freed_memory
 from virnucpro_pl.stages import DNABERT_S, ESM2, HEAD, StageClock
 from virnucpro_pl.weights.sources import DnabertSSource, Esm2Source, HeadSource, check_widths
 
@@ -112,6 +113,8 @@ class VirNucPro(LightningModule):
         assert self.dna_encoder is not None
         assert self.protein_encoder is not None
         assert self.head is not None
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.head.float()  # it costs nothing, and its batch norm was never meant for less
         for encoder in (self.dna_encoder, self.protein_encoder):
             self.arithmetic.apply(encoder)

@@ -52,6 +52,14 @@ class StageClock:
             finally:
                 self._seconds[stage] += time.perf_counter() - start
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out the stages of the block, such as those of a trial."""
+        before = self.seconds()
+        yield
+        self._read_events()
+        self._seconds = before
+
     def _read_events(self) -> None:
         for stage, begin, end in self._events:
             end.synchronize()

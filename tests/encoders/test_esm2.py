@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,32 @@ def test_hidden_states_and_means_equal_those_of_fair_esm(pair, proteins_to_token
     for length, found, wanted in zip(RESIDUES, hidden, expected, strict=True):
         np.testing.assert_allclose(found, wanted, atol=TOLERANCE, rtol=TOLERANCE, err_msg=f"{length} residues")
     np.testing.assert_allclose(means, means_over_residues(expected), atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def test_what_enters_each_layer_equals_fair_esms(pair, proteins_to_tokens):
+    theirs, ours = pair
+    proteins = random_proteins((1, 3, 50, 166, 400))
+    _, _, padded = ALPHABET.get_batch_converter()([("", protein) for protein in proteins])
+    with torch.inference_mode():
+        expected = theirs(padded, repr_layers=range(theirs.num_layers))["representations"]
+    entered = []
+
+    def note(_, args) -> None:
+        stream, to_add = args[:2]  # what the layer before adds is not added yet
+        entered.append(stream.clone() if to_add is None else stream + to_add)
+
+    with ExitStack() as hooks:
+        for layer in ours.layers:
+            hooks.callback(layer.register_forward_pre_hook(note).remove)
+        with torch.inference_mode():
+            ours(pack(proteins_to_tokens([protein.encode() for protein in proteins])))
+
+    lengths = [len(protein) + 2 for protein in proteins]
+    assert len(entered) == theirs.num_layers
+    for number, states in enumerate(entered):
+        for index, own in enumerate(states.split(lengths)):
+            wanted = expected[number][index, : lengths[index]]
+            np.testing.assert_allclose(own, wanted, atol=TOLERANCE, rtol=TOLERANCE, err_msg=f"layer {number}")
 
 
 def test_model_without_token_dropout_equals_fair_esm(tmp_path, proteins_to_tokens):

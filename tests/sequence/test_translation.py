@@ -21,6 +21,8 @@ CODONS = {"".join(codon) for codon in itertools.product("ACGT", repeat=3)}
 def found_orfs(chunks: list[str], ambiguity: Ambiguity) -> Found:
     lengths = np.array([len(chunk) for chunk in chunks], dtype=np.int64)
     orfs = find_orfs("".join(chunks).encode(), lengths, ambiguity)
+    assert orfs.num_bases.tolist() == [*map(len, orfs.nucleotides)]
+    assert orfs.num_residues.tolist() == [*map(len, orfs.proteins)]
     return [
         (chunk, FRAMES[frame], nucleotides.decode(), protein.decode())
         for chunk, frame, nucleotides, protein in zip(*orfs[:4], strict=True)

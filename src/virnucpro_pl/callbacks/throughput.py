@@ -18,7 +18,7 @@ from virnucpro_pl.results.figures import RankFigures
 
 
 class Throughput(Callback):
-    """Leaves this rank's token counts, waiting times, memory and GPU utilisation for the summary.
+    """Leaves this rank's token counts, waiting times, memory, attention backends and GPU utilisation for the summary.
 
     Args:
         folder: where the figures of the ranks go.

@@ -24,7 +24,7 @@ from virnucpro_pl.benchmarking.suite import Prediction, Suite
 from virnucpro_pl.benchmarking.synthetic_reads import Reads, write_reads
 from virnucpro_pl.benchmarking.tables import precision_table, progress_line, speed_table
 from virnucpro_pl.commands.building import build_trainer
-from virnucpro_pl.errors import UserError
+from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
 from virnucpro_pl.results.figures import RankFigures
 from virnucpro_pl.results.parts import PartsOfModel
 from virnucpro_pl.stages import DNABERT_S, ESM2, StageClock
@@ -40,6 +40,7 @@ def benchmark(cfg: DictConfig) -> float:
 
     Raises:
         UserError: something in the configuration must be mended.
+        OutOfMemoryError: the device's memory does not suffice.
     """
     began = time.time()
     output, work = Path(cfg.paths.output_dir), Path(cfg.paths.work_dir)
@@ -57,7 +58,13 @@ def benchmark(cfg: DictConfig) -> float:
         log.info("  %s", progress_line(found))
 
     builder = _Builder(cfg, work)
-    Suite(builder, settings, reads, RankFigures(work / "figures"), report).run(precisions)
+    try:
+        Suite(builder, settings, reads, RankFigures(work / "figures"), report).run(precisions)
+    except Exception as error:
+        if is_out_of_memory(error):
+            needless = "give a smaller data.token_budget, or another architecture"
+            raise OutOfMemoryError(f"out of memory on {_device_name(device)}: {needless}") from error
+        raise
     write_csv(measurements, output / TABLE)
     title = f"{_sizes(cfg)} on {_device_name(device)}, random weights"
     plot_speeds(measurements, title, output / PLOT)

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from virnucpro_pl import __version__
 from virnucpro_pl.commands.building import build_trainer, device_text
 from virnucpro_pl.data.datamodule import FastaDataModule
-from virnucpro_pl.errors import UserError
+from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.consensus import CallingRules
 from virnucpro_pl.results.figures import RankFigures
@@ -36,10 +36,15 @@ RUN_FILE = "run.json"
 
 
 def predict(cfg: DictConfig) -> float:
-    """Run a prediction as configured; return the share of called records that are viral.
+    """Run a prediction as configured.
+
+    Returns:
+        Tokens per second of both encoders together over the time of prediction, what a sweep maximises; NaN on ranks
+        other than the first.
 
     Raises:
         UserError: something in the configuration, the input or the weights must be mended.
+        OutOfMemoryError: the device's memory, or the host's, does not suffice.
     """
     began = time.time()
     output, work = Path(cfg.paths.output_dir), Path(cfg.paths.work_dir)
@@ -63,7 +68,12 @@ def predict(cfg: DictConfig) -> float:
     digests = _start_hashing(identity) if trainer.is_global_zero else {}
     if trainer.is_global_zero:
         datamodule.prepare_data()  # before other processes start: a mistake in the input then stops just this one
-    trainer.predict(model, datamodule=datamodule, return_predictions=False)
+    try:
+        trainer.predict(model, datamodule=datamodule, return_predictions=False)
+    except Exception as error:
+        if is_out_of_memory(error) and not isinstance(error, OutOfMemoryError):
+            raise OutOfMemoryError(_out_of_memory_text(trainer, datamodule)) from error
+        raise
     if not trainer.is_global_zero:
         return float("nan")
 
@@ -83,8 +93,7 @@ def predict(cfg: DictConfig) -> float:
     _report(run, output)
     if cfg.output == "-":
         sys.stdout.write((output / RECORD_TABLE).read_text(encoding="utf-8"))
-    calls: dict[str, int] = counts["calls"]["records"]
-    return calls["virus"] / max(1, sum(calls.values()) - calls["not_called"])
+    return float(run["figures"]["tokens_per_second"])
 
 
 def _make_room(output: Path, overwrite: bool) -> None:
@@ -111,6 +120,23 @@ def _start_hashing(identity: dict[str, Any]) -> dict[str, "Future[dict[str, str]
     digests = {name: hasher.submit(sha256_of, Path(source["path"])) for name, source in identity.items()}
     hasher.shutdown(wait=False)
     return digests
+
+
+def _out_of_memory_text(trainer: Trainer, datamodule: FastaDataModule) -> str:
+    """Say what would need less memory, and what is not lost."""
+    text = f"out of memory on {trainer.strategy.root_device}"
+    if not hasattr(datamodule, "plan"):  # the ranks were children of this process
+        return f"{text}: give a smaller data.token_budget"
+    if not trainer.predict_loop.batch_progress.total.ready:
+        return f"{text} before the first batch: give a device with more memory, or trainer.precision=16-true"
+    text += f" with data.token_budget={datamodule.token_budget}: give a smaller one"
+    assert datamodule.parts is not None
+    if done := len(datamodule.parts.done_batches()):
+        text += (
+            f"; or, if other programs held the memory, start the same command again: it continues after the {done} of"
+            f" {datamodule.plan.num_batches} batches that are done"
+        )
+    return text
 
 
 def _write_results(

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from lightning import LightningDataModule
+from lightning import LightningDataModule, Trainer
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
@@ -12,7 +13,7 @@ from virnucpro_pl.data.batch import OrfBatch
 from virnucpro_pl.data.dataset import OrfBatches
 from virnucpro_pl.data.packing import Plan, plan_batches
 from virnucpro_pl.encoders.dnabert_s import DnaTokenizer
-from virnucpro_pl.encoders.esm2 import protein_tokenizer
+from virnucpro_pl.encoders.esm2 import ProteinTokenizer, protein_tokenizer
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.read_ahead import read_ahead
 from virnucpro_pl.results.parts import Parts
@@ -24,6 +25,9 @@ from virnucpro_pl.stages import PLANNING, StageClock
 
 _BATCHES_AHEAD = 3
 _CUDA_TOKENS, _CPU_TOKENS = 16384, 4096  # a GPU wants large matrices, a CPU what its caches hold
+
+FindTokenBudget = Callable[[Trainer, Callable[[int], OrfBatch], int], int | None]
+"""From the trainer, the longest batch of a given budget, and the tokens of one device, to a budget that fits."""
 
 
 class ReadAheadLoader(DataLoader[OrfBatch]):
@@ -47,10 +51,11 @@ class FastaDataModule(LightningDataModule):
         chunk_length: most bases of a chunk.
         chunking: ``published`` copies the published geometry, ``even`` gives full-length chunks.
         ambiguity: ``published`` drops codons with letters other than ACGT, ``resolved`` reads IUPAC codes and U.
-        token_budget: most protein tokens in a batch; None chooses what suits the device.
+        token_budget: most protein tokens in a batch; None chooses what suits the device, ``auto`` has it found.
         deduplicate: embed identical ORFs once.
         num_workers: processes that prepare batches; with none, a thread does, which is fast enough for one GPU.
         parts: gives the parts on disk of a plan, told by its key; their batches need no work any more.
+        find_token_budget: finds the budget for ``auto``, where it can be found.
         clock: takes the time of the stages.
     """
 
@@ -62,10 +67,11 @@ class FastaDataModule(LightningDataModule):
         chunk_length: int,
         chunking: Geometry = "published",
         ambiguity: Ambiguity = "published",
-        token_budget: int | None = None,
+        token_budget: int | Literal["auto"] | None = None,
         deduplicate: bool = True,
         num_workers: int = 0,
         parts: Callable[[str], Parts] | None = None,
+        find_token_budget: FindTokenBudget | None = None,
         clock: StageClock | None = None,
     ):
         super().__init__()
@@ -73,8 +79,8 @@ class FastaDataModule(LightningDataModule):
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer batches than devices is no mistake
         self.settings = StoreSettings(chunk_length, chunking, ambiguity)
         self.settings.check()
-        if token_budget is not None and token_budget < 1:
-            raise UserError(f"data.token_budget={token_budget}: a batch needs at least one token; 16384 is usual")
+        if not (token_budget in (None, "auto") or (isinstance(token_budget, int) and token_budget >= 1)):
+            raise UserError(f"data.token_budget={token_budget}: give a number of tokens, 16384 is usual, or auto")
         if num_workers < 0:
             raise UserError(f"data.num_workers={num_workers}: give a number of processes, or 0 for none")
         self.inputs = resolve_inputs(input)
@@ -84,6 +90,7 @@ class FastaDataModule(LightningDataModule):
         self._read_dna_tokenizer = dna_tokenizer
         self._num_workers = num_workers
         self._find_parts = parts
+        self._find_token_budget = find_token_budget
         self._clock = clock or StageClock()
         self._store_folder: Path | None = None
         self.token_budget: int
@@ -105,27 +112,24 @@ class FastaDataModule(LightningDataModule):
             folder = self.trainer.strategy.broadcast(folder)
         assert folder is not None, "prepare_data runs before setup"
         self.store = OrfStore(folder)
-        self.token_budget = self._token_budget or (_CUDA_TOKENS if self._on_cuda() else _CPU_TOKENS)
-        with self._clock(PLANNING):
-            if self.deduplicate:
+        if self.deduplicate:
+            with self._clock(PLANNING):
                 self.duplicates = self.store.duplicate_orfs()
-            rows = np.delete(np.arange(self.store.num_orfs), self.duplicates[:, 0])
-            proteins, nucleotides = self.store.proteins.lengths(), self.store.nucleotides.lengths()
-            self.plan = plan_batches(rows, proteins[rows], nucleotides[rows], self.token_budget)
+        asked: int | Literal["auto"] | None = self._token_budget or self._usual_token_budget()
         # Asked for here, between two barriers: later, another rank might have written its first batches already.
-        batches = np.arange(self.plan.num_batches)
-        if self._find_parts:
-            self.parts = self._find_parts(f"{folder.name} {self.token_budget} {self.deduplicate}")
-            self.waiting_batches = np.setdiff1d(batches, self.parts.done_batches())
-        else:
-            self.waiting_batches = batches
+        self.parts = self._find_parts(f"{folder.name} {asked} {self.deduplicate}") if self._find_parts else None
+        if asked == "auto":
+            asked = self.parts.noted_token_budget() if self.parts else None
+        if asked is not None:  # else it is found once the model is on its device
+            self._make_plan(asked)
 
     def predict_dataloader(self) -> "DataLoader[OrfBatch]":
         """One item is one packed batch, so Lightning's own sampler shares whole batches among the ranks."""
+        tokenizers = self._read_dna_tokenizer(), protein_tokenizer()
+        if not hasattr(self, "plan"):
+            self._make_plan(self._found_token_budget(tokenizers))
         workers = self._num_workers
-        batches = OrfBatches(
-            self.store, self.plan, self.waiting_batches, self._read_dna_tokenizer(), protein_tokenizer()
-        )
+        batches = OrfBatches(self.store, self.plan, self.waiting_batches, *tokenizers)
         return ReadAheadLoader(
             batches,
             batch_size=None,
@@ -135,6 +139,40 @@ class FastaDataModule(LightningDataModule):
             multiprocessing_context="spawn" if workers else None,
             prefetch_factor=4 if workers else None,
         )
+
+    def _plan(self, token_budget: int) -> Plan:
+        rows = np.delete(np.arange(self.store.num_orfs), self.duplicates[:, 0])
+        proteins, nucleotides = self.store.proteins.lengths(), self.store.nucleotides.lengths()
+        return plan_batches(rows, proteins[rows], nucleotides[rows], token_budget)
+
+    def _make_plan(self, token_budget: int) -> None:
+        with self._clock(PLANNING):
+            self.token_budget = token_budget
+            self.plan = self._plan(token_budget)
+        done = self.parts.done_batches() if self.parts else np.empty(0, dtype=np.int64)
+        self.waiting_batches = np.setdiff1d(np.arange(self.plan.num_batches), done)
+
+    def _found_token_budget(self, tokenizers: tuple[DnaTokenizer, ProteinTokenizer]) -> int:
+        """Have the budget found on every rank, and noted before any rank writes its first part."""
+
+        def longest_batch(token_budget: int) -> OrfBatch:
+            return OrfBatches(self.store, self._plan(token_budget), np.arange(1), *tokenizers)[0]
+
+        assert self.trainer is not None, "a budget is found with a trainer's model"
+        budget = None
+        usual = self._usual_token_budget()
+        tokens = -(-self._plan(usual).protein_tokens // self.trainer.world_size)
+        if self._find_token_budget and tokens:
+            with self._clock(PLANNING), self._clock.paused():
+                budget = self._find_token_budget(self.trainer, longest_batch, tokens)
+        budget = budget or usual
+        if self.parts and self.trainer.is_global_zero:
+            self.parts.note_token_budget(budget)
+        self.trainer.strategy.barrier("token budget noted")
+        return budget
+
+    def _usual_token_budget(self) -> int:
+        return _CUDA_TOKENS if self._on_cuda() else _CPU_TOKENS
 
     def _on_cuda(self) -> bool:
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"

@@ -65,6 +65,18 @@ class Parts:
             os.fsync(stream.fileno())
         unfinished.replace(part)
 
+    def note_token_budget(self, token_budget: int) -> None:
+        """Leave the budget that was found for this plan, so that a later start makes the same plan."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        unfinished = self.folder / "token_budget.tmp"
+        unfinished.write_text(str(token_budget), encoding="ascii")
+        unfinished.replace(unfinished.with_suffix(""))
+
+    def noted_token_budget(self) -> int | None:
+        """Return the budget an earlier start found, None if there was none."""
+        note = self.folder / "token_budget"
+        return int(note.read_text(encoding="ascii")) if note.exists() else None
+
     def paths(self) -> list[Path]:
         """The parts on disk, in a fixed order."""
         return sorted(self.folder.glob("part-*.parquet"))

@@ -29,6 +29,8 @@ def merge_figures(
         for key in ("batches", "orfs", "dna_tokens", "dna_processed", "protein_tokens", "protein_processed")
     }
     batches = sums["batches"]
+    predict_seconds = max(rank["seconds"] for rank in throughput)
+    tokens = sums["dna_tokens"] + sums["protein_tokens"]
     waits = sum(rank["wait_seconds"] for rank in throughput)
     memory = [rank["peak_memory_bytes"] for rank in throughput]
     utilisation = [rank["gpu_utilisation"] for rank in throughput if rank.get("gpu_utilisation") is not None]
@@ -37,7 +39,10 @@ def merge_figures(
             stage: {"seconds": round(taken, 6), "share": round(taken / total, 4) if total else 0.0}
             for stage, taken in seconds.items()
         },
-        "predict_seconds": round(max(rank["seconds"] for rank in throughput), 3),
+        "predict_seconds": round(predict_seconds, 3),
+        "tokens_per_second": round(tokens / predict_seconds, 1) if predict_seconds else 0.0,
+        "sequences_per_second": round(sums["orfs"] / predict_seconds, 1) if predict_seconds else 0.0,
+        "token_budget": token_budget,
         "batches": batches,
         "embedded_orfs": sums["orfs"],
         "encoders": {
@@ -49,9 +54,7 @@ def merge_figures(
             }
             for name, key in ((DNABERT_S, "dna"), (ESM2, "protein"))
         },
-        "packing_efficiency": _share(
-            sums["dna_tokens"] + sums["protein_tokens"], sums["dna_processed"] + sums["protein_processed"]
-        ),
+        "packing_efficiency": _share(tokens, sums["dna_processed"] + sums["protein_processed"]),
         "budget_fill": min(1.0, _share(sums["protein_tokens"], batches * token_budget)),
         "wait_mean_ms": round(1000 * waits / batches, 3) if batches else 0.0,
         "wait_max_ms": round(1000 * max(rank["max_wait_seconds"] for rank in throughput), 3),
@@ -86,8 +89,10 @@ def summary_lines(run: dict[str, Any]) -> list[str]:
             f" sequences/s, {encoder['tokens']:,} tokens, packing efficiency {encoder['packing_efficiency']:.1%}"
         )
     lines += [
-        f"  packing efficiency {figures['packing_efficiency']:.1%}, token budget filled {figures['budget_fill']:.1%}"
-        f" over {figures['batches']} batches",
+        f"  both       {figures['tokens_per_second']:>12,.0f} tokens/s {figures['sequences_per_second']:>10,.1f}"
+        " sequences/s over the whole of prediction",
+        f"  packing efficiency {figures['packing_efficiency']:.1%}, token budget of {figures['token_budget']:,} filled"
+        f" {figures['budget_fill']:.1%} over {figures['batches']} batches",
         f"  waiting for data: mean {figures['wait_mean_ms']:.1f} ms, max {figures['wait_max_ms']:.1f} ms per batch"
         f" ({figures['wait_share']:.1%} of the time)",
         f"  repeated ORFs embedded once: {counts['orfs'] - counts['unique_orfs']:,} of {counts['orfs']:,} saved",

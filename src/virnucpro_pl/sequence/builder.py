@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from virnucpro_pl.host_memory import keep_freed_memory
 from virnucpro_pl.read_ahead import read_ahead
 from virnucpro_pl.sequence.chunks import Chunks, cut_records
 from virnucpro_pl.sequence.duplicates import DuplicateFinder
@@ -51,6 +52,7 @@ class StoreBuilder:
 
     def build(self, inputs: list[str]) -> list[str]:
         """Stream the inputs into the store; return their SHA-256 digests."""
+        keep_freed_memory()
         sources: list[dict[str, Any]] = []
         for path in inputs:
             digest = hashlib.sha256()
@@ -94,11 +96,12 @@ class StoreBuilder:
         for first, after in pairwise([*np.unique(borders), len(sizes)]):  # a chunk may be longer than several borders
             with self._clock(CHUNKING):
                 group = Chunks(*(column[first:after] for column in chunks))
-                starts, ends = (offset[first:after] + group.start).tolist(), (offset[first:after] + group.end).tolist()
-                if starts[1:] == ends[:-1]:  # reads, each its own chunk
+                starts, ends = offset[first:after] + group.start, offset[first:after] + group.end
+                if np.array_equal(starts[1:], ends[:-1]):  # reads, each its own chunk
                     letters = records.letters[starts[0] : ends[-1]]
                 else:
-                    letters = b"".join([records.letters[a:b] for a, b in zip(starts, ends, strict=True)])
+                    slices = zip(starts.tolist(), ends.tolist(), strict=True)
+                    letters = b"".join([records.letters[a:b] for a, b in slices])
                 group = group._replace(record=self._records.num_rows + group.record)
             yield group, letters
 
@@ -116,8 +119,8 @@ class StoreBuilder:
                 chunks.record[orfs.chunk],
                 self._chunks.num_rows + orfs.chunk,
                 orfs.frame,
-                _list_column(orfs.nucleotides),
-                _list_column(orfs.proteins),
+                binary_column(b"".join(orfs.nucleotides), orfs.num_bases),
+                binary_column(b"".join(orfs.proteins), orfs.num_residues),
             )
             self._chunks.append(*chunks, counts.astype(np.uint8), status)
             self._duplicate_orfs.add(orfs.nucleotides, orfs.proteins)
@@ -145,10 +148,6 @@ class StoreBuilder:
             "chunk_status": dict(zip(STATUSES[:_EMPTY], self._chunk_status.tolist(), strict=False)),
         }
         (self._folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
-
-
-def _list_column(values: list[bytes]) -> Any:
-    return binary_column(b"".join(values), np.fromiter(map(len, values), dtype=np.int64, count=len(values)))
 
 
 class FreeSuffix:

@@ -15,27 +15,35 @@ _UNKNOWN, _FIRST_AMBIGUOUS = 124, 125
 _IUPAC = dict(zip("ACGTRYSWKMBDHVN", (1, 2, 4, 8, 5, 10, 6, 9, 12, 3, 14, 13, 11, 7, 15), strict=True))
 
 NO_RESIDUE = b"\0"
-MARGIN = 6
 FORWARD_STOP, REVERSE_STOP, FORWARD_RESIDUE, REVERSE_RESIDUE = 1, 2, 4, 8
+SEEN_BITS = 4
 
 
-def number_codons(letters: bytes, resolve: bool) -> tuple[bytes, bool]:
-    """Return the codon number of each position, ``MARGIN`` unknown ones after the last; whether any is unknown.
+def number_codons(
+    letters: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64], resolve: bool
+) -> tuple[bytes, NDArray[np.bool_]]:
+    """Number the codon that begins at each position of texts laid end to end.
 
     Args:
-        letters: any bytes; with ``resolve``, IUPAC letters in upper case.
+        letters: the texts, in upper case; with ``resolve``, IUPAC letters.
+        starts: (C,) first letter of each text.
+        ends: (C,) one past the last letter of each text; no codon reaches across.
         resolve: whether codons with ambiguous letters get numbers of their own, rather than count as unknown.
+
+    Returns:
+        The number at each position; (C,) whether a text has letters other than A, C, G, T.
     """
     digits = np.frombuffer(letters.translate(_DIGIT), dtype=np.uint8)
-    numbers = np.full(len(digits) + MARGIN, _UNKNOWN, dtype=np.uint8)
-    codons = numbers[: max(len(digits) - 2, 0)]
+    has_other = np.maximum.reduceat(digits, starts) == _OTHER
+    numbers = np.full(len(digits), _UNKNOWN, dtype=np.uint8)
+    codons = numbers[:-2]
     np.add(digits[:-2] * np.uint8(25) + digits[1:-1] * np.uint8(5), digits[2:], out=codons)
-    has_unknown = len(digits) > 0 and bool(digits.max() == _OTHER)
-    if has_unknown and resolve:
+    if resolve and has_other.any():
         sets = np.frombuffer(letters.translate(_BASE_SET), dtype=np.uint8).astype(np.uint16)
         unknown = np.flatnonzero(np.frombuffer(codons.tobytes().translate(SEEN), dtype=np.uint8) == 0)
         codons[unknown] = _AMBIGUOUS_NUMBER[sets[unknown] << 8 | sets[unknown + 1] << 4 | sets[unknown + 2]]
-    return numbers.tobytes(), has_unknown and not resolve
+    numbers[ends - 1] = numbers[ends - 2] = _UNKNOWN
+    return numbers.tobytes(), has_other
 
 
 def _byte_table(changes: dict[str, str | int], default: int | None = None) -> bytes:
@@ -96,7 +104,6 @@ _forward, _reverse = _residue_table(reverse=False), _residue_table(reverse=True)
 _AMBIGUOUS_NUMBER = _number_ambiguous(_forward, _reverse)
 _DIGIT = _byte_table({"A": 0, "C": 1, "G": 2, "T": 3}, default=_OTHER)
 _BASE_SET = _byte_table({**_IUPAC}, default=0)
-_UPPER = _byte_table({})
 
 TO_IUPAC = _byte_table({**{letter: letter for letter in _IUPAC}, "U": "T"}, default=ord("N"))
 """U becomes T, letters outside the IUPAC alphabet become N."""
@@ -104,8 +111,8 @@ SEEN = _seen_table(_forward, _reverse)
 """Bits by codon number."""
 RESIDUES = (bytes(_forward), bytes(_reverse))
 """Residue by codon number on the forward and on the reverse strand; ``X`` for several, ``NO_RESIDUE`` for unknown."""
-BASES = {
-    "published": (_UPPER, _byte_table(dict(zip("ACGT", "TGCA", strict=True)))),
-    "resolved": (_UPPER, _byte_table(dict(zip("ACGTRYSWKMBDHVN", "TGCAYRSWMKVHDBN", strict=True)))),
+COMPLEMENT = {
+    "published": _byte_table(dict(zip("ACGT", "TGCA", strict=True))),
+    "resolved": _byte_table(dict(zip("ACGTRYSWKMBDHVN", "TGCAYRSWMKVHDBN", strict=True))),
 }
-"""By ambiguity setting, the base each letter is on the forward and on the reverse strand."""
+"""By ambiguity setting, the base each letter is on the reverse strand."""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from xopen import xopen
 
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.sequence.fasta import whole_records
 
 BLOCK_BYTES = 1 << 20
 STDIN = "-"
@@ -127,39 +128,15 @@ def _skip_leading_comments(text: bytes, stream: "_Text") -> bytes:
 
 def _read_fasta(stream: "_Text", name: str) -> Iterator[RecordBlock]:
     """Split FASTA by the rules of Biopython 1.88: blanks, tabs and line ends go, every other letter stays."""
-    for text in _whole_records(stream):
-        header_starts, header_ends, body_ends, line_ends = _find_lines(text)
-        headers = [text[a:b] for a, b in zip(header_starts.tolist(), header_ends.tolist(), strict=True)]
-        bodies = [text[a:b] for a, b in zip((header_ends + 1).tolist(), body_ends.tolist(), strict=True)]
-        lengths = np.maximum(body_ends - header_ends - 1, 0) - line_ends
-        del text  # a record may be hundreds of megabytes
-        letters = b"".join(bodies)
-        del bodies
-        letters = letters.replace(b"\n", b"")
+    for headers, letters, lengths in whole_records(iter(lambda: stream.read(BLOCK_BYTES), b"")):
         if b" " in letters or b"\t" in letters:
             letters, lengths = _without_blanks(letters, lengths)
-        block = _block(b"\n".join(headers).decode("utf-8", "backslashreplace").split("\n"), letters, lengths)
+        block = _block(headers, letters, lengths)
         if not letters.isascii():
             raise UserError(
                 f"{name}: {_name_first_odd(block)} holds bytes that are no letters; mend or drop the record"
             )
         yield block
-
-
-def _find_lines(text: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return, for each record of ``text``, where its header starts and ends, where its body ends, its line ends.
-
-    The last, the line ends within the body, is a number; the others are positions.
-    """
-    array = np.frombuffer(text, dtype=np.uint8)
-    line_ends = np.flatnonzero(array == ord("\n"))
-    before_header = np.flatnonzero(array[line_ends[: len(line_ends) - text.endswith(b"\n")] + 1] == ord(">"))
-    header_lines = np.concatenate([[0], before_header + 1])
-    header_starts = np.concatenate([[0], line_ends[before_header] + 1]) + 1
-    header_ends = np.append(line_ends, len(text))[header_lines]
-    body_ends = np.append(header_starts[1:] - 1, len(text))
-    within = np.diff(np.append(header_lines, len(line_ends))) - 1
-    return header_starts, header_ends, body_ends, np.maximum(within, 0)
 
 
 def _without_blanks(letters: bytes, lengths: NDArray[np.int64]) -> tuple[bytes, NDArray[np.int64]]:
@@ -177,37 +154,9 @@ def _name_first_odd(block: RecordBlock) -> str:
 
 
 def _block(headers: list[str], letters: bytes, lengths: NDArray[np.int64]) -> RecordBlock:
-    descriptions = [header.rstrip() for header in headers]
+    descriptions = [*map(str.rstrip, headers)]
     names = [(description.split(None, 1) or ("",))[0] for description in descriptions]
     return RecordBlock(names, descriptions, letters, lengths)
-
-
-def _whole_records(stream: "_Text") -> Iterator[bytes]:
-    """Regroup a stream that starts with ``>`` so that each piece ends where a record ends."""
-    pieces: list[bytes] = []
-    for text in _unix_lines(stream):
-        cut = text.rfind(b"\n>") + 1
-        if cut or (text.startswith(b">") and pieces and pieces[-1].endswith(b"\n")):
-            pieces.append(text[:cut])
-            yield _drained(pieces)
-            text = text[cut:]
-        pieces.append(text)
-    if pieces:
-        yield _drained(pieces)
-
-
-def _drained(pieces: list[bytes]) -> bytes:
-    joined = b"".join(pieces)
-    pieces.clear()
-    return joined
-
-
-def _unix_lines(stream: "_Text") -> Iterator[bytes]:
-    """Read blocks with every line end (LF, CRLF, CR) as LF; a CRLF cut by a border leaves an empty line."""
-    while block := stream.read(BLOCK_BYTES):
-        if b"\r" in block:
-            block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        yield block
 
 
 def _read_fastq(stream: "_Text", name: str) -> Iterator[RecordBlock]:
