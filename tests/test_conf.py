@@ -59,7 +59,8 @@ def test_no_key_is_without_explanation() -> None:
     """A key a user may set has a comment above it in the YAML, or names a part that has."""
     plain = {"_target_", "_partial_", "defaults", "key", "name", "files", "revision"}
     unexplained = []
-    for path in (CONF / "predict.yaml", CONF / "data" / "fasta.yaml", CONF / "results" / "default.yaml"):
+    for name in ("predict", "benchmark", "data/fasta", "results/default"):
+        path = CONF / f"{name}.yaml"
         lines = path.read_text().splitlines()
         for number, line in enumerate(lines):
             key = line.partition(":")[0]

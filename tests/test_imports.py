@@ -17,6 +17,7 @@ LAYERS = [
     {"weights", "data"},
     {"module"},
     {"callbacks", "budget"},
+    {"benchmarking"},
     {"commands", "sweep"},
     {"__main__"},
 ]
@@ -29,6 +30,7 @@ FORBIDDEN = {
     "module": {"hydra", "omegaconf"},
     "weights": {"lightning", "hydra", "omegaconf"},
     "callbacks": {"hydra", "omegaconf"},
+    "benchmarking": {"hydra", "omegaconf"},
     "budget": {"hydra", "omegaconf"},
     "failures": {"torch", "lightning"},
     "sweep": {"torch", "lightning"},

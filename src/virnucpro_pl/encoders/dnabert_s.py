@@ -107,6 +107,11 @@ class DnaTokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
 
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens it knows; ids are below."""
+        return int(self._tokenizer.get_vocab_size())
+
     def __reduce__(self) -> tuple[type["DnaTokenizer"], tuple[str]]:
         return DnaTokenizer, (self._folder,)
 

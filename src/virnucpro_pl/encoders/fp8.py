@@ -30,7 +30,10 @@ class Fp8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(T, K) -> (T, N)."""
-        values, scales = quantise(x)
+        return self.multiply(*quantise(x), x.dtype)
+
+    def multiply(self, values: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
+        """(T, K) e4m3 and (T, 1) scales -> (T, N) of ``dtype``."""
         return F.scaled_mm(
             values,
             self.weight.T,
@@ -39,8 +42,8 @@ class Fp8Linear(nn.Module):
             self.scales,
             F.ScalingType.RowWise,
             bias=self.bias,
-            output_dtype=x.dtype,
-            use_fast_accum=x.device.type == "cuda",
+            output_dtype=dtype,
+            use_fast_accum=values.device.type == "cuda",
         )
 
 

@@ -1,0 +1,125 @@
+"""The speed of the whole of ``predict``: reading batches, both encoders, head, and writing scores."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from virnucpro_pl.benchmarking.flops import flops
+from virnucpro_pl.benchmarking.measurement import BOTH, OURS, PREDICT, PREDICT_STAGE, PREDICT_STEADY, Measurement
+from virnucpro_pl.benchmarking.timing import synchronise
+from virnucpro_pl.data.batch import OrfBatch
+from virnucpro_pl.data.datamodule import FastaDataModule
+from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.results.figures import RankFigures
+from virnucpro_pl.results.summary import merge_figures
+from virnucpro_pl.stages import DNABERT_S, ESM2
+
+
+class Watch(Callback):
+    """Takes the time from the first batch on, and counts the operations of all."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.flops = {DNABERT_S: 0, ESM2: 0}
+        self._began: float | None = None
+
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: OrfBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Start with the first batch: before it, the first batches were being prepared."""
+        if self._began is None:
+            self._began = time.perf_counter()
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: OrfBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count; lengths are known on the host."""
+        assert isinstance(pl_module, VirNucPro)
+        for name, encoder, packed in (
+            (DNABERT_S, pl_module.dna_encoder, batch.dna),
+            (ESM2, pl_module.protein_encoder, batch.protein),
+        ):
+            assert encoder is not None
+            self.flops[name] += flops(encoder.config, packed)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop."""
+        assert self._began is not None
+        synchronise(pl_module.device)
+        self.seconds = time.perf_counter() - self._began
+
+
+def _check_complete(datamodule: FastaDataModule) -> None:
+    """Make sure that every planned ORF was written exactly once; speed is worth nothing else."""
+    assert datamodule.parts is not None
+    scores = np.empty((datamodule.store.num_orfs, 2), dtype=np.float32)
+    datamodule.parts.gather(datamodule.plan.rows, datamodule.duplicates, scores)
+
+
+def measure_prediction(
+    trainer: Trainer,
+    model: VirNucPro,
+    datamodule: FastaDataModule,
+    figures: RankFigures,
+    matrix_rates: dict[str, float],
+    precision: str,
+    mix: str,
+) -> list[Measurement]:
+    """Run the trainer over all batches, as ``predict`` does, with the callbacks of ``predict``.
+
+    Args:
+        trainer: with the callbacks that leave ``figures``.
+        model: weights not read yet.
+        datamodule: its store may be there already.
+        figures: what the callbacks leave.
+        matrix_rates: operations per second of each encoder's matrix products alone.
+        precision: name of the precision.
+        mix: name of the reads.
+
+    Returns:
+        the whole, the same without the time until the first batch is there, and each encoder within it.
+    """
+    watch = Watch()
+    trainer.callbacks.append(watch)  # type: ignore[attr-defined]
+    figures.clear()
+    trainer.predict(model, datamodule=datamodule, return_predictions=False)
+    _check_complete(datamodule)
+    found = merge_figures(figures.read("stages", 1), figures.read("throughput", 1), datamodule.token_budget, {})
+    shared: dict[str, Any] = {"engine": OURS, "precision": precision, "mix": mix, "sequences": found["embedded_orfs"]}
+    whole = Measurement(
+        part=PREDICT,
+        encoder=BOTH,
+        tokens=found["encoders"][ESM2]["tokens"],
+        seconds=found["predict_seconds"],
+        flops=sum(watch.flops.values()),
+        matrix_seconds=sum(work / matrix_rates[name] for name, work in watch.flops.items()),
+        packing_efficiency=found["packing_efficiency"],
+        gpu_utilisation_percent=found["gpu_utilisation_percent"],
+        wait_share=found["wait_share"],
+        **shared,
+    )
+    steady = replace(whole, part=PREDICT_STEADY, seconds=watch.seconds, wait_share=None)
+    stages = [
+        Measurement(
+            part=PREDICT_STAGE,
+            encoder=name,
+            tokens=encoder["tokens"],
+            seconds=found["stages"][name]["seconds"],
+            flops=watch.flops[name],
+            matrix_seconds=watch.flops[name] / matrix_rates[name],
+            packing_efficiency=encoder["packing_efficiency"],
+            **shared,
+        )
+        for name, encoder in found["encoders"].items()
+    ]
+    return [whole, steady, *stages]

@@ -1,0 +1,195 @@
+"""The ``benchmark`` command: how fast the encoders and the whole of ``predict`` are on this machine."""
+
+import importlib.metadata
+import json
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from virnucpro_pl import __version__
+from virnucpro_pl.benchmarking.flops import matrix_flops_per_token
+from virnucpro_pl.benchmarking.measurement import PREDICT, Measurement, rows, write_csv
+from virnucpro_pl.benchmarking.plot import plot_speeds
+from virnucpro_pl.benchmarking.precisions import PRECISIONS, Precision, can_compute, choose_precisions
+from virnucpro_pl.benchmarking.settings import Settings, default_reads
+from virnucpro_pl.benchmarking.suite import Prediction, Suite
+from virnucpro_pl.benchmarking.synthetic_reads import Reads, write_reads
+from virnucpro_pl.benchmarking.tables import precision_table, progress_line, speed_table
+from virnucpro_pl.commands.building import build_trainer
+from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
+from virnucpro_pl.results.figures import RankFigures
+from virnucpro_pl.results.parts import PartsOfModel
+from virnucpro_pl.stages import DNABERT_S, ESM2, StageClock
+
+log = logging.getLogger(__name__)
+
+RUN_FILE, TABLE, PLOT = "run.json", "benchmark.csv", "benchmark.png"
+_LIBRARIES = ("torch", "lightning", "transformers", "fair-esm", "triton", "flash-attn")
+
+
+def benchmark(cfg: DictConfig) -> float:
+    """Measure as configured; return the ESM-2 tokens per second of ``predict`` in the first precision, over all reads.
+
+    Raises:
+        UserError: something in the configuration must be mended.
+        OutOfMemoryError: the device's memory does not suffice.
+    """
+    began = time.time()
+    output, work = Path(cfg.paths.output_dir), Path(cfg.paths.work_dir)
+    _make_room(output, work, cfg.overwrite)
+    device = _device(cfg)
+    settings = _settings(cfg, device)
+    precisions = choose_precisions(None if cfg.precisions is None else _listed(cfg.precisions), device)
+    log.info("Device: %s; %s", _device_name(device), ", ".join(precision.name for precision in precisions))
+
+    reads = [write_reads(settings.reads, length, settings.seed, work) for length in settings.read_lengths]
+    measurements: list[Measurement] = []
+
+    def report(found: Measurement) -> None:
+        measurements.append(found)
+        log.info("  %s", progress_line(found))
+
+    builder = _Builder(cfg, work)
+    try:
+        Suite(builder, settings, reads, RankFigures(work / "figures"), report).run(precisions)
+    except Exception as error:
+        if is_out_of_memory(error):
+            needless = "give a smaller data.token_budget, or another architecture"
+            raise OutOfMemoryError(f"out of memory on {_device_name(device)}: {needless}") from error
+        raise
+    write_csv(measurements, output / TABLE)
+    title = f"{_sizes(cfg)} on {_device_name(device)}, random weights"
+    plot_speeds(measurements, title, output / PLOT)
+    record = _record(cfg, began, device, measurements)
+    (output / RUN_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(work)
+
+    unavailable = [precision for precision in PRECISIONS if not can_compute(precision, device)]
+    tables = [speed_table(measurements)]
+    if settings.precision_sequences:
+        tables.append(precision_table(measurements, unavailable))
+    for line in "\n".join([title, *tables]).splitlines():
+        log.info(line)
+    log.info("Results: %s (%s, %s)", output, TABLE, PLOT)
+    if cfg.output == "-":
+        sys.stdout.write((output / TABLE).read_text(encoding="utf-8"))
+    return _tokens_per_second(measurements, precisions[0])
+
+
+class _Builder:
+    """Builds what ``predict`` runs: the same trainer, callbacks, module and data module."""
+
+    def __init__(self, cfg: DictConfig, work: Path):
+        self._cfg = cfg
+        self._work = work
+
+    def __call__(self, precision: Precision, reads: Reads) -> Prediction:
+        cfg = self._cfg.copy()
+        cfg.trainer.precision = precision.trainer
+        cfg.model.fp8, cfg.model.fp16_accumulation = precision.fp8, precision.fp16_accumulation
+        cfg.data.input, cfg.data.chunk_length = str(reads.path), reads.length
+        clock = StageClock()
+        trainer = build_trainer(cfg, clock)
+        # In a folder of its own, where no other measurement has left scores that need no computing any more.
+        parts = PartsOfModel(self._work / "parts" / precision.name, reads.name)
+        return Prediction(trainer, instantiate(cfg.model, clock=clock), instantiate(cfg.data, clock=clock, parts=parts))
+
+
+def _make_room(output: Path, work: Path, overwrite: bool) -> None:
+    """Refuse to replace finished results unless told to, and clear what an interrupted run left."""
+    if (output / RUN_FILE).exists() and not overwrite:
+        raise UserError(f"output={output} holds the results of another run; give another folder or overwrite=true")
+    for name in (RUN_FILE, TABLE, PLOT):
+        (output / name).unlink(missing_ok=True)
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _device(cfg: DictConfig) -> torch.device:
+    """The one device to measure."""
+    if cfg.trainer.precision is not None:
+        raise UserError(f"trainer.precision={cfg.trainer.precision}: say precisions=[{cfg.trainer.precision}]")
+    for key, precision in (("fp8", "fp8"), ("fp16_accumulation", "fp16-accumulation")):
+        if cfg.model[key]:
+            raise UserError(f"model.{key}={cfg.model[key]}: say precisions=[{precision}]")
+    if cfg.data.token_budget == "auto":
+        raise UserError("data.token_budget=auto: benchmark compares at one size of batches; give a number of tokens")
+    trainer = build_trainer(cfg, StageClock())
+    if trainer.world_size != 1:
+        raise UserError(f"trainer: benchmark measures one device, not {trainer.world_size}; say trainer.devices=1")
+    return trainer.strategy.root_device
+
+
+def _settings(cfg: DictConfig, device: torch.device) -> Settings:
+    given: dict[str, Any] = {name: OmegaConf.select(cfg, name) for name in Settings._fields}
+    given["reads"] = default_reads(device) if cfg.reads is None else cfg.reads
+    given["read_lengths"] = _listed(cfg.read_lengths)
+    settings = Settings(**given)
+    settings.check()
+    return settings
+
+
+def _listed(value: Any) -> list[Any]:
+    """A list as it is, one value as a list of it."""
+    return list(value) if isinstance(value, ListConfig) else [value]
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device}, {torch.get_num_threads()} threads"
+
+
+def _sizes(cfg: DictConfig) -> str:
+    """The architecture in a few words."""
+    sizes = [
+        f"{name} {config.num_layers} x {config.width}"
+        for name, config in (
+            (ESM2, cfg.architecture.protein_encoder.config),
+            (DNABERT_S, cfg.architecture.dna_encoder.config),
+        )
+    ]
+    return " and ".join(sizes)
+
+
+def _record(cfg: DictConfig, began: float, device: torch.device, measurements: Sequence[Measurement]) -> dict[str, Any]:
+    """What ran where, and every figure."""
+    encoders = {ESM2: cfg.architecture.protein_encoder, DNABERT_S: cfg.architecture.dna_encoder}
+    return {
+        "version": __version__,
+        "command": sys.argv,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(began)),
+        "seconds": round(time.time() - began, 3),
+        "config": OmegaConf.to_container(cfg, resolve=True),
+        "engine": {
+            "device": _device_name(device),
+            "cuda": torch.version.cuda,
+            "threads": torch.get_num_threads(),
+            "python": sys.version.split()[0],
+            **{name: _version(name) for name in _LIBRARIES},
+        },
+        "matrix_flops_per_token": {
+            name: matrix_flops_per_token(instantiate(source.config)) for name, source in encoders.items()
+        },
+        "measurements": rows(measurements),
+    }
+
+
+def _version(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _tokens_per_second(measurements: Iterable[Measurement], precision: Precision) -> float:
+    """Over the reads of all lengths."""
+    whole = [found for found in measurements if found.part == PREDICT and found.precision == precision.name]
+    return sum(found.tokens for found in whole) / sum(found.seconds for found in whole)
