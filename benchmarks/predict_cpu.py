@@ -5,10 +5,12 @@ chunks, weights and threads: frames found by a loop over codons; DNABERT-S one s
 code computes it (ours is not used); fair-esm's ESM2 in padded batches of 2,048 tokens; embeddings to files and merged
 from them; the head in batches of 256; scores to a text file. FASTA is read by our reader on both sides.
 
-    python benchmarks/predict_cpu.py --golden DIR --data DIR [--chunks 3000] [--repeats 3]
+    python benchmarks/predict_cpu.py --golden DIR --data DIR [--size golden] [--chunks 3000] [--repeats 3]
 
 ``--golden`` holds small models in the published formats (default: environment variable VIRNUCPRO_GOLDEN, else
-``../shared/golden`` beside the checkout), ``--data`` real genomes (VIRNUCPRO_DATA, else ``../shared/data``).
+``../shared/golden`` beside the checkout); with ``--size 35m`` or ``150m`` random weights at the size of that ESM-2, and
+of the whole DNABERT-S, are used instead, with the golden tokenizer. ``--data`` holds real genomes (VIRNUCPRO_DATA, else
+``../shared/data``).
 """
 
 import argparse
@@ -21,6 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from random_models import ESM2, write_models
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,33 +40,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--golden", type=Path, default=_beside("VIRNUCPRO_GOLDEN", "golden"))
     parser.add_argument("--data", type=Path, default=_beside("VIRNUCPRO_DATA", "data"))
+    parser.add_argument("--size", choices=["golden", *ESM2], default="golden")
     parser.add_argument("--chunks", type=int, default=3000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--baseline", type=Path, nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--baseline", type=Path, nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     os.environ["MKL_CBWR"] = "AVX2,STRICT"  # the same arithmetic on both sides
     if arguments.baseline:
-        _published_procedure(arguments.golden, *arguments.baseline)
+        _published_procedure(*arguments.baseline)
         return
     with tempfile.TemporaryDirectory() as name:
-        _compare(arguments, Path(name))
+        models = arguments.golden / "models"
+        if arguments.size != "golden":
+            write_models(Path(name) / "models", models / "DNABERT-S", arguments.size)
+            models = Path(name) / "models"
+        _compare(arguments, models, Path(name))
 
 
 def _beside(variable: str, name: str) -> Path:
     return Path(os.environ.get(variable, CHECKOUT.parent / "shared" / name))
 
 
-def _compare(arguments: argparse.Namespace, folder: Path) -> None:
+def _compare(arguments: argparse.Namespace, models: Path, folder: Path) -> None:
     fasta = folder / "chunks.fasta"
     _write_chunks(arguments.data, fasta, arguments.chunks)
     ours = [
         *(sys.executable, "-m", "virnucpro_pl", "predict", f"input={fasta}", f"output={folder / 'ours'}"),
         *("overwrite=true", "model=virnucpro_300", "trainer.accelerator=cpu"),
-        f"model.dna_encoder.weights={arguments.golden / 'models' / 'DNABERT-S'}",
-        f"model.protein_encoder.weights={_esm_file(arguments.golden / 'models')}",
-        f"model.head.weights={arguments.golden / 'models' / 'mlp' / '300_model.pth'}",
+        f"model.dna_encoder.weights={models / 'DNABERT-S'}",
+        f"model.protein_encoder.weights={_esm_file(models)}",
+        f"model.head.weights={models / 'mlp' / '300_model.pth'}",
     ]
-    theirs = [sys.executable, __file__, "--golden", str(arguments.golden), "--baseline", str(fasta), str(folder / "t")]
+    theirs = [sys.executable, __file__, "--baseline", str(models), str(fasta), str(folder / "t")]
     whole: dict[str, list[float]] = {"published procedure": [], "predict": []}
     work: dict[str, list[float]] = {"published procedure": [], "predict": []}
     encoders: dict[str, dict[str, list[float]]] = {
@@ -108,7 +117,7 @@ def _write_chunks(data: Path, fasta: Path, count: int) -> None:
                 break
 
 
-def _published_procedure(golden: Path, fasta: Path, table: Path) -> None:
+def _published_procedure(models: Path, fasta: Path, table: Path) -> None:
     import torch
     from sequence_half import chunks, orfs
 
@@ -129,14 +138,14 @@ def _published_procedure(golden: Path, fasta: Path, table: Path) -> None:
     with torch.no_grad():
         for stage, embed, sequences in (("DNABERT-S", _embed_dna, nucleotides), ("ESM-2", _embed_proteins, proteins)):
             start = time.perf_counter()
-            embed(golden / "models", names, sequences, table.with_suffix(f".{stage}.pt"))
+            embed(models, names, sequences, table.with_suffix(f".{stage}.pt"))
             seconds[stage] = time.perf_counter() - start
         dna = torch.load(table.with_suffix(".DNABERT-S.pt"))
         protein = torch.load(table.with_suffix(".ESM-2.pt"))
         dna_by_name = {entry["label"]: torch.tensor(entry["mean_representation"]) for entry in dna["data"]}
         protein_by_name = dict(zip(protein["proteins"], protein["data"], strict=True))
         embedding = torch.stack([torch.cat([dna_by_name[name], protein_by_name[name]]) for name in names])
-        head = _head(golden / "models" / "mlp" / "300_model.pth")
+        head = _head(models / "mlp" / "300_model.pth")
         scores = torch.cat([head.scores(part) for part in embedding.split(256)]).numpy()
     with table.open("w") as stream:
         stream.write("Sequence_ID\tPrediction\tscore1\tscore2\n")
