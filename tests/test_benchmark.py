@@ -171,6 +171,14 @@ def test_mistakes_end_in_one_line(benchmark: Benchmark, tmp_path: Path, argument
     assert "Traceback" not in result.err
 
 
+def test_too_large_an_architecture_ends_in_one_line(benchmark: Benchmark, tmp_path: Path) -> None:
+    result = benchmark(f"output={tmp_path}", "architecture.dna_encoder.config.ffn_width=10000000000")
+    assert result.code == 1
+    assert "out of memory on cpu" in result.err
+    assert "data.token_budget" in result.err
+    assert "Traceback" not in result.err
+
+
 def test_every_job_of_a_sweep_returns_the_tokens_per_second_of_predict(
     cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

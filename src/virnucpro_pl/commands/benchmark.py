@@ -62,8 +62,8 @@ def benchmark(cfg: DictConfig) -> float:
         Suite(builder, settings, reads, RankFigures(work / "figures"), report).run(precisions)
     except Exception as error:
         if is_out_of_memory(error):
-            needless = "give a smaller data.token_budget, or another architecture"
-            raise OutOfMemoryError(f"out of memory on {_device_name(device)}: {needless}") from error
+            advice = "give a smaller data.token_budget, or another architecture"
+            raise OutOfMemoryError(f"out of memory on {_device_name(device)}: {advice}") from error
         raise
     write_csv(measurements, output / TABLE)
     title = f"{_sizes(cfg)} on {_device_name(device)}, random weights"
