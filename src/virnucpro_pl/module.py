@@ -133,6 +133,11 @@ class VirNucPro(LightningModule):
         for name, kernels in self.attention().items():
             log.info("Attention of %s by %s", name, kernels)
 
+    def on_predict_end(self) -> None:
+        """Let go of encoders on a GPU: Lightning would copy them to the host now, for seconds and for nobody."""
+        if self.device.type == "cuda":
+            self.dna_encoder = self.protein_encoder = None
+
     def attention(self) -> dict[str, str]:
         """Attention kernels in use, by encoder."""
         return {name: used_attention(encoder) for name, encoder in self._encoders().items()}

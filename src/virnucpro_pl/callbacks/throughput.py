@@ -30,6 +30,7 @@ class Throughput(Callback):
         self._figures = RankFigures(Path(folder))
         self._sample_seconds = sample_seconds
         self._sampler: _GpuSampler | None = None
+        self._utilisation: float | None = None
         self._waits: list[float] = []
         self._waiting_since = 0.0
         self._began = 0.0
@@ -75,8 +76,9 @@ class Throughput(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the watch."""
-        if self._device.type == "cuda":
+        if self._sampler:
             torch.cuda.synchronize(self._device)
+            self._utilisation = self._sampler.stop()
         self._seconds = time.perf_counter() - self._began
         if isinstance(pl_module, VirNucPro):
             self._attention = pl_module.attention()
@@ -94,7 +96,8 @@ class Throughput(Callback):
             "attention": self._attention,
         }
         if self._sampler:
-            figures["gpu_utilisation"] = self._sampler.stop()
+            self._sampler.stop()  # again, where prediction failed
+            figures["gpu_utilisation"] = self._utilisation
             figures["gpu_name"] = torch.cuda.get_device_name(self._device)
             figures["gpu_peak_memory_bytes"] = torch.cuda.max_memory_allocated(self._device)
         self._figures.write("throughput", trainer.global_rank, figures)
