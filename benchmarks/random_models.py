@@ -28,6 +28,7 @@ def write_models(folder: Path, tokenizer: Path, size: str) -> None:
     _write_esm2(folder / "esm" / f"esm2_t{layers}_{size}_random.pt", layers, width, heads)
     head = {**_linear("hidden_layer", DNABERT_S["width"] + width, 512), **_linear("output_layer", 512, 2)}
     head |= _norm("bn1", 512) | {"bn1.running_mean": torch.zeros(512), "bn1.running_var": torch.ones(512)}
+    head["bn1.num_batches_tracked"] = torch.tensor(0)
     torch.save(head, folder / "mlp" / "300_model.pth")
 
 
