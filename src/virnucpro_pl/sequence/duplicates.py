@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _NUM_FILES = 32
-_SPILL_ROWS = 1 << 17
+_SPILL_ROWS = 1 << 16
 
 
 class DuplicateFinder:
