@@ -72,12 +72,7 @@ def predict(cfg: DictConfig) -> float:
     if trainer.is_global_zero:
         datamodule.prepare_data()  # before other processes start: a mistake in the input then stops just this one
         digests = _start_hashing(identity, memo)
-    try:
-        trainer.predict(model, datamodule=datamodule, return_predictions=False)
-    except Exception as error:
-        if is_out_of_memory(error) and not isinstance(error, OutOfMemoryError):
-            raise OutOfMemoryError(_out_of_memory_text(trainer, datamodule)) from error
-        raise
+    _embed_and_score(trainer, model, datamodule)
     if not trainer.is_global_zero:
         return float("nan")
 
@@ -125,6 +120,16 @@ def _start_hashing(identity: dict[str, Any], memo: Path | None) -> dict[str, "Fu
     digests = {name: hasher.submit(sha256_of, Path(source["path"]), memo) for name, source in identity.items()}
     hasher.shutdown(wait=False)
     return digests
+
+
+def _embed_and_score(trainer: Trainer, model: VirNucPro, datamodule: FastaDataModule) -> None:
+    """Let all ranks write their parts."""
+    try:
+        trainer.predict(model, datamodule=datamodule, return_predictions=False)
+    except Exception as error:
+        if is_out_of_memory(error) and not isinstance(error, OutOfMemoryError):
+            raise OutOfMemoryError(_out_of_memory_text(trainer, datamodule)) from error
+        raise
 
 
 def _out_of_memory_text(trainer: Trainer, datamodule: FastaDataModule) -> str:

@@ -49,15 +49,7 @@ def merge_figures(
         "batches": batches,
         "embedded_orfs": sums["orfs"],
         "encoders": {
-            name: {
-                "sequences": sums[f"{key}_sequences"],
-                "cached": sums[f"{key}_cached"],
-                "tokens": sums[f"{key}_tokens"],
-                "tokens_per_second": _rate(throughput, stages, f"{key}_tokens", name),
-                "sequences_per_second": _rate(throughput, stages, f"{key}_sequences", name),
-                "packing_efficiency": _share(sums[f"{key}_tokens"], sums[f"{key}_processed"]),
-            }
-            for name, key in ((DNABERT_S, "dna"), (ESM2, "protein"))
+            name: _encoder(throughput, stages, sums, key, name) for name, key in ((DNABERT_S, "dna"), (ESM2, "protein"))
         },
         "packing_efficiency": _share(tokens, sums["dna_processed"] + sums["protein_processed"]),
         "budget_fill": min(1.0, _share(sums["protein_tokens"], batches * token_budget)),
@@ -68,6 +60,19 @@ def merge_figures(
         "gpu_utilisation_percent": round(sum(utilisation) / len(utilisation), 1) if utilisation else None,
         "gpu_peak_memory_bytes": max(rank.get("gpu_peak_memory_bytes", 0) for rank in throughput) or None,
         "devices": [rank.get("gpu_name", rank["device"]) for rank in throughput],
+    }
+
+
+def _encoder(
+    throughput: list[dict[str, Any]], stages: list[dict[str, float]], sums: dict[str, int], key: str, name: str
+) -> dict[str, Any]:
+    return {
+        "sequences": sums[f"{key}_sequences"],
+        "cached": sums[f"{key}_cached"],
+        "tokens": sums[f"{key}_tokens"],
+        "tokens_per_second": _rate(throughput, stages, f"{key}_tokens", name),
+        "sequences_per_second": _rate(throughput, stages, f"{key}_sequences", name),
+        "packing_efficiency": _share(sums[f"{key}_tokens"], sums[f"{key}_processed"]),
     }
 
 
