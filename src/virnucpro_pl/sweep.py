@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from virnucpro_pl.errors import OutOfMemoryError
 from virnucpro_pl.failures import EXIT_FAILED, EXIT_USAGE, exit_status, one_line
+from virnucpro_pl.host_memory import return_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -186,5 +187,6 @@ def _free_memory() -> None:
     gc.collect()  # trainer and model refer to each other
     if torch := sys.modules.get("torch"):
         torch.cuda.empty_cache()
+    return_freed_memory()
     with suppress(OSError):  # on Linux the process's peak memory counts from now on
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
