@@ -14,7 +14,6 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from virnucpro_pl import __version__
 from virnucpro_pl.benchmarking.flops import matrix_flops_per_token
 from virnucpro_pl.benchmarking.measurement import PREDICT, Measurement, rows, write_csv
 from virnucpro_pl.benchmarking.plot import plot_speeds
@@ -23,7 +22,7 @@ from virnucpro_pl.benchmarking.settings import Settings, default_reads
 from virnucpro_pl.benchmarking.suite import Prediction, Suite
 from virnucpro_pl.benchmarking.synthetic_reads import Reads, write_reads
 from virnucpro_pl.benchmarking.tables import precision_table, progress_line, speed_table
-from virnucpro_pl.commands.building import build_trainer
+from virnucpro_pl.commands.building import build_trainer, origin
 from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
 from virnucpro_pl.results.figures import RankFigures
 from virnucpro_pl.results.parts import PartsOfModel
@@ -163,11 +162,7 @@ def _record(cfg: DictConfig, began: float, device: torch.device, measurements: S
     """What ran where, and every figure."""
     encoders = {ESM2: cfg.architecture.protein_encoder, DNABERT_S: cfg.architecture.dna_encoder}
     return {
-        "version": __version__,
-        "command": sys.argv,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(began)),
-        "seconds": round(time.time() - began, 3),
-        "config": OmegaConf.to_container(cfg, resolve=True),
+        **origin(cfg, began),
         "engine": {
             "device": _device_name(device),
             "cuda": torch.version.cuda,

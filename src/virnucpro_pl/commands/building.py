@@ -2,6 +2,8 @@
 
 import json
 import logging
+import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ from hydra.utils import instantiate
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from virnucpro_pl import __version__
 from virnucpro_pl.data.embedding_cache import EncoderIdentities
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.module import VirNucPro
@@ -91,6 +94,22 @@ def arithmetic_of(trainer: Trainer, model: VirNucPro) -> dict[str, Any]:
         "precision": str(trainer.precision),
         "device": trainer.strategy.root_device.type,
         **model.arithmetic._asdict(),
+    }
+
+
+def origin(cfg: DictConfig, began: float) -> dict[str, Any]:
+    """Return what was asked for, and when, for the record of a run.
+
+    Args:
+        cfg: the configuration of the run.
+        began: when it began, in seconds since the epoch.
+    """
+    return {
+        "version": __version__,
+        "command": sys.argv,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(began)),
+        "seconds": round(time.time() - began, 3),
+        "config": OmegaConf.to_container(cfg, resolve=True),
     }
 
 

@@ -16,10 +16,16 @@ import torch
 from hydra.utils import instantiate
 from lightning import Trainer
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from virnucpro_pl import __version__
-from virnucpro_pl.commands.building import arithmetic_of, build_trainer, device_text, digest_memo, identify_encoders
+from virnucpro_pl.commands.building import (
+    arithmetic_of,
+    build_trainer,
+    device_text,
+    digest_memo,
+    identify_encoders,
+    origin,
+)
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
 from virnucpro_pl.module import VirNucPro
@@ -80,7 +86,7 @@ def predict(cfg: DictConfig) -> float:
     after = StageClock()
     counts = _write_results(datamodule, work, output, rules, after)
     run = {
-        **_origin(cfg, began),
+        **origin(cfg, began),
         "warnings": _warnings(model, counts),
         "model": _model_record(model, identity, digests),
         "engine": _engine(model, trainer, throughput),
@@ -172,17 +178,6 @@ def _new_scores(path: Path, num_orfs: int) -> NDArray[np.float32]:
     if num_orfs == 0:  # an empty file cannot be mapped
         return np.empty((0, 2), dtype=np.float32)
     return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(num_orfs, 2))
-
-
-def _origin(cfg: DictConfig, began: float) -> dict[str, Any]:
-    """What was asked for, and when."""
-    return {
-        "version": __version__,
-        "command": sys.argv,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(began)),
-        "seconds": round(time.time() - began, 3),
-        "config": OmegaConf.to_container(cfg, resolve=True),
-    }
 
 
 def _model_record(
