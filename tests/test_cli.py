@@ -112,12 +112,17 @@ def test_only_what_hydra_would_misread_is_quoted(argument: str) -> None:
     assert _quoted(argument) == {"output=Gewässer": "output='Gewässer'", "y=~ä": "y='~ä'"}.get(argument, argument)
 
 
+def _mind_interrupts() -> None:
+    """Tests that a shell runs in the background ignore SIGINT, and so would what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_interrupted_run_says_how_to_go_on(mini_overrides: list[str], mini: Path, tmp_path: Path) -> None:
     long = tmp_path / "long.fa"
     long.write_text((mini / "inputs" / "mini.fa").read_text() * 100)
     command = [sys.executable, "-m", "virnucpro_pl", "predict", f"output={tmp_path / 'out'}", *mini_overrides]
     command += [f"input={long}", "data.token_budget=1", "data.deduplicate=false", "callbacks.progress.seconds=0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_mind_interrupts) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("Predicting"):
