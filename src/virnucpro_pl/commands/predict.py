@@ -69,15 +69,11 @@ def predict(cfg: DictConfig) -> float:
 
     model = _build_model(cfg, clock, trainer)
     identity = model.identity()
-    arithmetic = arithmetic_of(trainer, model)
-    parts = PartsOfModel(work / "parts", json.dumps([identity, arithmetic], sort_keys=True))
-    memo = digest_memo(cfg.data.embedding_cache)
-    encoders = partial(identify_encoders, identity, arithmetic, memo)
-    datamodule: FastaDataModule = instantiate(cfg.data, clock=clock, encoders=encoders, parts=parts)
+    datamodule = _build_datamodule(cfg, clock, trainer, model, identity)
     digests = {}
     if trainer.is_global_zero:
         datamodule.prepare_data()  # before other processes start: a mistake in the input then stops just this one
-        digests = _start_hashing(identity, memo)
+        digests = _start_hashing(identity, digest_memo(cfg.data.embedding_cache))
     _embed_and_score(trainer, model, datamodule)
     if not trainer.is_global_zero:
         return float("nan")
@@ -118,6 +114,16 @@ def _build_model(cfg: DictConfig, clock: StageClock, trainer: Trainer) -> VirNuc
         log.warning("Model %s: %s; choose another with model=…", model.name, DEMO_WARNING)
     model.head_source.check_chunk_length(cfg.data.chunk_length)
     return model
+
+
+def _build_datamodule(
+    cfg: DictConfig, clock: StageClock, trainer: Trainer, model: VirNucPro, identity: dict[str, Any]
+) -> FastaDataModule:
+    """Build the data module, which knows by weights and arithmetic what earlier runs have computed."""
+    arithmetic = arithmetic_of(trainer, model)
+    encoders = partial(identify_encoders, identity, arithmetic, digest_memo(cfg.data.embedding_cache))
+    parts = PartsOfModel(Path(cfg.paths.work_dir) / "parts", json.dumps([identity, arithmetic], sort_keys=True))
+    return instantiate(cfg.data, clock=clock, encoders=encoders, parts=parts)  # type: ignore[no-any-return]
 
 
 def _start_hashing(identity: dict[str, Any], memo: Path | None) -> dict[str, "Future[dict[str, str]]"]:
