@@ -130,5 +130,24 @@ def test_interrupted_run_says_how_to_go_on(mini_overrides: list[str], mini: Path
                 break
         rest = process.stderr.read()
     assert process.returncode == 130
-    assert "start the same command again" in rest
+    assert "start the same command again to continue" in rest
     assert "Traceback" not in rest
+
+
+def test_a_folder_nobody_named_is_told_to_who_wants_to_go_on(tmp_path: Path) -> None:
+    """It has the time in its name, so the same command alone would begin anew in another one."""
+    crash = (
+        "import virnucpro_pl.commands.predict as p, virnucpro_pl.__main__ as m\n"
+        "def fail(*_): raise RuntimeError('power cut')\n"
+        "p._embed_and_score = fail\n"
+        "m.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", crash, "predict", "trainer.accelerator=cpu"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    (folder,) = (tmp_path / "outputs" / "predict").iterdir()
+    assert f"start the same command again with output={folder} to continue where it stopped" in done.stderr

@@ -13,7 +13,17 @@ import pytest
 from omegaconf import OmegaConf
 
 from support import Result, model_overrides
-from virnucpro_pl.sweep import DONE, OUT_OF_MEMORY, SWEEP_TABLE, JobRow, SweepTable, best_line, sweep_exit_status, tsv
+from virnucpro_pl.sweep import (
+    CACHED,
+    DONE,
+    OUT_OF_MEMORY,
+    SWEEP_TABLE,
+    JobRow,
+    SweepTable,
+    best_line,
+    sweep_exit_status,
+    tsv,
+)
 
 
 @pytest.fixture
@@ -74,6 +84,34 @@ def test_mistake_in_one_job_is_listed_and_the_others_run(sweep: Callable[..., Re
     assert failed["tokens_per_second"] == failed["peak_memory_bytes"] == "NA"
     assert done["status"] == DONE
     assert "Best: job 1 (data.token_budget=256)" in result.err
+
+
+def test_a_sweep_started_again_does_only_what_is_not_done(sweep: Callable[..., Result], tmp_path: Path) -> None:
+    assert sweep("data.token_budget=64,256").code == 0
+    before = read_table(tmp_path / "out")
+    (tmp_path / "out" / "1" / "run.json").unlink()  # as if it had been killed in its second job
+
+    result = sweep("data.token_budget=64,256")
+
+    assert result.code == 0, result.err
+    assert result.err.count("Done by an earlier start of this sweep") == 1
+    after = read_table(tmp_path / "out")
+    assert after[0] == before[0]
+    assert [row["status"] for row in after] == [DONE] * 2
+
+
+def test_other_settings_in_the_folder_of_a_done_job_are_refused(sweep: Callable[..., Result], tmp_path: Path) -> None:
+    assert sweep("data.token_budget=64,256").code == 0
+    result = sweep("data.token_budget=64,512")
+    assert result.code == 2
+    assert "holds the results of another run" in read_table(tmp_path / "out")[1]["status"]
+
+
+def test_jobs_that_found_embeddings_in_a_cache_are_never_the_best(sweep: Callable[..., Result], tmp_path: Path) -> None:
+    result = sweep("data.token_budget=64,256", f"data.embedding_cache={tmp_path / 'cache'}")
+    assert result.code == 0, result.err
+    assert [row["status"] for row in read_table(tmp_path / "out")] == [DONE, CACHED]
+    assert "Best: job 0 (data.token_budget=64)" in result.err
 
 
 def test_crash_of_one_job_is_listed_and_the_others_run(
@@ -241,7 +279,7 @@ def test_best_is_the_fastest_of_those_that_were_done() -> None:
     assert best_line([row(0), row(1, tokens=1234.6), row(2, OUT_OF_MEMORY)]) == (
         "Best: job 1 (data.token_budget=1), 1,235 tokens/s"
     )
-    assert best_line([row(0, OUT_OF_MEMORY)]) == "Best: none, no job was done"
+    assert best_line([row(0, OUT_OF_MEMORY)]) == "Best: none, no job computed all of its embeddings"
 
 
 def test_search_for_the_slowest_job_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -89,22 +89,29 @@ def run(cfg: DictConfig) -> float | None:
     except (KeyboardInterrupt, SystemExit) as stop:
         # Lightning turns an interrupt into an exit of its own.
         if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
-            log.error("Interrupted; start the same command again to continue where it stopped")
+            log.error("Interrupted; %s", _how_to_go_on(cfg))
             sys.exit(EXIT_INTERRUPTED)
         raise
     except Exception as error:
-        _tell(error)
+        _tell(error, cfg)
         if HydraConfig.get().mode is RunMode.MULTIRUN:
-            raise  # the sweep lists it and goes on (sweep.py)
+            raise  # predict's sweeps list it and go on (sweep.py)
         sys.exit(exit_status(error))
 
 
-def _tell(error: Exception) -> None:
+def _how_to_go_on(cfg: DictConfig) -> str:
+    """A folder that nobody named has the time in its name, and the next start would take another."""
+    folder = HydraConfig.get().runtime.output_dir if HydraConfig.get().mode is RunMode.RUN else None
+    named = f" with output={folder}" if folder and cfg.output == cfg.paths.default_output else ""
+    return f"start the same command again{named} to continue where it stopped"
+
+
+def _tell(error: Exception, cfg: DictConfig) -> None:
     """Log what can be done about an error, or where it comes from."""
     if isinstance(error, OutOfMemoryError):
         log.error("Error: %s", one_line(error))
     elif exit_status(error) == EXIT_FAILED:
-        log.exception("The run failed; start the same command again to continue where it stopped")
+        log.exception("The run failed; %s", _how_to_go_on(cfg))
     elif _rank_in(HydraConfig.get().job.name) is None:  # all ranks meet the same mistake; one tells of it
         log.error("Error: %s", one_line(error))
 

@@ -15,8 +15,9 @@ def keep_freed_memory() -> None:
     default glibc hands them back to the system, which maps and zeroes each page anew: a fifth of the time of a small
     model on the CPU. Does nothing where the C library is another.
     """
-    for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
-        _call_glibc("mallopt", parameter, _MOST_KEPT)
+    # Older versions refuse more than 32 MiB here.
+    if _call_glibc("mallopt", _M_MMAP_THRESHOLD, _MOST_KEPT) or _call_glibc("mallopt", _M_MMAP_THRESHOLD, 32 << 20):
+        _call_glibc("mallopt", _M_TRIM_THRESHOLD, _MOST_KEPT)
 
 
 def return_freed_memory() -> None:
@@ -24,7 +25,6 @@ def return_freed_memory() -> None:
     _call_glibc("malloc_trim", 0)
 
 
-def _call_glibc(name: str, *arguments: int) -> None:
+def _call_glibc(name: str, *arguments: int) -> int:
     function: Any = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
-    if function is not None:
-        function(*arguments)
+    return 0 if function is None else int(function(*arguments))

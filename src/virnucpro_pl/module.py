@@ -123,15 +123,23 @@ class VirNucPro(LightningModule):
         self.head = head
 
     def on_predict_start(self) -> None:
-        """Settle how to compute, now that the weights are where they stay."""
+        """Settle how to compute, and say so."""
+        self.settle()
+        for name, kernels in self.attention().items():
+            log.info("Attention of %s by %s", name, kernels)
+
+    def settle(self) -> None:
+        """Make encoders and head compute as they should, once the weights are where they stay; may be called again.
+
+        Raises:
+            UserError: the device cannot do what is asked.
+        """
         assert self.head is not None
         if self.device.type == "cpu":
             keep_freed_memory()
         self.head.float()  # it costs nothing, and its batch norm was never meant for less
         for encoder in self._encoders().values():
             self.arithmetic.apply(encoder)
-        for name, kernels in self.attention().items():
-            log.info("Attention of %s by %s", name, kernels)
 
     def on_predict_end(self) -> None:
         """Let go of encoders on a GPU: Lightning would copy them to the host now, for seconds and for nobody."""

@@ -22,7 +22,7 @@ from virnucpro_pl.host_memory import return_freed_memory
 log = logging.getLogger(__name__)
 
 SWEEP_TABLE = "sweep.tsv"
-DONE, OUT_OF_MEMORY, FAILED = "done", "out of memory", "failed"
+DONE, CACHED, OUT_OF_MEMORY, FAILED = "done", "done, with cached embeddings", "out of memory", "failed"
 _ROWS_FOLDER = ".sweep"  # a launcher may run jobs in other processes, so their rows meet on disk
 
 
@@ -32,7 +32,8 @@ class JobRow(NamedTuple):
     job: int
     overrides: list[str]
     status: str
-    """``done``, ``out of memory``, or ``failed: `` and why"""
+    """``done``, ``done, with cached embeddings`` (whose speed compares with no other), ``out of memory``, or
+    ``failed: `` and why"""
     tokens_per_second: float | None = None
     """of both encoders, over the time of prediction"""
     sequences_per_second: float | None = None
@@ -107,10 +108,11 @@ class SweepTable(Callback):
             return JobRow(number, overrides, status, exit_status=exit_status(error))
         run = Path(config.hydra.runtime.output_dir) / self._run_file
         figures = json.loads(run.read_text(encoding="utf-8"))["figures"]
+        is_cached = any(encoder["cached"] for encoder in figures["encoders"].values())
         return JobRow(
             number,
             overrides,
-            DONE,
+            CACHED if is_cached else DONE,
             float(job_return.return_value),
             figures["sequences_per_second"],
             figures["gpu_peak_memory_bytes"] or figures["peak_memory_bytes"],
@@ -131,17 +133,17 @@ def best_line(rows: list[JobRow]) -> str:
     """Name the fastest job by what to type to have it again."""
     done = [(row, overrides) for row, overrides in _with_what_varies(rows) if row.status == DONE]
     if not done:
-        return "Best: none, no job was done"
+        return "Best: none, no job computed all of its embeddings"
     row, overrides = max(done, key=lambda pair: pair[0].tokens_per_second or 0.0)
     return f"Best: job {row.job} ({overrides}), {row.tokens_per_second:,.0f} tokens/s"
 
 
 def sweep_exit_status(rows: list[JobRow]) -> int:
     """Running out of memory is an answer, as long as one job had enough."""
-    failed = {row.exit_status for row in rows if row.status not in (DONE, OUT_OF_MEMORY)}
+    failed = {row.exit_status for row in rows if row.status not in (DONE, CACHED, OUT_OF_MEMORY)}
     if failed:
         return EXIT_USAGE if failed == {EXIT_USAGE} else EXIT_FAILED
-    return 0 if any(row.status == DONE for row in rows) else EXIT_FAILED
+    return 0 if any(row.status in (DONE, CACHED) for row in rows) else EXIT_FAILED
 
 
 def _with_what_varies(rows: Iterable[JobRow]) -> list[tuple[JobRow, str]]:

@@ -80,3 +80,16 @@ def test_float8_changes_esm2_a_little_and_dnabert_s_not_at_all(encoder):
     found = encoder(some_tokens())
     assert torch.equal(found, expected) == isinstance(encoder, DnabertS)
     assert F.cosine_similarity(found, expected).min() > 0.99
+
+
+def test_float8_is_refused_where_it_would_change_nothing():
+    esm2 = Esm2(Esm2Config(num_layers=2, width=32, num_heads=2, ffn_width=32))
+    with pytest.raises(UserError, match="first and the last layer"):
+        Arithmetic(fp8=True).apply(esm2)
+
+
+def test_arithmetic_can_be_settled_again(encoder):
+    Arithmetic(fp8=True).apply(encoder)
+    once = encoder(some_tokens())
+    Arithmetic(fp8=True).apply(encoder)
+    assert torch.equal(encoder(some_tokens()), once)

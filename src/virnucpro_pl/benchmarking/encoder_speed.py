@@ -48,7 +48,7 @@ class EncoderBench(NamedTuple):
         """Embed batches that lie on the device."""
         seconds = median_seconds([partial(self.encoder, batch) for batch in batches], self.device, self.repeats)
         work = self.work(batches)
-        tokens = sum(count * length for batch in batches for _, count, length in batch.runs)
+        tokens = sum(batch.num_tokens for batch in batches)
         return Measurement(
             part=ENCODER,
             encoder=self.name,

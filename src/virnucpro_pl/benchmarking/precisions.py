@@ -1,5 +1,6 @@
 """The arithmetic choices that a benchmark compares, and what each does to embeddings and calls."""
 
+import logging
 from typing import NamedTuple
 
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor
 from virnucpro_pl.encoders.fp8 import can_multiply_fp8
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.head import OTHERS, VIRUS, Head
+
+log = logging.getLogger(__name__)
 
 
 class Precision(NamedTuple):
@@ -44,6 +47,7 @@ def choose_precisions(names: list[str] | None, device: torch.device) -> list[Pre
         UserError: a name is unknown, or nothing is left.
     """
     known = {precision.name: precision for precision in PRECISIONS}
+    asked = names
     if names is None:
         names = [name for name in known if name != REFERENCE.name] if device.type == "cuda" else [REFERENCE.name]
     if unknown := [name for name in names if name not in known]:
@@ -51,6 +55,9 @@ def choose_precisions(names: list[str] | None, device: torch.device) -> list[Pre
     chosen = [known[name] for name in dict.fromkeys(names) if can_compute(known[name], device)]
     if not chosen:
         raise UserError(f"precisions=[{','.join(names)}]: none of them on {device}; 32-true works everywhere")
+    for name in asked or []:
+        if known[name] not in chosen:
+            log.warning("precisions: %s is left out: not on %s", name, device)
     return chosen
 
 

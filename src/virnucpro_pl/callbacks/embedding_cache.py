@@ -43,8 +43,9 @@ class EmbeddingCaching(Callback):
         """Tell the module which encoder it need not load; the data module is set up before, weights are read after."""
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         self._caches = getattr(datamodule, "caches", None)
-        if self._caches and isinstance(pl_module, VirNucPro):
-            pl_module.widths_at_hand = datamodule.widths_at_hand()
+        if isinstance(pl_module, VirNucPro):
+            pl_module.widths_at_hand = datamodule.widths_at_hand() if self._caches else (None, None)
+        if self._caches:
             self._writer = ThreadPoolExecutor(1)
 
     def on_predict_batch_end(
@@ -110,7 +111,7 @@ class EmbeddingCaching(Callback):
         try:
             written.result()
         except OSError as error:
-            log.warning("New embeddings are not kept: %s: %s", error.filename, error.strerror)
+            log.warning("New embeddings are not kept any more: %s; is there space for the cache?", error)
             self._caches = None
 
 

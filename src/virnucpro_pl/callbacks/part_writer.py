@@ -41,6 +41,8 @@ class PartWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Take over the scores of the batch before, while the device works on this one."""
+        if self._in_flight:
+            self._in_flight.wait()  # an interrupt comes here more often than not, and must not lose it
         before, self._in_flight = self._in_flight, prediction
         self._take_over(before)
         num_orfs = sum(len(waiting.orfs) for waiting in self._waiting)

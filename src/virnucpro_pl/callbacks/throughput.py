@@ -12,7 +12,6 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from virnucpro_pl.data.batch import OrfBatch
-from virnucpro_pl.encoders.packed import PackedTokens
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.figures import RankFigures
 from virnucpro_pl.results.summary import COUNTED
@@ -70,7 +69,7 @@ class Throughput(Callback):
         for encoder, packed, cached in (("dna", batch.dna, dna_cached), ("protein", batch.protein, protein_cached)):
             self.counts[f"{encoder}_sequences"] += packed.num_sequences
             self.counts[f"{encoder}_cached"] += 0 if cached is None else len(cached)
-            self.counts[f"{encoder}_tokens"] += _real_tokens(packed)
+            self.counts[f"{encoder}_tokens"] += packed.num_tokens
             self.counts[f"{encoder}_processed"] += len(packed.tokens)
         self._waiting_since = time.perf_counter()
 
@@ -101,10 +100,6 @@ class Throughput(Callback):
             figures["gpu_name"] = torch.cuda.get_device_name(self._device)
             figures["gpu_peak_memory_bytes"] = torch.cuda.max_memory_allocated(self._device)
         self._figures.write("throughput", trainer.global_rank, figures)
-
-
-def _real_tokens(packed: PackedTokens) -> int:
-    return sum(count * length for _, count, length in packed.runs)
 
 
 class _GpuSampler(threading.Thread):

@@ -22,7 +22,7 @@ from virnucpro_pl.benchmarking.settings import Settings, default_reads
 from virnucpro_pl.benchmarking.suite import Prediction, Suite
 from virnucpro_pl.benchmarking.synthetic_reads import Reads, write_reads
 from virnucpro_pl.benchmarking.tables import precision_table, progress_line, speed_table
-from virnucpro_pl.commands.building import build_trainer, origin
+from virnucpro_pl.commands.building import RUN_FILE, build_trainer, make_room, origin
 from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
 from virnucpro_pl.results.figures import RankFigures
 from virnucpro_pl.results.parts import PartsOfModel
@@ -30,7 +30,7 @@ from virnucpro_pl.stages import DNABERT_S, ESM2, StageClock
 
 log = logging.getLogger(__name__)
 
-RUN_FILE, TABLE, PLOT = "run.json", "benchmark.csv", "benchmark.png"
+TABLE, PLOT = "benchmark.csv", "benchmark.png"
 _LIBRARIES = ("torch", "lightning", "transformers", "fair-esm", "triton", "flash-attn")
 
 
@@ -43,7 +43,8 @@ def benchmark(cfg: DictConfig) -> float:
     """
     began = time.time()
     output, work = Path(cfg.paths.output_dir), Path(cfg.paths.work_dir)
-    _make_room(output, work, cfg.overwrite)
+    make_room(output, (TABLE, PLOT), cfg.overwrite)
+    shutil.rmtree(work, ignore_errors=True)  # what an interrupted run left
     device = _device(cfg)
     settings = _settings(cfg, device)
     precisions = choose_precisions(None if cfg.precisions is None else _listed(cfg.precisions), device)
@@ -100,15 +101,6 @@ class _Builder:
         # In a folder of its own, where no other measurement has left scores that need no computing any more.
         parts = PartsOfModel(self._work / "parts" / precision.name, reads.name)
         return Prediction(trainer, instantiate(cfg.model, clock=clock), instantiate(cfg.data, clock=clock, parts=parts))
-
-
-def _make_room(output: Path, work: Path, overwrite: bool) -> None:
-    """Refuse to replace finished results unless told to, and clear what an interrupted run left."""
-    if (output / RUN_FILE).exists() and not overwrite:
-        raise UserError(f"output={output} holds the results of another run; give another folder or overwrite=true")
-    for name in (RUN_FILE, TABLE, PLOT):
-        (output / name).unlink(missing_ok=True)
-    shutil.rmtree(work, ignore_errors=True)
 
 
 def _device(cfg: DictConfig) -> torch.device:

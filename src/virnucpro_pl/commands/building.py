@@ -5,6 +5,7 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from virnucpro_pl.errors import UserError
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.stages import DNABERT_S, ESM2, StageClock
 from virnucpro_pl.weights.digests import sha256_of
+
+RUN_FILE = "run.json"
+"""What a finished run leaves last, beside its results"""
 
 
 def build_trainer(cfg: DictConfig, clock: StageClock) -> Trainer:
@@ -95,6 +99,37 @@ def arithmetic_of(trainer: Trainer, model: VirNucPro) -> dict[str, Any]:
         "device": trainer.strategy.root_device.type,
         **model.arithmetic._asdict(),
     }
+
+
+def finished_job(cfg: DictConfig) -> dict[str, Any] | None:
+    """Return the run record of a sweep's job that an earlier start of the same sweep has done, else None."""
+    record = Path(cfg.paths.output_dir) / RUN_FILE
+    if HydraConfig.get().mode is not RunMode.MULTIRUN or cfg.overwrite or not record.exists():
+        return None
+    run: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+    asked: Any = OmegaConf.to_container(cfg, resolve=True)
+    for config in (asked, run["config"]):
+        del config["paths"]["default_output"]  # has the time in its name
+    return run if run["config"] == asked else None
+
+
+def make_room(output: Path, files: Iterable[str], overwrite: bool) -> None:
+    """Refuse to replace the results of another run unless told to, and then clear them away.
+
+    Args:
+        output: folder of the results.
+        files: their names; the run record, which comes last, is always one of them.
+        overwrite: whether they may be replaced.
+
+    Raises:
+        UserError: they are there and may not.
+    """
+    if not (output / RUN_FILE).exists():
+        return
+    if not overwrite:
+        raise UserError(f"output={output} holds the results of another run; give another folder or overwrite=true")
+    for name in (RUN_FILE, *files):
+        (output / name).unlink(missing_ok=True)
 
 
 def origin(cfg: DictConfig, began: float) -> dict[str, Any]:

@@ -19,15 +19,18 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from virnucpro_pl.commands.building import (
+    RUN_FILE,
     arithmetic_of,
     build_trainer,
     device_text,
     digest_memo,
+    finished_job,
     identify_encoders,
+    make_room,
     origin,
 )
 from virnucpro_pl.data.datamodule import FastaDataModule
-from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
+from virnucpro_pl.errors import OutOfMemoryError, is_out_of_memory
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.consensus import CallingRules
 from virnucpro_pl.results.figures import RankFigures
@@ -38,8 +41,6 @@ from virnucpro_pl.stages import CONSENSUS, StageClock
 from virnucpro_pl.weights.digests import sha256_of
 
 log = logging.getLogger(__name__)
-
-RUN_FILE = "run.json"
 
 
 def predict(cfg: DictConfig) -> float:
@@ -55,13 +56,16 @@ def predict(cfg: DictConfig) -> float:
     """
     began = time.time()
     output, work = Path(cfg.paths.output_dir), Path(cfg.paths.work_dir)
+    if run := finished_job(cfg):
+        log.info("Done by an earlier start of this sweep: %s", output)
+        return float(run["figures"]["tokens_per_second"])
     rules: CallingRules = instantiate(cfg.results)
     rules.check()
     clock = StageClock()
     trainer = build_trainer(cfg, clock)
     figures = RankFigures(work / "figures")
     if trainer.is_global_zero:
-        _make_room(output, cfg.overwrite)
+        make_room(output, RESULT_FILES, cfg.overwrite)
         figures.clear()
         log.info("Device: %s", device_text(trainer))
     else:
@@ -96,16 +100,6 @@ def predict(cfg: DictConfig) -> float:
     if cfg.output == "-":
         sys.stdout.write((output / RECORD_TABLE).read_text(encoding="utf-8"))
     return float(run["figures"]["tokens_per_second"])
-
-
-def _make_room(output: Path, overwrite: bool) -> None:
-    """Refuse to replace finished results unless told to."""
-    if not (output / RUN_FILE).exists():
-        return
-    if not overwrite:
-        raise UserError(f"output={output} holds the results of another run; give another folder or overwrite=true")
-    for name in (RUN_FILE, *RESULT_FILES):
-        (output / name).unlink(missing_ok=True)
 
 
 def _build_model(cfg: DictConfig, clock: StageClock, trainer: Trainer) -> VirNucPro:

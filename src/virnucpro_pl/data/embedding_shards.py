@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 FORMAT_VERSION = "1"
+"""To be raised also when encoders come to compute other numbers: embeddings of another version are not used."""
 SUFFIX = ".arrow"
 
 

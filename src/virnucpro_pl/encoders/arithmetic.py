@@ -51,6 +51,10 @@ class Arithmetic(NamedTuple):
             if not can_multiply_fp8(device):
                 needed = ".".join(map(str, FIRST_CAPABILITY))
                 raise UserError(f"model.fp8=true needs a GPU of CUDA capability {needed} (Ada, Hopper) or newer")
+            if len(encoder.layers) < 3:
+                raise UserError(
+                    "model.fp8=true leaves the first and the last layer as they are; this ESM-2 has no others"
+                )
             use_fp8(encoder)
         if self.fp16_accumulation and (device.type, dtype) != ("cuda", torch.float16):
             raise UserError("model.fp16_accumulation=true needs a CUDA device and trainer.precision=16-true")

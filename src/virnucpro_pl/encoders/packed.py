@@ -28,6 +28,11 @@ class PackedTokens(NamedTuple):
         """N."""
         return len(self.cu_seqlens) - 1
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all sequences, told from the runs, so that nothing waits for a device."""
+        return sum(count * length for _, count, length in self.runs)
+
 
 def pack(sequences: Sequence[NDArray[np.integer]]) -> PackedTokens:
     """Lay token sequences end to end, in the order given.

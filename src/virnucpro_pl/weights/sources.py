@@ -22,11 +22,6 @@ log = logging.getLogger(__name__)
 _PUBLISHED_HEAD = re.compile(r"^(\d+)_model(_|\.|$)")
 
 
-def packaged(name: str) -> Path:
-    """Path of a file that ships with the package, such as the sample and the demo model."""
-    return Path(__file__).parents[1] / "demo" / name
-
-
 @dataclass
 class EncoderSource:
     """One encoder's checkpoint."""
