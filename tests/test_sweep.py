@@ -104,7 +104,7 @@ def test_other_settings_in_the_folder_of_a_done_job_are_refused(sweep: Callable[
     assert sweep("data.token_budget=64,256").code == 0
     result = sweep("data.token_budget=64,512")
     assert result.code == 2
-    assert "holds the results of another run" in read_table(tmp_path / "out")[1]["status"]
+    assert "holds the results of a finished run" in read_table(tmp_path / "out")[1]["status"]
 
 
 def test_jobs_that_found_embeddings_in_a_cache_are_never_the_best(sweep: Callable[..., Result], tmp_path: Path) -> None:

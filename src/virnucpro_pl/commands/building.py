@@ -48,7 +48,8 @@ def build_trainer(cfg: DictConfig, clock: StageClock) -> Trainer:
             trainer = instantiate(cfg.trainer, callbacks=callbacks, precision="16-true")
     except InstantiationException as error:
         if isinstance(error.__cause__, MisconfigurationException | ValueError):
-            raise UserError(f"trainer: {' '.join(str(error.__cause__).split())}") from error
+            reason = " ".join(str(error.__cause__).split()).rstrip("!.")
+            raise UserError(f"trainer: {reason}; trainer.accelerator=auto takes what there is") from error
         raise
     if HydraConfig.get().mode is RunMode.MULTIRUN and isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
         raise UserError(
@@ -127,7 +128,7 @@ def make_room(output: Path, files: Iterable[str], overwrite: bool) -> None:
     if not (output / RUN_FILE).exists():
         return
     if not overwrite:
-        raise UserError(f"output={output} holds the results of another run; give another folder or overwrite=true")
+        raise UserError(f"output={output} holds the results of a finished run; give another folder or overwrite=true")
     for name in (RUN_FILE, *files):
         (output / name).unlink(missing_ok=True)
 
