@@ -126,7 +126,8 @@ def test_prediction_on_the_gpu_gives_the_calls_of_the_cpu_and_the_same_bytes_twi
 
     predict("cpu", "trainer.accelerator=cpu")
     run = predict("gpu")
-    predict("again")
+    predict("again", f"data.embedding_cache={tmp_path / 'cache'}")
+    cached = predict("cached", f"data.embedding_cache={tmp_path / 'cache'}")
     exact = predict("exact", "model.exact=true")
 
     assert run["engine"]["precision"] == "16-true"
@@ -135,4 +136,6 @@ def test_prediction_on_the_gpu_gives_the_calls_of_the_cpu_and_the_same_bytes_twi
     assert calls("exact") == calls("cpu")
     assert np.mean([a == b for a, b in zip(calls("gpu"), calls("cpu"), strict=True)]) >= 0.99
     table = "prediction_results.txt"
-    assert (tmp_path / "gpu" / table).read_bytes() == (tmp_path / "again" / table).read_bytes()
+    for name in ("again", "cached"):
+        assert (tmp_path / "gpu" / table).read_bytes() == (tmp_path / name / table).read_bytes()
+    assert all(encoder["sequences"] == 0 for encoder in cached["figures"]["encoders"].values())

@@ -13,6 +13,7 @@ from support import synonymous_reads
 from virnucpro_pl.data.batch import OrfBatch
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.data.dataset import OrfBatches
+from virnucpro_pl.data.embedding_cache import EncoderIdentities
 from virnucpro_pl.encoders.packed import PackedTokens
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.results.parts import Parts, ScoredBatch
@@ -114,6 +115,15 @@ def test_spawned_workers_serve_the_same_batches(datamodule, workers):
 
     assert [batch.number for batch in served] == [batch.number for batch in own] == list(range(module.plan.num_batches))
     assert tokens_by_orf(served) == tokens_by_orf(own)
+
+
+def test_what_is_for_the_host_stays_there(datamodule, tmp_path):
+    """Keys of the cache are NumPy arrays, which a DataLoader would make tensors and Lightning move to the GPU."""
+    identities = EncoderIdentities("dna", "protein")
+    module = datamodule(embedding_cache=tmp_path / "cache", encoders=lambda: identities)
+    batch = next(iter(module.predict_dataloader()))
+    assert isinstance(batch.cached.dna_keys, np.ndarray)
+    assert isinstance(batch.cached.protein_keys, np.ndarray)
 
 
 def test_batches_are_prepared_while_one_is_in_use(datamodule, monkeypatch):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from lightning import LightningDataModule, Trainer
@@ -29,6 +29,11 @@ _CUDA_TOKENS, _CPU_TOKENS = 16384, 4096  # a GPU wants large matrices, a CPU wha
 
 FindTokenBudget = Callable[[Trainer, Callable[[int], OrfBatch], int], int | None]
 """From the trainer, the longest batch of a given budget, and the tokens of one device, to a budget that fits."""
+
+
+def _as_it_is(batch: Any) -> Any:
+    """Keep what is for the host, the keys of cached embeddings, from becoming tensors that move to the device."""
+    return batch
 
 
 class ReadAheadLoader(DataLoader[OrfBatch]):
@@ -162,6 +167,7 @@ class FastaDataModule(LightningDataModule):
         return ReadAheadLoader(
             batches,
             batch_size=None,
+            collate_fn=_as_it_is,
             num_workers=workers,
             pin_memory=self._on_cuda(),
             # Forking a process that runs threads can deadlock; a fresh interpreter cannot.
