@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -152,22 +151,3 @@ def test_a_folder_nobody_named_is_told_to_who_wants_to_go_on(tmp_path: Path) -> 
     assert done.returncode == 1
     (folder,) = (tmp_path / "outputs" / "predict").iterdir()
     assert f"start the same command again with output={folder} to continue where it stopped" in done.stderr
-
-
-def test_interrupt_is_heard_while_waiting_for_standard_input(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "virnucpro_pl", "predict", "input=-", f"output={tmp_path}"]
-    with subprocess.Popen(
-        [*command, "trainer.accelerator=cpu"],
-        stdin=subprocess.PIPE,  # which nobody writes to
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=_mind_interrupts,
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("Model demo"):
-                break
-        time.sleep(1)  # by then it reads
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130
-        assert "Traceback" not in process.stderr.read()

@@ -94,9 +94,7 @@ def read_records(path: str, digest: "hashlib._Hash | None" = None) -> Iterator[R
 
 def _open(path: str, name: str) -> AbstractContextManager[BinaryIO]:
     try:
-        # Unbuffered, as it is buffered below: a thread that waits in a buffer cannot be left behind at an interrupt.
-        stdin = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
-        return nullcontext(stdin) if path == STDIN else Path(path).open("rb")
+        return nullcontext(sys.stdin.buffer) if path == STDIN else Path(path).open("rb")
     except OSError as error:
         raise UserError(f"{name}: cannot be opened: {error.strerror}; check the path and its permissions") from error
 
