@@ -39,7 +39,7 @@ def test_group_builds(group: str) -> None:
 
 
 def test_callbacks_build() -> None:
-    assert len(list(map(instantiate, composed().callbacks.values()))) == 5
+    assert len(list(map(instantiate, composed().callbacks.values()))) == 7
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

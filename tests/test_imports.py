@@ -11,12 +11,13 @@ from support import CHECKOUT
 PACKAGE = CHECKOUT / "src" / "virnucpro_pl"
 LAYERS = [
     {"errors"},
-    {"failures", "host_memory", "read_ahead", "stages"},
+    {"failures", "host_memory", "read_ahead", "stages", "durable", "stopping", "folder_lock"},
+    {"digests"},
     {"sequence"},
     {"results", "encoders", "head"},
     {"weights", "data"},
     {"module"},
-    {"callbacks", "budget"},
+    {"callbacks", "budget", "strategy"},
     {"benchmarking"},
     {"commands", "sweep"},
     {"__main__"},

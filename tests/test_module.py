@@ -180,12 +180,11 @@ class Run:
             enable_model_summary=False,
         )
         self.batches = trainer.predict(model, datamodule=self.datamodule)
-        parts = Parts(folder / f"parts {precision} {deduplicate}")
+        parts = Parts(folder / f"parts {precision} {deduplicate}", "key")
         parts.write([ScoredBatch(b.number, b.orfs.numpy(), b.scores.numpy()) for b in self.batches])
-        store = self.datamodule.store
-        self.scores = np.full((store.num_orfs, 2), np.nan, dtype=np.float32)
-        duplicates = store.duplicate_orfs() if deduplicate else np.empty((0, 2), dtype=np.int64)
-        parts.gather(self.datamodule.plan.rows, duplicates, self.scores)
+        self.datamodule.parts = parts
+        self.scores = np.full((self.datamodule.store.num_orfs, 2), np.nan, dtype=np.float32)
+        self.datamodule.gather(self.scores)
 
 
 through_lightning = pytest.mark.filterwarnings(

@@ -486,14 +486,6 @@ def test_record_is_viral_from_the_share_asked_for(predict: Predict, mini: Path) 
 # --- again and again
 
 
-def test_finished_results_are_not_replaced_by_accident(predict: Predict, mini: Path) -> None:
-    path = f"input={mini / 'inputs' / 'mini.fa'}"
-    predict.ok(path)
-    before = predict.text(ORF_TABLE)
-    assert_refused(predict(path), "overwrite=true")
-    assert predict.text(ORF_TABLE) == before
-
-
 def test_other_input_of_the_same_name_is_read_anew(predict: Predict, fasta: Callable[..., Path]) -> None:
     """R23: the published tool gives the old results."""
     predict.ok(f"input={fasta(('a', OPEN))}", f"data.store_dir={predict.output.parent / 'stores'}")
@@ -505,7 +497,9 @@ def test_other_input_of_the_same_name_is_read_anew(predict: Predict, fasta: Call
     assert [row["sequence_id"] for row in predict.rows()] == ["b"]
 
 
-def test_killed_run_continues_from_its_parts(predict: Predict, mini: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_failed_continues_from_its_parts(
+    predict: Predict, mini: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A crash after some batches; the next start embeds the others only and ends with the same files."""
     from virnucpro_pl.module import VirNucPro
 

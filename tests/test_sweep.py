@@ -94,7 +94,7 @@ def test_a_sweep_started_again_does_only_what_is_not_done(sweep: Callable[..., R
     result = sweep("data.token_budget=64,256")
 
     assert result.code == 0, result.err
-    assert result.err.count("Done by an earlier start of this sweep") == 1
+    assert result.err.count("Finished already") == 1
     after = read_table(tmp_path / "out")
     assert after[0] == before[0]
     assert [row["status"] for row in after] == [DONE] * 2
@@ -104,7 +104,8 @@ def test_other_settings_in_the_folder_of_a_done_job_are_refused(sweep: Callable[
     assert sweep("data.token_budget=64,256").code == 0
     result = sweep("data.token_budget=64,512")
     assert result.code == 2
-    assert "holds the results of a finished run" in read_table(tmp_path / "out")[1]["status"]
+    told = "holds the results of another run (data.token_budget=256 there, data.token_budget=512 here)"
+    assert told in read_table(tmp_path / "out")[1]["status"]
 
 
 def test_jobs_that_found_embeddings_in_a_cache_are_never_the_best(sweep: Callable[..., Result], tmp_path: Path) -> None:

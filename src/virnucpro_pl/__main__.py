@@ -14,7 +14,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from virnucpro_pl import __version__
 from virnucpro_pl.errors import OutOfMemoryError
-from virnucpro_pl.failures import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, exit_status, one_line
+from virnucpro_pl.failures import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    exit_status,
+    needs_no_traceback,
+    one_line,
+)
+from virnucpro_pl.stopping import Terminated, terminable
 
 _PACKAGE = Path(__file__).parent
 # A wheel carries conf/ inside the package; a checkout keeps it beside src/.
@@ -46,14 +54,24 @@ def _run_folder(output: str, default: str) -> str:
 
 
 def _log_name(job: str) -> str:
-    rank = _rank_in(job)
-    return "run.log" if rank is None else f"run.rank{rank}.log"
+    process = _process_of(job)
+    return f"run.{process}.log" if process else "run.log"
 
 
-def _rank_in(job: str) -> str | None:
-    """Rank of a process that Lightning started; it calls their jobs ``train_ddp_process_N``."""
-    rank = job.rpartition("_ddp_process_")[2]
-    return rank if rank.isdigit() else None
+def _process_of(job: str) -> str:
+    """Name a process of a run beside its first one, which has no name: ``rank1``, ``node1``, ``node1.rank1``."""
+    local = job.rpartition("_ddp_process_")[2]  # Lightning calls the jobs of those it starts train_ddp_process_N
+    if local.isdigit():
+        return ".".join([*_node(), f"rank{local}"])
+    several = int(os.environ.get("SLURM_NTASKS") or 1) > 1
+    rank = os.environ.get("RANK") or (several and os.environ.get("SLURM_PROCID")) or "0"
+    return f"rank{rank}" if rank != "0" else ".".join(_node())
+
+
+def _node() -> list[str]:
+    """Name a node beside the first, where Lightning starts the processes of each."""
+    node = os.environ.get("NODE_RANK", "0")
+    return [] if node == "0" else [f"node{node}"]
 
 
 def _quoted(argument: str) -> str:
@@ -85,7 +103,11 @@ def run(cfg: DictConfig) -> float | None:
     _job_began = True
     name = str(HydraConfig.get().job.config_name)
     try:
-        return getattr(import_module(f"virnucpro_pl.commands.{name}"), name)(cfg)  # type: ignore[no-any-return]
+        with terminable():
+            return getattr(import_module(f"virnucpro_pl.commands.{name}"), name)(cfg)  # type: ignore[no-any-return]
+    except Terminated:
+        log.error("Terminated; %s", _how_to_go_on(cfg))
+        raise
     except (KeyboardInterrupt, SystemExit) as stop:
         # Lightning turns an interrupt into an exit of its own.
         if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
@@ -108,11 +130,13 @@ def _how_to_go_on(cfg: DictConfig) -> str:
 
 def _tell(error: Exception, cfg: DictConfig) -> None:
     """Log what can be done about an error, or where it comes from."""
-    if isinstance(error, OutOfMemoryError):
+    if isinstance(error, OutOfMemoryError):  # the same command would run out of it again
         log.error("Error: %s", one_line(error))
+    elif needs_no_traceback(error):
+        log.error("Error: %s; %s", one_line(error), _how_to_go_on(cfg))
     elif exit_status(error) == EXIT_FAILED:
         log.exception("The run failed; %s", _how_to_go_on(cfg))
-    elif _rank_in(HydraConfig.get().job.name) is None:  # all ranks meet the same mistake; one tells of it
+    elif not _process_of(HydraConfig.get().job.name):  # all ranks meet the same mistake; one tells of it
         log.error("Error: %s", one_line(error))
 
 

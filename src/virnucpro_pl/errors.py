@@ -1,5 +1,7 @@
 """What ends a run with one clear line."""
 
+import errno
+
 
 class UserError(ValueError):
     """A mistake in the input, the configuration or the files given.
@@ -16,6 +18,13 @@ class OutOfMemoryError(RuntimeError):
     """
 
 
+class RankLostError(RuntimeError):
+    """Another process of the run is gone; the message says which.
+
+    The command line prints the message as one line and exits with status 1.
+    """
+
+
 # Of torch on CUDA, of cuBLAS and of torch on the CPU, whose errors have no class of their own.
 _SIGNS = ("OutOfMemoryError", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")
 
@@ -29,3 +38,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, UserError):
         return False
     return isinstance(error, MemoryError) or any(sign in f"{type(error).__name__}: {error}" for sign in _SIGNS)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or what caused it, says that there is no space left.
+
+    >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device"))
+    True
+    """
+    cause = error.__cause__ or error.__context__
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return is_full or (cause is not None and is_disk_full(cause))

@@ -3,13 +3,20 @@
 from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
-from virnucpro_pl.errors import OutOfMemoryError, UserError
+from virnucpro_pl.errors import OutOfMemoryError, RankLostError, UserError, is_disk_full
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
+def needs_no_traceback(error: BaseException) -> bool:
+    """Whether one line says all there is to say of a failed run."""
+    return isinstance(error, OutOfMemoryError | RankLostError) or is_disk_full(error)
+
+
 def exit_status(error: BaseException) -> int:
     """Tell a user's mistake (2) from a failure of the run (1)."""
+    if is_disk_full(error):
+        return EXIT_FAILED
     mistake = isinstance(error, UserError | InstantiationException | OmegaConfBaseException)
     return EXIT_USAGE if mistake else EXIT_FAILED
 
@@ -21,8 +28,19 @@ def one_line(error: BaseException) -> str:
     "KeyError: 'scores'"
     """
     cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
-    if isinstance(cause, UserError | OutOfMemoryError):
+    if is_disk_full(error):
+        return f"{_full_file(error)}no space left on the disk; free some"
+    if isinstance(cause, UserError | OutOfMemoryError | RankLostError):
         prefix = ""
     else:
         prefix = "configuration: " if exit_status(error) == EXIT_USAGE else f"{type(cause).__name__}: "
     return prefix + " ".join(str(cause).split())
+
+
+def _full_file(error: BaseException | None) -> str:
+    """Name the file that could not be written, where the error does."""
+    while error is not None:
+        if isinstance(error, OSError) and error.filename:
+            return f"{error.filename}: "
+        error = error.__cause__ or error.__context__
+    return ""

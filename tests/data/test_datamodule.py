@@ -186,7 +186,7 @@ def test_nucleotides_with_several_proteins_are_embedded_once(datamodule, fasta):
 
 
 def test_batches_on_disk_are_not_served_again(datamodule, tmp_path):
-    parts = Parts(tmp_path / "parts")
+    parts = Parts(tmp_path / "parts", "key")
     keys = []
     module = datamodule(parts=lambda key: keys.append(key) or parts)
     batches = {batch.number: batch for batch in module.predict_dataloader()}
@@ -207,7 +207,7 @@ def test_another_plan_has_another_key(datamodule, tmp_path, change):
     """Parts of another plan must not be taken for this one's."""
     keys = []
     for changes in ({}, change):
-        datamodule(parts=lambda key: keys.append(key) or Parts(tmp_path / "parts"), **changes)
+        datamodule(parts=lambda key: keys.append(key) or Parts(tmp_path / "parts", "key"), **changes)
 
     assert keys[0] != keys[1]
 

@@ -7,7 +7,7 @@ import huggingface_hub.constants
 import pytest
 import torch
 
-from virnucpro_pl.weights.digests import sha256_of
+from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.weights.sources import (
     DnabertSSource,
     EncoderSource,

@@ -60,7 +60,8 @@ class PartWriter(BasePredictionWriter):
         last, self._in_flight = self._in_flight, None
         with suppress(RuntimeError, FloatingPointError):  # a device that failed gives nothing back
             self._take_over(last)
-        self._write(trainer)
+        with suppress(OSError):  # the disk that was full may still be
+            self._write(trainer)
 
     def _take_over(self, prediction: ScoredOrfs | None) -> None:
         if prediction is None:

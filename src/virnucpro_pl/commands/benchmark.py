@@ -23,6 +23,7 @@ from virnucpro_pl.benchmarking.suite import Prediction, Suite
 from virnucpro_pl.benchmarking.synthetic_reads import Reads, write_reads
 from virnucpro_pl.benchmarking.tables import precision_table, progress_line, speed_table
 from virnucpro_pl.commands.building import RUN_FILE, build_trainer, make_room, origin
+from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
 from virnucpro_pl.results.figures import RankFigures
 from virnucpro_pl.results.parts import PartsOfModel
@@ -69,7 +70,7 @@ def benchmark(cfg: DictConfig) -> float:
     title = f"{_sizes(cfg)} on {_device_name(device)}, random weights"
     plot_speeds(measurements, title, output / PLOT)
     record = _record(cfg, began, device, measurements)
-    (output / RUN_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_text(output / RUN_FILE, json.dumps(record, indent=2) + "\n")
     shutil.rmtree(work)
 
     unavailable = [precision for precision in PRECISIONS if not can_compute(precision, device)]

@@ -16,15 +16,17 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from omegaconf import DictConfig, OmegaConf
 
 from virnucpro_pl import __version__
 from virnucpro_pl.data.embedding_cache import EncoderIdentities
+from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.stages import DNABERT_S, ESM2, StageClock
-from virnucpro_pl.weights.digests import sha256_of
+from virnucpro_pl.strategy import SeparateRanks
 
 RUN_FILE = "run.json"
 """What a finished run leaves last, beside its results"""
@@ -43,9 +45,9 @@ def build_trainer(cfg: DictConfig, clock: StageClock) -> Trainer:
     ]
     try:
         trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks)
-        if cfg.trainer.precision is None and trainer.strategy.root_device.type == "cuda" and not cfg.model.exact:
-            # ESM-2 was trained in float16; on the CPU nothing is gained by less than float32.
-            trainer = instantiate(cfg.trainer, callbacks=callbacks, precision="16-true")
+        better = _better_settings(cfg, trainer)
+        if better:
+            trainer = instantiate(cfg.trainer, callbacks=callbacks, **better)
     except InstantiationException as error:
         if isinstance(error.__cause__, MisconfigurationException | ValueError):
             reason = " ".join(str(error.__cause__).split()).rstrip("!.")
@@ -57,6 +59,18 @@ def build_trainer(cfg: DictConfig, clock: StageClock) -> Trainer:
             " use trainer.strategy=ddp_spawn, or one run after another"
         )
     return trainer
+
+
+def _better_settings(cfg: DictConfig, trainer: Trainer) -> dict[str, Any]:
+    """Return what can be chosen only once Lightning has found the devices."""
+    better: dict[str, Any] = {}
+    if cfg.trainer.precision is None and trainer.strategy.root_device.type == "cuda" and not cfg.model.exact:
+        # ESM-2 was trained in float16; on the CPU nothing is gained by less than float32.
+        better["precision"] = "16-true"
+    if type(trainer.strategy) is DDPStrategy:
+        starts_scripts = isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
+        better["strategy"] = SeparateRanks("popen" if starts_scripts else "spawn")
+    return better
 
 
 def device_text(trainer: Trainer) -> str:
@@ -72,14 +86,15 @@ def digest_memo(embedding_cache: str | None) -> Path | None:
     return None if embedding_cache is None else Path(embedding_cache).expanduser() / "weights.json"
 
 
-def identify_encoders(identity: dict[str, Any], arithmetic: dict[str, Any], memo: Path | None) -> EncoderIdentities:
+def identify_encoders(model: VirNucPro, arithmetic: dict[str, Any], memo: Path | None) -> EncoderIdentities:
     """Tell apart encoders whose embeddings are not the same numbers: by weights, precision and kind of device.
 
     Args:
-        identity: of the model, with the paths of its weights.
+        model: knows where its weights are.
         arithmetic: what the embeddings depend on beside the weights.
         memo: where the digests of weights are kept.
     """
+    identity = model.identity()
     texts = [
         json.dumps(
             {
@@ -100,18 +115,6 @@ def arithmetic_of(trainer: Trainer, model: VirNucPro) -> dict[str, Any]:
         "device": trainer.strategy.root_device.type,
         **model.arithmetic._asdict(),
     }
-
-
-def finished_job(cfg: DictConfig) -> dict[str, Any] | None:
-    """Return the run record of a sweep's job that an earlier start of the same sweep has done, else None."""
-    record = Path(cfg.paths.output_dir) / RUN_FILE
-    if HydraConfig.get().mode is not RunMode.MULTIRUN or cfg.overwrite or not record.exists():
-        return None
-    run: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-    asked: Any = OmegaConf.to_container(cfg, resolve=True)
-    for config in (asked, run["config"]):
-        del config["paths"]["default_output"]  # has the time in its name
-    return run if run["config"] == asked else None
 
 
 def make_room(output: Path, files: Iterable[str], overwrite: bool) -> None:

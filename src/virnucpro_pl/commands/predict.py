@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,34 +10,34 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from hydra.utils import instantiate
 from lightning import Trainer
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from virnucpro_pl.commands.building import (
-    RUN_FILE,
     arithmetic_of,
     build_trainer,
     device_text,
     digest_memo,
-    finished_job,
     identify_encoders,
-    make_room,
     origin,
 )
+from virnucpro_pl.commands.identity import INPUT, identity_of_scores, settings_identity, weights_identity
+from virnucpro_pl.commands.ranks import check_output_is_named, end_ranks, first_rank_decides, lost_rank
+from virnucpro_pl.commands.run_folder import RunFolder
 from virnucpro_pl.data.datamodule import FastaDataModule
+from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.errors import OutOfMemoryError, is_out_of_memory
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.consensus import CallingRules
 from virnucpro_pl.results.figures import RankFigures
 from virnucpro_pl.results.parts import PartsOfModel
+from virnucpro_pl.results.publishing import publish
+from virnucpro_pl.results.starts import Starts
 from virnucpro_pl.results.summary import DEMO_WARNING, merge_figures, summary_lines
-from virnucpro_pl.results.tables import RECORD_TABLE, RESULT_FILES, write_results
-from virnucpro_pl.stages import CONSENSUS, StageClock
-from virnucpro_pl.weights.digests import sha256_of
+from virnucpro_pl.results.tables import RECORD_TABLE, RESULT_FILES
+from virnucpro_pl.stages import StageClock
 
 log = logging.getLogger(__name__)
 
@@ -53,89 +52,145 @@ def predict(cfg: DictConfig) -> float:
     Raises:
         UserError: something in the configuration, the input or the weights must be mended.
         OutOfMemoryError: the device's memory, or the host's, does not suffice.
+        RankLostError: another process of the run is gone.
     """
-    began = time.time()
-    output, work = Path(cfg.paths.output_dir), Path(cfg.paths.work_dir)
-    if run := finished_job(cfg):
-        log.info("Done by an earlier start of this sweep: %s", output)
-        return float(run["figures"]["tokens_per_second"])
     rules: CallingRules = instantiate(cfg.results)
     rules.check()
     clock = StageClock()
     trainer = build_trainer(cfg, clock)
-    figures = RankFigures(work / "figures")
-    if trainer.is_global_zero:
-        make_room(output, RESULT_FILES, cfg.overwrite)
-        figures.clear()
-        log.info("Device: %s", device_text(trainer))
-    else:
-        logging.getLogger().setLevel(logging.WARNING)  # the first rank speaks for all
-
-    model = _build_model(cfg, clock, trainer)
-    identity = model.identity()
-    datamodule = _build_datamodule(cfg, clock, trainer, model, identity)
-    digests = {}
-    if trainer.is_global_zero:
-        datamodule.prepare_data()  # before other processes start: a mistake in the input then stops just this one
-        digests = _start_hashing(identity, digest_memo(cfg.data.embedding_cache))
-    _embed_and_score(trainer, model, datamodule)
+    check_output_is_named(cfg, trainer)
     if not trainer.is_global_zero:
-        return float("nan")
-
-    stages, throughput = (figures.read(kind, trainer.world_size) for kind in ("stages", "throughput"))
-    after = StageClock()
-    counts = _write_results(datamodule, work, output, rules, after)
-    run = {
-        **origin(cfg, began),
-        "warnings": _warnings(model, counts),
-        "model": _model_record(model, identity, digests),
-        "engine": _engine(model, trainer, throughput),
-        "counts": counts,
-        "embedding_cache": cfg.data.embedding_cache,
-        "figures": merge_figures(stages, throughput, datamodule.token_budget, after.seconds()),
-    }
-    (output / RUN_FILE).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(work)
-    _report(run, output)
-    if cfg.output == "-":
-        sys.stdout.write((output / RECORD_TABLE).read_text(encoding="utf-8"))
-    return float(run["figures"]["tokens_per_second"])
+        logging.getLogger().setLevel(logging.WARNING)  # the first rank speaks for all
+    run = _Run(cfg, trainer, clock)
+    try:
+        if first_rank_decides(trainer, run.prepare):
+            run.embed_and_score()
+            if trainer.is_global_zero:
+                run.write_results(rules)
+        return run.tell() if trainer.is_global_zero else float("nan")
+    finally:
+        end_ranks(trainer)
+        run.folder.leave()
 
 
-def _build_model(cfg: DictConfig, clock: StageClock, trainer: Trainer) -> VirNucPro:
-    model: VirNucPro = instantiate(cfg.model, clock=clock)
-    if model.demo and trainer.is_global_zero:
-        log.warning("Model %s: %s; choose another with model=…", model.name, DEMO_WARNING)
-    model.head_source.check_chunk_length(cfg.data.chunk_length)
-    return model
+class _Run:
+    """One prediction, from what its output folder holds to what it will hold."""
+
+    def __init__(self, cfg: DictConfig, trainer: Trainer, clock: StageClock):
+        self._began = time.time()
+        self._cfg = cfg
+        self._trainer = trainer
+        self._output, self._work = Path(cfg.paths.output_dir), Path(cfg.paths.work_dir)
+        self.folder = RunFolder(self._output, self._work, RESULT_FILES)
+        self._figures = RankFigures(self._work / "figures")
+        self._model: VirNucPro = instantiate(cfg.model, clock=clock)
+        self._model.head_source.check_chunk_length(cfg.data.chunk_length)
+        encoders = partial(
+            identify_encoders, self._model, arithmetic_of(trainer, self._model), digest_memo(cfg.data.embedding_cache)
+        )
+        self._datamodule: FastaDataModule = instantiate(cfg.data, clock=clock, encoders=encoders)
+        self._identity = settings_identity(cfg, trainer, self._model)
+        self._weights: dict[str, Any] = {}
+
+    def prepare(self) -> bool:
+        """Read the input and make the output folder this run's; False if the run is finished already.
+
+        Mistakes in weights, input and folder stop the run here, on the first rank, before other processes start.
+        """
+        self.folder.enter(self._cfg.overwrite)
+        self.folder.check(self._identity)
+        weights = self._model.identity()
+        if self.folder.finished is not None:
+            hashing = _start_hashing(weights, None)
+            self._identity[INPUT] = self._datamodule.input_digests()
+            self.folder.check(self._identity | _identity_of(hashing))
+            self.folder.check_files()
+            self.folder.clear_work()
+            return False
+
+        log.info("Device: %s", device_text(self._trainer))
+        if self._model.demo:
+            log.warning("Model %s: %s; choose another with model=…", self._model.name, DEMO_WARNING)
+        self._figures.clear()
+        memo = digest_memo(self._cfg.data.embedding_cache) or self._work / "digests.json"
+        hashing = _start_hashing(weights, memo)
+        if self.folder.is_taken and self._datamodule.can_be_read_twice():  # before hours go into storing another input
+            self.folder.check({INPUT: self._datamodule.input_digests()})
+        self._datamodule.prepare_data()
+        self._identity |= {INPUT: self._datamodule.input_digests(), **_identity_of(hashing)}
+        self._weights = {name: {**source, "sha256": hashing[name].result()} for name, source in weights.items()}
+        self.folder.claim(self._identity)
+        key = json.dumps(identity_of_scores(self._identity), sort_keys=True)
+        self._datamodule.find_parts = PartsOfModel(self._work / "parts", key)
+        return True
+
+    def embed_and_score(self) -> None:
+        """Let all ranks write their parts."""
+        try:
+            self._trainer.predict(self._model, datamodule=self._datamodule, return_predictions=False)
+        except Exception as error:
+            if is_out_of_memory(error) and not isinstance(error, OutOfMemoryError):
+                raise OutOfMemoryError(_out_of_memory_text(self._trainer, self._datamodule)) from error
+            if lost := lost_rank(error):
+                raise lost from error
+            raise
+
+    def write_results(self, rules: CallingRules) -> None:
+        """Check that every planned ORF was scored exactly once, write the result files, and finish the run."""
+        world_size = self._trainer.world_size
+        stages, throughput = (self._figures.read(kind, world_size) for kind in ("stages", "throughput"))
+        datamodule = self._datamodule
+        if not hasattr(datamodule, "store"):  # the ranks were children of this process
+            datamodule.setup("predict")
+        after = StageClock()
+        calls, files = publish(datamodule.store, datamodule.gather, self._work, self._output, rules, after)
+        manifest = datamodule.store.manifest
+        counts = {key: value for key, value in manifest.items() if key not in ("format_version", "settings")}
+        counts |= {"saved": datamodule.saved(), "calls": calls}
+        starts = Starts(self._work).read()
+        self.folder.finish(
+            {
+                **origin(self._cfg, self._began),
+                "starts": starts,
+                "resumed": len(starts) - 1,
+                "warnings": _warnings(self._model, counts),
+                "model": {"name": self._model.name, "demo": self._model.demo, "weights": self._weights},
+                "engine": _engine(self._model, self._trainer, throughput),
+                "counts": counts,
+                "embedding_cache": self._cfg.data.embedding_cache,
+                "figures": merge_figures(stages, throughput, datamodule.token_budget, after.seconds()),
+                "files": files,
+                "identity": self._identity,
+            }
+        )
+
+    def tell(self) -> float:
+        """Say what came out, also of a run that was finished before, and return its tokens per second."""
+        run, finished = self.folder.finished, not self._datamodule.is_prepared
+        assert run is not None
+        if finished:
+            log.info("Finished already, %s; nothing to do", run["started"])
+        for line in summary_lines(run):
+            log.info(line)
+        for warning in run["warnings"]:
+            if warning != DEMO_WARNING:  # the summary ends with it
+                log.warning("Warning: %s", warning)
+        log.info("Results: %s (start with %s)", self._output, RECORD_TABLE)
+        if self._cfg.output == "-":
+            sys.stdout.write((self._output / RECORD_TABLE).read_text(encoding="utf-8"))
+        return float(run["figures"]["tokens_per_second"])
 
 
-def _build_datamodule(
-    cfg: DictConfig, clock: StageClock, trainer: Trainer, model: VirNucPro, identity: dict[str, Any]
-) -> FastaDataModule:
-    """Build the data module, which knows by weights and arithmetic what earlier runs have computed."""
-    arithmetic = arithmetic_of(trainer, model)
-    encoders = partial(identify_encoders, identity, arithmetic, digest_memo(cfg.data.embedding_cache))
-    parts = PartsOfModel(Path(cfg.paths.work_dir) / "parts", json.dumps([identity, arithmetic], sort_keys=True))
-    return instantiate(cfg.data, clock=clock, encoders=encoders, parts=parts)  # type: ignore[no-any-return]
-
-
-def _start_hashing(identity: dict[str, Any], memo: Path | None) -> dict[str, "Future[dict[str, str]]"]:
-    """Hash the weight files while the run goes on; a large one takes half a minute."""
+def _start_hashing(weights: dict[str, Any], memo: Path | None) -> dict[str, "Future[dict[str, str]]"]:
+    """Hash the weight files while the input is read; a large one takes half a minute."""
     hasher = ThreadPoolExecutor(1)
-    digests = {name: hasher.submit(sha256_of, Path(source["path"]), memo) for name, source in identity.items()}
+    digests = {name: hasher.submit(sha256_of, Path(source["path"]), memo) for name, source in weights.items()}
     hasher.shutdown(wait=False)
     return digests
 
 
-def _embed_and_score(trainer: Trainer, model: VirNucPro, datamodule: FastaDataModule) -> None:
-    """Let all ranks write their parts."""
-    try:
-        trainer.predict(model, datamodule=datamodule, return_predictions=False)
-    except Exception as error:
-        if is_out_of_memory(error) and not isinstance(error, OutOfMemoryError):
-            raise OutOfMemoryError(_out_of_memory_text(trainer, datamodule)) from error
-        raise
+def _identity_of(hashing: dict[str, "Future[dict[str, str]]"]) -> dict[str, Any]:
+    return weights_identity({name: digests.result() for name, digests in hashing.items()})
 
 
 def _out_of_memory_text(trainer: Trainer, datamodule: FastaDataModule) -> str:
@@ -147,45 +202,12 @@ def _out_of_memory_text(trainer: Trainer, datamodule: FastaDataModule) -> str:
         return f"{text} before the first batch: give a device with more memory, or trainer.precision=16-true"
     text += f" with data.token_budget={datamodule.token_budget}: give a smaller one"
     assert datamodule.parts is not None
-    if done := len(datamodule.parts.done_batches()):
+    if done := datamodule.plan.num_batches - len(datamodule.parts.waiting_batches(datamodule.plan)):
         text += (
             f"; or, if other programs held the memory, start the same command again: it continues after the {done} of"
             f" {datamodule.plan.num_batches} batches that are done"
         )
     return text
-
-
-def _write_results(
-    datamodule: FastaDataModule, work: Path, output: Path, rules: CallingRules, clock: StageClock
-) -> dict[str, Any]:
-    """Check that every planned ORF was scored exactly once, write the result files, and return the counts."""
-    if not hasattr(datamodule, "store"):  # the ranks were children of this process
-        datamodule.setup("predict")
-    assert datamodule.parts is not None
-    store = datamodule.store
-    with clock(CONSENSUS):
-        scores = _new_scores(work / "scores.npy", store.num_orfs)
-        datamodule.parts.gather(datamodule.plan.rows, datamodule.duplicates, scores)
-    calls = write_results(store.folder, scores, work / "results", rules, clock)
-    for name in RESULT_FILES:
-        (work / "results" / name).replace(output / name)
-    counts = {key: value for key, value in store.manifest.items() if key not in ("format_version", "settings")}
-    return {**counts, "saved": datamodule.saved(), "calls": calls}
-
-
-def _new_scores(path: Path, num_orfs: int) -> NDArray[np.float32]:
-    """(orfs, 2) scores kept on disk, so that memory does not grow with the input."""
-    if num_orfs == 0:  # an empty file cannot be mapped
-        return np.empty((0, 2), dtype=np.float32)
-    return np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(num_orfs, 2))
-
-
-def _model_record(
-    model: VirNucPro, identity: dict[str, Any], digests: "dict[str, Future[dict[str, str]]]"
-) -> dict[str, Any]:
-    """Which weights were used, with their SHA-256."""
-    weights = {name: {**source, "sha256": digests[name].result()} for name, source in identity.items()}
-    return {"name": model.name, "demo": model.demo, "weights": weights}
 
 
 def _engine(model: VirNucPro, trainer: Trainer, throughput: list[dict[str, Any]]) -> dict[str, Any]:
@@ -215,12 +237,3 @@ def _warnings(model: VirNucPro, counts: dict[str, Any]) -> list[str]:
             f" NAME{suffix}2, NAME{suffix}3, …"
         )
     return found
-
-
-def _report(run: dict[str, Any], output: Path) -> None:
-    for line in summary_lines(run):
-        log.info(line)
-    for warning in run["warnings"]:
-        if warning != DEMO_WARNING:  # the summary ends with it
-            log.warning("Warning: %s", warning)
-    log.info("Results: %s (start with %s)", output, RECORD_TABLE)

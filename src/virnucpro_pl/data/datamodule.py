@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from lightning import LightningDataModule, Trainer
@@ -20,13 +20,14 @@ from virnucpro_pl.read_ahead import read_ahead
 from virnucpro_pl.results.parts import Parts
 from virnucpro_pl.sequence.chunks import Geometry
 from virnucpro_pl.sequence.records import resolve_inputs
-from virnucpro_pl.sequence.store import OrfStore, StoreSettings, prepare_store
+from virnucpro_pl.sequence.store import OrfStore, StoreSettings, input_digests, prepare_store
 from virnucpro_pl.sequence.translation import Ambiguity
 from virnucpro_pl.stages import PLANNING, StageClock
 
 _BATCHES_AHEAD = 3
 _CUDA_TOKENS, _CPU_TOKENS = 16384, 4096  # a GPU wants large matrices, a CPU what its caches hold
 
+_Decided = TypeVar("_Decided")
 FindTokenBudget = Callable[[Trainer, Callable[[int], OrfBatch], int], int | None]
 """From the trainer, the longest batch of a given budget, and the tokens of one device, to a budget that fits."""
 
@@ -61,8 +62,11 @@ class FastaDataModule(LightningDataModule):
         deduplicate: embed identical ORFs once, and the protein that different ORFs share once.
         embedding_cache: folder that keeps embeddings for later runs; None for none.
         num_workers: processes that prepare batches; with none, a thread does, which is fast enough for one GPU.
+        store_per_node: every node reads the input and builds a store of its own, in its own ``store_dir``; else the
+            first rank builds it for all.
         encoders: tells which encoders will be used, for the embedding cache.
-        parts: gives the parts on disk of a plan, told by its key; their batches need no work any more.
+        parts: gives the parts on disk of a plan, told by its key; their batches need no work any more. Asked on the
+            first rank only, and may be set until ``setup``.
         find_token_budget: finds the budget for ``auto``, where it can be found.
         clock: takes the time of the stages.
     """
@@ -79,13 +83,14 @@ class FastaDataModule(LightningDataModule):
         deduplicate: bool = True,
         embedding_cache: str | Path | None = None,
         num_workers: int = 0,
+        store_per_node: bool = False,
         encoders: Callable[[], EncoderIdentities] | None = None,
         parts: Callable[[str], Parts] | None = None,
         find_token_budget: FindTokenBudget | None = None,
         clock: StageClock | None = None,
     ):
         super().__init__()
-        self.prepare_data_per_node = False  # all nodes share the store
+        self.prepare_data_per_node = store_per_node
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer batches than devices is no mistake
         self.settings = StoreSettings(chunk_length, chunking, ambiguity)
         self.settings.check()
@@ -106,7 +111,7 @@ class FastaDataModule(LightningDataModule):
         self._store_dir = Path(store_dir)
         self._read_dna_tokenizer = dna_tokenizer
         self._num_workers = num_workers
-        self._find_parts = parts
+        self.find_parts: Callable[[str], Parts] | None = parts
         self._find_token_budget = find_token_budget
         self._clock = clock or StageClock()
         self._store_folder: Path | None = None
@@ -126,24 +131,83 @@ class FastaDataModule(LightningDataModule):
             self._encoders = self._identify_encoders()
 
     def setup(self, stage: str) -> None:
-        """Open the store and plan the batches (every rank)."""
-        folder, encoders = self._store_folder, self._encoders
-        if self.trainer is not None:
-            folder, encoders = self.trainer.strategy.broadcast((folder, encoders))
-        assert folder is not None, "prepare_data runs before setup"
+        """Open the store and plan the batches (every rank).
+
+        Raises:
+            UserError: another node has read another input.
+        """
+        name, self._encoders = self._first_rank_says(lambda: (self.store_folder.name, self._encoders))
+        folder = self._store_dir / name
+        if not folder.is_dir():
+            raise UserError(
+                f"{folder} is not there: data.store_dir is not shared by the nodes (data.store_per_node=true has each"
+                " build its own), or they read inputs that differ"
+            )
         self.store = OrfStore(folder)
         if self.deduplicate:
             with self._clock(PLANNING):
                 self.duplicates = self.store.duplicate_orfs()
-        if self._cache_folder and encoders:
-            self.caches = open_caches(self._cache_folder, encoders)
+        if self._cache_folder and self._encoders:
+            self.caches = open_caches(self._cache_folder, self._encoders)
         asked: int | Literal["auto"] | None = self._token_budget or self._usual_token_budget()
-        # Asked for here, between two barriers: later, another rank might have written its first batches already.
-        self.parts = self._find_parts(f"{folder.name} {asked} {self.deduplicate}") if self._find_parts else None
+        plan_key = f"{name} {asked} {self.deduplicate}"
+        self.parts, noted = self._first_rank_says(lambda: self._parts_on_disk(plan_key))
         if asked == "auto":
-            asked = self.parts.noted_token_budget() if self.parts else None
+            asked = noted
         if asked is not None:  # else it is found once the model is on its device
             self._make_plan(asked)
+
+    @property
+    def store_folder(self) -> Path:
+        """Where the ORF store is, once it is prepared."""
+        assert self._store_folder is not None, "prepare_data runs before setup"
+        return self._store_folder
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the ORF store is there."""
+        return self._store_folder is not None
+
+    def can_be_read_twice(self) -> bool:
+        """Whether all inputs are files, not streams."""
+        return all(Path(path).is_file() for path in self.inputs)
+
+    def input_digests(self) -> list[str]:
+        """SHA-256 of the inputs, in their order: those of the store, or of what is read now if there is none yet."""
+        if self._store_folder is None:
+            return input_digests(self.inputs, self._store_dir)
+        return [source["sha256"] for source in OrfStore(self._store_folder).manifest["inputs"]]
+
+    def _parts_on_disk(self, plan_key: str) -> tuple[Parts | None, int | None]:
+        """Return the parts of a plan, and the token budget an earlier start has noted for it."""
+        if self.find_parts is None:
+            return None, None
+        parts = self.find_parts(plan_key)
+        parts.clear_unfinished()
+        return parts, parts.noted_token_budget()
+
+    def _first_rank_says(self, decide: Callable[[], _Decided]) -> _Decided:
+        """Return on every rank what the first one decides: only it looks at the disk, where others may write soon."""
+        if self.trainer is None:
+            return decide()
+        decided = decide() if self.trainer.is_global_zero else None
+        return self.trainer.strategy.broadcast(decided)  # type: ignore[return-value]
+
+    def gather(self, scores: NDArray[np.float32]) -> None:
+        """Fill in the scores of all ORFs from the parts on disk.
+
+        Args:
+            scores: (orfs, 2) filled in place.
+
+        Raises:
+            MissingScoresError: batches are missing.
+        """
+        assert self.parts is not None, "scores were not kept"
+        if len(self.plan.rows) + len(self.duplicates) != self.store.num_orfs:
+            raise RuntimeError(f"{self.store.folder}: the plan does not cover its ORFs")
+        self.parts.gather(self.plan, scores)
+        if len(self.duplicates):
+            scores[self.duplicates[:, 0]] = scores[self.duplicates[:, 1]]
 
     def saved(self) -> dict[str, int]:
         """ORFs that need no embedding, as repeats of others, and proteins that do not, as others' ORFs have them."""
@@ -188,8 +252,10 @@ class FastaDataModule(LightningDataModule):
         with self._clock(PLANNING):
             self.token_budget = token_budget
             self.plan = self._plan(token_budget)
-        done = self.parts.done_batches() if self.parts else np.empty(0, dtype=np.int64)
-        self.waiting_batches = np.setdiff1d(np.arange(self.plan.num_batches), done)
+            self.waiting_batches = self._first_rank_says(self._batches_to_do)
+
+    def _batches_to_do(self) -> NDArray[np.int64]:
+        return self.parts.waiting_batches(self.plan) if self.parts else np.arange(self.plan.num_batches)
 
     def _found_token_budget(self, tokenizers: tuple[DnaTokenizer, ProteinTokenizer]) -> int:
         """Have the budget found on every rank, and noted before any rank writes its first part."""

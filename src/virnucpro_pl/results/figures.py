@@ -1,9 +1,12 @@
 """What each rank measured, brought together without collective calls."""
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
+
+from virnucpro_pl.durable import write_text
 
 _POLL_SECONDS = 0.2
 
@@ -16,10 +19,12 @@ class RankFigures:
 
     def write(self, kind: str, rank: int, figures: dict[str, Any]) -> None:
         """Leave one rank's figures."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self._folder / f"{kind}-{rank}.tmp"
-        unfinished.write_text(json.dumps(figures), encoding="utf-8")
-        unfinished.replace(unfinished.with_suffix(".json"))
+        write_text(self._folder / f"{kind}-{rank}.json", json.dumps(figures))
+
+    def ranks(self, kind: str) -> set[int]:
+        """Return which ranks have left theirs."""
+        names = (re.fullmatch(rf"{kind}-(\d+)", path.stem) for path in self._folder.glob("*.json"))
+        return {int(name[1]) for name in names if name}
 
     def clear(self) -> None:
         """Forget the figures of an earlier run."""
@@ -27,7 +32,7 @@ class RankFigures:
             path.unlink()
 
     def read(self, kind: str, world_size: int) -> list[dict[str, Any]]:
-        """Return the figures of all ranks, waiting for the slowest; launchers end the run when a rank dies."""
+        """Return the figures of all ranks, waiting for the slowest; a rank that is gone ends the run otherwise."""
         paths = [self._folder / f"{kind}-{rank}.json" for rank in range(world_size)]
         while not all(path.exists() for path in paths):
             time.sleep(_POLL_SECONDS)

@@ -1,19 +1,38 @@
 """Finished batches on disk, so that a killed run loses at most what was in flight."""
 
 import hashlib
-import os
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-_SCHEMA = pa.schema(
+from virnucpro_pl.durable import UNFINISHED, replacing, write_text
+
+log = logging.getLogger(__name__)
+
+_FORMAT = "2"
+_COLUMNS = pa.schema(
     [("batch", pa.int64()), ("orf", pa.int64()), ("others_score", pa.float32()), ("virus_score", pa.float32())]
 )
+
+
+class BatchRows(Protocol):
+    """What parts need to know of a plan."""
+
+    @property
+    def num_batches(self) -> int:
+        """How many batches there are."""
+        ...
+
+    def batch(self, number: int) -> NDArray[np.int64]:
+        """Rows of the ORF store in one batch."""
+        ...
 
 
 class ScoredBatch(NamedTuple):
@@ -26,93 +45,156 @@ class ScoredBatch(NamedTuple):
     """(N, 2) probabilities of ``others`` and ``virus``"""
 
 
-class PartsOfModel(NamedTuple):
+class DamagedPartError(Exception):
+    """The file holds something else than scores of this run; the message says what."""
+
+
+class MissingScoresError(RuntimeError):
+    """Batches of the plan are not on disk; the message says how many and what to do."""
+
+
+@dataclass(frozen=True)
+class PartsOfModel:
     """Where the parts of one model's runs are kept; parts of other weights or settings are never mixed in."""
 
     root: Path
     identity: str
-    """Tells the weights and precision apart"""
+    """Tells input, weights and arithmetic apart"""
 
     def __call__(self, plan_key: str) -> "Parts":
         """Return the parts of one plan."""
-        name = hashlib.sha256(f"{self.identity} {plan_key}".encode()).hexdigest()[:16]
-        return Parts(self.root / name)
+        key = hashlib.sha256(f"{self.identity} {plan_key}".encode()).hexdigest()[:32]
+        return Parts(self.root / key[:16], key)
 
 
 class Parts:
-    """A folder of small Parquet files, each holding whole batches; a file is there complete or not at all."""
+    """A folder of small Parquet files, each holding whole batches.
 
-    def __init__(self, folder: Path):
+    A file is there complete or not at all, and carries its number of rows, a checksum of them, and the key of the run
+    it belongs to.
+
+    Args:
+        folder: made when the first part is written.
+        key: of the plan and all that its scores depend on.
+    """
+
+    def __init__(self, folder: Path, key: str):
         self.folder = folder
+        self._key = key
 
     def write(self, batches: Sequence[ScoredBatch]) -> None:
-        """Write batches as one part: to a temporary file, flushed to the disk, then renamed."""
+        """Write batches as one part.
+
+        Raises:
+            OSError: it cannot be written; there is no trace of it then.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         scores = np.concatenate([batch.scores for batch in batches])
-        table = pa.table(
-            [
-                np.repeat([batch.number for batch in batches], [len(batch.orfs) for batch in batches]),
-                np.concatenate([batch.orfs for batch in batches]),
-                scores[:, 0],
-                scores[:, 1],
-            ],
-            schema=_SCHEMA,
-        )
-        part = self.folder / f"part-{batches[0].number:09d}.parquet"
-        unfinished = part.with_suffix(".tmp")
-        pq.write_table(table, unfinished)
-        with unfinished.open("rb") as stream:
-            os.fsync(stream.fileno())
-        unfinished.replace(part)
+        columns = [
+            np.repeat([batch.number for batch in batches], [len(batch.orfs) for batch in batches]),
+            np.concatenate([batch.orfs for batch in batches]),
+            scores[:, 0],
+            scores[:, 1],
+        ]
+        table = pa.table(columns, schema=_COLUMNS)
+        metadata = {"format": _FORMAT, "key": self._key, "rows": str(len(table)), "sha256": _checksum(table)}
+        with replacing(self.folder / f"part-{batches[0].number:09d}.parquet") as unfinished:
+            pq.write_table(table.replace_schema_metadata(metadata), unfinished)
 
     def note_token_budget(self, token_budget: int) -> None:
         """Leave the budget that was found for this plan, so that a later start makes the same plan."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self.folder / "token_budget.tmp"
-        unfinished.write_text(str(token_budget), encoding="ascii")
-        unfinished.replace(unfinished.with_suffix(""))
+        write_text(self.folder / "token_budget", str(token_budget))
 
     def noted_token_budget(self) -> int | None:
         """Return the budget an earlier start found, None if there was none."""
         note = self.folder / "token_budget"
         return int(note.read_text(encoding="ascii")) if note.exists() else None
 
-    def paths(self) -> list[Path]:
-        """The parts on disk, in a fixed order."""
-        return sorted(self.folder.glob("part-*.parquet"))
+    def clear_unfinished(self) -> None:
+        """Remove what was being written when an earlier run was killed; nobody else may be writing."""
+        for path in self.folder.glob(f"*{UNFINISHED}"):
+            path.unlink(missing_ok=True)
 
-    def done_batches(self) -> NDArray[np.int64]:
-        """Numbers of the batches that are on disk."""
-        columns = [pq.read_table(path, columns=["batch"])["batch"].to_numpy() for path in self.paths()]
-        return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *columns]))
+    def waiting_batches(self, plan: BatchRows) -> NDArray[np.int64]:
+        """(W,) numbers, ascending, of the batches of a plan that are not on disk; unusable parts are set aside."""
+        done = np.zeros(plan.num_batches, dtype=np.bool_)
+        for _ in self._read_all(plan, done):
+            pass
+        return np.flatnonzero(~done)
 
-    def gather(self, planned: NDArray[np.int64], duplicates: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
-        """Fill ``scores`` from all parts and check that every planned row is there exactly once.
+    def gather(self, plan: BatchRows, scores: NDArray[np.float32]) -> None:
+        """Fill in the scores of all ORFs of a plan, each from exactly one part.
 
         Args:
-            planned: (U,) rows of the ORFs the plan embeds.
-            duplicates: (M, 2) rows that share the scores of another row.
+            plan: every batch of it must be there.
             scores: (orfs, 2) filled in place.
 
         Raises:
-            RuntimeError: a row is missing or doubled, or a score is no number.
+            MissingScoresError: batches are missing, or in parts that had to be set aside.
         """
-        times_seen = np.zeros(len(scores), dtype=np.uint32)
-        for path in self.paths():
-            part = pq.read_table(path, schema=_SCHEMA)
+        done = np.zeros(plan.num_batches, dtype=np.bool_)
+        for part in self._read_all(plan, done):
             rows = part["orf"].to_numpy()
-            np.add.at(times_seen, rows, 1)
             scores[rows, 0] = part["others_score"].to_numpy()
             scores[rows, 1] = part["virus_score"].to_numpy()
-        expected = np.zeros(len(scores), dtype=np.uint8)
-        expected[planned] = 1
-        if wrong := int(np.count_nonzero(times_seen != expected)):
-            missing = int(np.count_nonzero(times_seen < expected))
-            raise RuntimeError(
-                f"{len(planned)} ORFs were planned, {missing} are missing from the parts in {self.folder} and"
-                f" {wrong - missing} are there more than once; no result file was written"
+        if missing := int(np.count_nonzero(~done)):
+            raise MissingScoresError(
+                f"scores of {missing} of {plan.num_batches} batches are missing from the parts in {self.folder}; no"
+                " result file was written"
             )
-        if not np.isfinite(scores[planned]).all():
-            raise RuntimeError("some scores are not numbers; run again with trainer.precision=32-true")
-        if len(duplicates):
-            scores[duplicates[:, 0]] = scores[duplicates[:, 1]]
+
+    def _read_all(self, plan: BatchRows, done: NDArray[np.bool_]) -> Iterator[pa.Table]:
+        """Yield the parts that are as they were written, marking their batches ``done``; set the others aside."""
+        for path in sorted(self.folder.glob("part-*.parquet")):
+            try:
+                part = self._read(path)
+                numbers = _check_rows(part, plan, done)
+            except DamagedPartError as error:
+                aside = path.with_name(f"{path.name}.set-aside")
+                path.replace(aside)
+                log.warning("%s: %s; set aside as %s, its scores are computed again", path, error, aside.name)
+                continue
+            done[numbers] = True
+            yield part
+
+    def _read(self, path: Path) -> pa.Table:
+        try:
+            part = pq.read_table(path, partitioning=None)  # a folder may be called a=b
+        except (pa.ArrowException, ValueError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk's mistake, not the file's
+            raise DamagedPartError(f"damaged ({' '.join(str(error).split())})") from error
+        found = {name.decode(): value.decode() for name, value in (part.schema.metadata or {}).items()}
+        if not part.schema.equals(_COLUMNS) or found.get("format") != _FORMAT:
+            raise DamagedPartError("no part of this version of the program")
+        if found.get("key") != self._key:
+            raise DamagedPartError("a part of another run")
+        if found.get("rows") != str(len(part)) or found.get("sha256") != _checksum(part):
+            raise DamagedPartError("damaged (its checksum is another)")
+        return part
+
+
+def _checksum(part: pa.Table) -> str:
+    digest = hashlib.sha256()
+    for column in part.columns:
+        digest.update(np.ascontiguousarray(column.to_numpy()).data)
+    return digest.hexdigest()
+
+
+def _check_rows(part: pa.Table, plan: BatchRows, done: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the numbers of the batches in a part, after making sure that it has all their rows and nobody else has."""
+    batches, orfs = part["batch"].to_numpy(), part["orf"].to_numpy()
+    is_first = np.ones(len(batches), dtype=np.bool_)
+    is_first[1:] = np.diff(batches) != 0
+    starts = np.flatnonzero(is_first)
+    numbers = batches[starts]
+    if len(set(numbers.tolist())) < len(numbers) or not ((numbers >= 0) & (numbers < plan.num_batches)).all():
+        raise DamagedPartError("holds batches that were not planned")
+    if done[numbers].any():
+        raise DamagedPartError("holds batches that another part has too")
+    for number, start, end in zip(numbers.tolist(), starts, [*starts[1:], len(batches)], strict=True):
+        if not np.array_equal(orfs[start:end], plan.batch(number)):
+            raise DamagedPartError(f"holds other rows of batch {number} than planned")
+    if not all(np.isfinite(part[name].to_numpy()).all() for name in ("others_score", "virus_score")):
+        raise DamagedPartError("holds scores that are no numbers")
+    return numbers  # type: ignore[no-any-return]

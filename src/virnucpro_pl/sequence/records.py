@@ -85,18 +85,19 @@ def read_records(path: str, digest: "hashlib._Hash | None" = None) -> Iterator[R
         UserError: the file cannot be read, is neither FASTA nor FASTQ, or is damaged.
     """
     name = "standard input" if path == STDIN else path
-    with _open(path, name) as raw:
+    with open_input(path) as raw:
         watched = io.BufferedReader(_Watched(raw, digest), BLOCK_BYTES)
         yield from _read_text(_Text(watched, name), name)
         while watched.read(BLOCK_BYTES):  # what a decompressor left unread belongs to the digest too
             pass
 
 
-def _open(path: str, name: str) -> AbstractContextManager[BinaryIO]:
+def open_input(path: str) -> AbstractContextManager[BinaryIO]:
+    """Open a file, or standard input, for its raw bytes; UserError if that cannot be."""
     try:
         return nullcontext(sys.stdin.buffer) if path == STDIN else Path(path).open("rb")
     except OSError as error:
-        raise UserError(f"{name}: cannot be opened: {error.strerror}; check the path and its permissions") from error
+        raise UserError(f"{path}: cannot be opened: {error.strerror}; check the path and its permissions") from error
 
 
 def _read_text(text: "_Text", name: str) -> Iterator[RecordBlock]:

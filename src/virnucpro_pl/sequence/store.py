@@ -11,7 +11,6 @@ A store is a folder of
 Rows are in input order throughout, so the chunks of a record and the ORFs of a chunk are neighbours.
 """
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -21,9 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from virnucpro_pl.digests import sha256_of, sha256_of_stream
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.sequence.builder import StoreBuilder
 from virnucpro_pl.sequence.layout import STATUSES, RaggedColumn, StoreSettings, read_table
+from virnucpro_pl.sequence.records import open_input
 from virnucpro_pl.stages import StageClock
 
 __all__ = ["STATUSES", "OrfStore", "RaggedColumn", "StoreSettings", "prepare_store", "read_table"]
@@ -41,7 +42,7 @@ def prepare_store(inputs: list[str], folder: Path, settings: StoreSettings, cloc
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if all(Path(path).is_file() for path in inputs) and any(folder.glob("*/manifest.json")):
-            known = folder / settings.key([_sha256(path) for path in inputs])
+            known = folder / settings.key(input_digests(inputs, folder))
             if (known / "manifest.json").exists():
                 return known
         with tempfile.TemporaryDirectory(dir=folder, prefix="building-") as temporary:
@@ -65,9 +66,16 @@ def _publish(building: Path, store: Path) -> Path:
     return store
 
 
-def _sha256(path: str) -> str:
-    with Path(path).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def input_digests(inputs: list[str], folder: Path) -> list[str]:
+    """SHA-256 of inputs; of a file that has not changed since it was last read for this folder, without reading."""
+    return [_digest(path, folder / "digests.json") for path in inputs]
+
+
+def _digest(path: str, memo: Path) -> str:
+    if Path(path).is_file():
+        return sha256_of(Path(path), memo)[Path(path).name]
+    with open_input(path) as stream:
+        return sha256_of_stream(stream)
 
 
 class OrfStore:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from virnucpro_pl.weights.digests import sha256_of
+from virnucpro_pl.digests import sha256_of
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""SHA-256 of weight files."""
+"""SHA-256 of input and weight files."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ import logging
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,14 @@ def sha256_of(path: Path, memo: Path | None = None) -> dict[str, str]:
                 _write_memo(memo, known)
         digests[file.name] = known[name][2]
     return digests
+
+
+def sha256_of_stream(stream: BinaryIO) -> str:
+    """SHA-256 of what is left of a stream."""
+    digest = hashlib.sha256()
+    while block := stream.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def _read_memo(memo: Path) -> dict[str, list[Any]]:

@@ -1,0 +1,186 @@
+"""Noticing ranks that are gone, since nothing else does while each works by itself."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from virnucpro_pl.errors import RankLostError
+from virnucpro_pl.folder_lock import LOCK_FILE, FolderLock
+from virnucpro_pl.results.figures import RankFigures
+from virnucpro_pl.stopping import heed_termination, raise_in_main_thread
+
+_LOOK_SECONDS = 0.5
+_SAVING_SECONDS = 25.0  # what SLURM and torchrun allow before they kill is 30
+
+
+class Child(Protocol):
+    """A process this one has started, of ``subprocess``."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Exit status, None while it runs."""
+        ...
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Exit status once it has ended; subprocess.TimeoutExpired after ``timeout`` seconds."""
+        ...
+
+
+class RankWatch(Callback):
+    """Every rank gives signs of life; the first watches all others, and all watch the first and their parent.
+
+    A rank that finds another one gone raises ``RankLostError`` in its main thread, whatever it is doing there, so that
+    its finished batches are written and the run fails as a whole.
+
+    Args:
+        folder: the work folder, which all ranks share.
+        beat_seconds: time between two signs of life.
+        lost_seconds: a rank without any for so long is gone; network file systems show them late.
+    """
+
+    def __init__(self, folder: str | Path, beat_seconds: float, lost_seconds: float):
+        self._folder = Path(folder)
+        self._beat_seconds = beat_seconds
+        self._lost_seconds = lost_seconds
+        self._lock: FolderLock | None = None
+        self._children: Sequence[Child] = ()
+        self._thread: threading.Thread | None = None
+        self._over: threading.Event | None = None  # made where it is used: callbacks travel to spawned ranks
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Start to watch."""
+        heed_termination()
+        if not trainer.is_global_zero:
+            self._lock = FolderLock(self._folder / LOCK_FILE)
+            self._lock.share()
+        if trainer.world_size == 1 or self._thread:
+            return
+        self._children = _take_over_children(trainer)
+        beats = Beats(self._folder / "ranks", trainer.global_rank, trainer.world_size, self._lost_seconds)
+        figures = RankFigures(self._folder / "figures")
+        parent = os.getppid() if trainer.local_rank else None
+        over = self._over = threading.Event()
+
+        def watch() -> None:
+            next_beat = 0.0
+            while not over.wait(_LOOK_SECONDS):
+                if time.monotonic() >= next_beat:
+                    beats.give()
+                    next_beat = time.monotonic() + self._beat_seconds
+                told = _lost_child(self._children) or _lost_parent(parent) or beats.lost(figures.ranks("throughput"))
+                if told:
+                    raise_in_main_thread(RankLostError(f"{told}; the other ranks have kept their finished batches"))
+                    return
+
+        self._thread = threading.Thread(target=watch, name="rank-watch", daemon=True)
+        self._thread.start()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take termination back into our own hands: Lightning has put its handler in place."""
+        heed_termination()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Let the other ranks of this machine write what they have, at the same time as this one."""
+        for child in self._children:
+            if child.poll() is None:
+                child.send_signal(signal.SIGTERM)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Stop watching; the first rank goes on until it has the figures of all."""
+        if not trainer.is_global_zero:
+            self.close()
+
+    def close(self) -> None:
+        """Stop watching, and wait for the ranks this process has started."""
+        if self._over and self._thread:
+            self._over.set()
+            self._thread.join()
+        deadline = time.monotonic() + _SAVING_SECONDS
+        for child in self._children:
+            try:
+                child.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.kill()
+        self._children = ()
+        if self._lock:
+            self._lock.release()
+
+
+def _take_over_children(trainer: Trainer) -> Sequence[Child]:
+    """Take the ranks this process has started away from Lightning.
+
+    It would kill all of them, and this process too, without a word and with what they have not written yet.
+    """
+    procs: Any = getattr(trainer.strategy.launcher, "procs", None)
+    if not procs:
+        return ()
+    children = tuple(procs)
+    procs.clear()
+    return children
+
+
+def _lost_child(children: Sequence[Child]) -> str | None:
+    for rank, child in enumerate(children, start=1):
+        if status := child.poll():
+            how = f"was killed by signal {-status}" if status < 0 else f"failed with exit status {status}"
+            return f"process {rank} of this machine (PID {child.pid}) {how}"
+    return None
+
+
+def _lost_parent(parent: int | None) -> str | None:
+    return "the process that has started this one is gone" if parent is not None and os.getppid() != parent else None
+
+
+class Beats:
+    """Signs of life: one file per rank, touched again and again. Times of different machines are never compared.
+
+    Args:
+        folder: shared by all ranks.
+        rank: this one.
+        world_size: how many there are.
+        lost_seconds: how long a rank may be silent.
+    """
+
+    def __init__(self, folder: Path, rank: int, world_size: int, lost_seconds: float):
+        self._folder = folder
+        self._rank = rank
+        self._lost_seconds = lost_seconds
+        now = time.monotonic()
+        watched = range(1, world_size) if rank == 0 else range(1)
+        self._seen: dict[int, tuple[int | None, float]] = dict.fromkeys(watched, (None, now))
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def give(self) -> None:
+        """Give a sign."""
+        (self._folder / str(self._rank)).touch()
+
+    def lost(self, finished: set[int]) -> str | None:
+        """Name a rank that has been silent for too long and has not finished."""
+        now = time.monotonic()
+        for other, (before, since) in self._seen.items():
+            try:
+                beat: int | None = (self._folder / str(other)).stat().st_mtime_ns
+            except OSError:
+                beat = None
+            if beat != before:
+                self._seen[other] = beat, now
+            elif other not in finished and now - since >= self._lost_seconds:
+                return f"rank {other} has given no sign of life for {self._lost_seconds:.0f} s"
+        return None

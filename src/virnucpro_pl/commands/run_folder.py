@@ -1,0 +1,129 @@
+"""The output folder of a run: whose it is, and who works in it."""
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from virnucpro_pl.commands.building import RUN_FILE
+from virnucpro_pl.commands.identity import difference, identity_of_scores
+from virnucpro_pl.durable import write_text
+from virnucpro_pl.errors import UserError
+from virnucpro_pl.folder_lock import LOCK_FILE, FolderLock
+
+_PATIENCE = 30.0  # seconds: what was started by a process that was killed notices within a few
+
+
+class RunFolder:
+    """Used by the first rank before and after prediction.
+
+    Args:
+        output: folder of the results.
+        work: folder within it of what is needed until they are there.
+        result_files: names of the results.
+    """
+
+    def __init__(self, output: Path, work: Path, result_files: Iterable[str]):
+        self._output = output
+        self._work = work
+        self._result_files = tuple(result_files)
+        self._identity_file = work / "identity.json"
+        self._lock: FolderLock | None = None
+        self._known: dict[str, Any] = {}
+        self.finished: dict[str, Any] | None = None
+        """The run record of the finished run in the folder, None if there is none"""
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether a run was here before, finished or not."""
+        return bool(self._known)
+
+    def enter(self, overwrite: bool) -> None:
+        """Make sure that nobody else is at work here, and look at what is there.
+
+        Args:
+            overwrite: remove whatever is there and start over.
+
+        Raises:
+            UserError: another run is at work.
+        """
+        if not overwrite and self._read_finished():  # which may lie where nothing can be written
+            return
+        self._lock = FolderLock(self._work / LOCK_FILE)
+        if not self._lock.take_alone(_PATIENCE):
+            raise UserError(f"output={self._output}: another run is at work there; wait for it or give another folder")
+        if overwrite:
+            self._clear()
+        elif not self._read_finished() and self._identity_file.exists():
+            self._known = json.loads(self._identity_file.read_text(encoding="utf-8"))
+
+    def _read_finished(self) -> bool:
+        record = self._output / RUN_FILE
+        if not record.exists():
+            return False
+        run: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+        if not isinstance(run.get("identity"), dict):
+            raise self._refusal("holds the results of another command or version")
+        self.finished, self._known = run, run["identity"]
+        return True
+
+    def check(self, identity: Mapping[str, Any]) -> None:
+        """Refuse what another run has left; of an identity, what is known so far will do.
+
+        Raises:
+            UserError: the folder belongs to a run with other results.
+        """
+        if told := difference(self._known, identity):
+            whose = "the results of another run" if self.finished else "an unfinished run that is another one"
+            raise self._refusal(f"holds {whose} ({told})")
+
+    def check_files(self) -> None:
+        """Make sure that the results of a finished run are all there.
+
+        Raises:
+            UserError: one of them is not.
+        """
+        assert self.finished is not None
+        for name, file in self.finished["files"].items():
+            path = self._output / name
+            if not path.exists() or path.stat().st_size != file["bytes"]:
+                raise self._refusal(f"holds a finished run, but {name} is missing or was changed since")
+
+    def claim(self, identity: Mapping[str, Any]) -> None:
+        """Make the folder that of the run with this identity, and let its other ranks in.
+
+        Raises:
+            UserError: it belongs to another run.
+        """
+        self.check(identity)
+        write_text(self._identity_file, json.dumps(identity_of_scores(identity), indent=2))
+        assert self._lock is not None
+        self._lock.share()
+
+    def finish(self, run: dict[str, Any]) -> None:
+        """Leave the run record, which makes the run a finished one, and remove what was needed only until here."""
+        write_text(self._output / RUN_FILE, json.dumps(run, indent=2) + "\n")
+        self.finished = run
+        self.clear_work()
+
+    def clear_work(self) -> None:
+        """Remove what a finished run does not need any more; it may have been killed before it could."""
+        shutil.rmtree(self._work, ignore_errors=True)
+
+    def leave(self) -> None:
+        """Let others in."""
+        if self._lock:
+            self._lock.release()
+
+    def _refusal(self, reason: str) -> UserError:
+        return UserError(
+            f"output={self._output} {reason}; give another folder, or overwrite=true to remove it and start over"
+        )
+
+    def _clear(self) -> None:
+        for name in (RUN_FILE, *self._result_files):
+            (self._output / name).unlink(missing_ok=True)
+        for path in self._work.iterdir():
+            if path.name != LOCK_FILE:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

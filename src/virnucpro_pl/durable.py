@@ -1,0 +1,69 @@
+"""Files that are there complete or not at all, whatever kills the process or cuts the power."""
+
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+UNFINISHED = ".tmp"
+"""How the names of files end that were being written"""
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a name to write to beside ``path``; flush that file to the disk and give it its name at the end.
+
+    Raises:
+        OSError: it cannot be written; what was at ``path`` before is still there.
+    """
+    unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{UNFINISHED}")
+    try:
+        yield unfinished
+        flush(unfinished)
+        unfinished.replace(path)
+        flush(path.parent)  # else a power cut can take the new name back
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file; its folder is made if it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def flush(path: Path) -> None:
+    """Have a file's content, or a folder's list of names, on the disk when this returns."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not path.is_dir():  # some network file systems cannot flush a folder, and need not
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def new_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
+    """Create a ``.npy`` file and map it for writing; the space is reserved first.
+
+    A write into a map of a file that has none kills the process on a full disk.
+
+    Raises:
+        OSError: there is no space for it.
+    """
+    if 0 in shape:  # an empty file cannot be mapped
+        return np.empty(shape, dtype=dtype)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+    if sys.platform != "darwin":  # which has no such call
+        with path.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    return array

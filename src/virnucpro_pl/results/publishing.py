@@ -1,0 +1,56 @@
+"""From parts to result files: nothing appears before everything is there."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro_pl.digests import sha256_of
+from virnucpro_pl.durable import flush, new_array
+from virnucpro_pl.results.consensus import CallingRules
+from virnucpro_pl.results.tables import RESULT_FILES, write_results
+from virnucpro_pl.sequence.store import OrfStore
+from virnucpro_pl.stages import CONSENSUS, WRITING, StageClock
+
+
+def publish(
+    store: OrfStore,
+    gather: Callable[[NDArray[np.float32]], None],
+    work: Path,
+    output: Path,
+    rules: CallingRules,
+    clock: StageClock,
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Write the result files of a run whose scores are all there.
+
+    Args:
+        store: the ORFs.
+        gather: fills in (orfs, 2) scores, or raises because some are missing.
+        work: folder the files are written in first.
+        output: folder they are moved to when all of them are complete and on the disk.
+        rules: how scores become calls.
+        clock: takes the time of consensus and writing.
+
+    Returns:
+        what was called how often, and size and SHA-256 of each file.
+
+    Raises:
+        MissingScoresError: some ORFs have no score.
+        OSError: there is no space.
+    """
+    with clock(CONSENSUS):
+        scores: Any = new_array(work / "scores.npy", (store.num_orfs, 2), np.float32)
+        gather(scores)
+    calls = write_results(store.folder, scores, work / "results", rules, clock)
+    files = {}
+    with clock(WRITING):
+        for name in RESULT_FILES:
+            written = work / "results" / name
+            flush(written)
+            files[name] = {"bytes": written.stat().st_size, "sha256": sha256_of(written)[name]}
+        for name in RESULT_FILES:
+            (work / "results" / name).replace(output / name)
+        flush(output)
+    return calls, files

@@ -1,0 +1,67 @@
+"""How several processes predict together: they agree on what to do, and then each goes its own way."""
+
+import hashlib
+import logging
+from datetime import timedelta
+from typing import Any, Literal
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, nn
+
+from virnucpro_pl.errors import UserError
+from virnucpro_pl.stopping import heed_termination
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = timedelta(days=1)  # the first rank may read its input for hours; lost ranks are noticed otherwise
+
+
+class SeparateRanks(DDPStrategy):
+    """DDP without its collective calls.
+
+    Every rank reads the weights itself, so they are compared rather than sent around. What ranks agree on at the start
+    travels through gloo, which needs no memory on a GPU and notices at once when a process is gone.
+
+    Args:
+        start_method: ``popen`` starts this command again for each device, ``spawn`` starts Python processes.
+    """
+
+    def __init__(self, start_method: Literal["popen", "spawn"] = "popen"):
+        super().__init__(process_group_backend="gloo", timeout=_PATIENCE, start_method=start_method)
+
+    def setup(self, trainer: Trainer) -> None:
+        """Bring the model to its device.
+
+        Raises:
+            UserError: this rank has read other weights than the first.
+        """
+        assert self.accelerator is not None
+        assert self.model is not None
+        self.accelerator.setup(trainer)
+        self.precision_plugin.convert_module(self.model)
+        self.model_to_device()
+        self.setup_precision_plugin()
+        own = weights_fingerprint(self.model)
+        if self.broadcast(own) != own:
+            raise UserError(
+                f"rank {self.global_rank} has read other weights than the first rank: do all nodes hold the same files?"
+            )
+
+    def barrier(self, *args: Any, **kwargs: Any) -> None:
+        """Wait for all ranks; Lightning's own handler of SIGTERM, in place since a moment, would wait for ever."""
+        heed_termination()
+        super().barrier(*args, **kwargs)
+
+
+def weights_fingerprint(module: nn.Module) -> str:
+    """Tell weights from others without sending them anywhere; the same on every device."""
+    sums = [(name, tuple(tensor.shape), _sum_of_bits(tensor)) for name, tensor in module.state_dict().items()]
+    return hashlib.sha256(repr(sums).encode()).hexdigest()
+
+
+def _sum_of_bits(tensor: Tensor) -> int:
+    """Add up a tensor's memory as whole numbers, whose sum does not depend on the order."""
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    return int(tensor.detach().contiguous().view(whole).sum(dtype=torch.int64))
