@@ -11,13 +11,14 @@ from support import CHECKOUT
 PACKAGE = CHECKOUT / "src" / "virnucpro_pl"
 LAYERS = [
     {"errors"},
-    {"failures", "host_memory", "read_ahead", "stages", "durable", "stopping", "folder_lock"},
+    {"failures", "host_memory", "read_ahead", "stages", "durable", "stopping", "folder_lock", "log_file"},
     {"digests"},
     {"sequence"},
     {"results", "encoders", "head"},
     {"weights", "data"},
     {"module"},
-    {"callbacks", "budget", "strategy"},
+    {"callbacks", "budget"},
+    {"strategy"},
     {"benchmarking"},
     {"commands", "sweep"},
     {"__main__"},

@@ -13,11 +13,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from virnucpro_pl import __version__
-from virnucpro_pl.errors import OutOfMemoryError
 from virnucpro_pl.failures import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
     EXIT_USAGE,
+    can_continue,
     exit_status,
     needs_no_traceback,
     one_line,
@@ -130,10 +130,8 @@ def _how_to_go_on(cfg: DictConfig) -> str:
 
 def _tell(error: Exception, cfg: DictConfig) -> None:
     """Log what can be done about an error, or where it comes from."""
-    if isinstance(error, OutOfMemoryError):  # the same command would run out of it again
-        log.error("Error: %s", one_line(error))
-    elif needs_no_traceback(error):
-        log.error("Error: %s; %s", one_line(error), _how_to_go_on(cfg))
+    if needs_no_traceback(error):
+        log.error("Error: %s%s", one_line(error), f"; {_how_to_go_on(cfg)}" if can_continue(error) else "")
     elif exit_status(error) == EXIT_FAILED:
         log.exception("The run failed; %s", _how_to_go_on(cfg))
     elif not _process_of(HydraConfig.get().job.name):  # all ranks meet the same mistake; one tells of it

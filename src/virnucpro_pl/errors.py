@@ -11,18 +11,34 @@ class UserError(ValueError):
     """
 
 
-class OutOfMemoryError(RuntimeError):
-    """A device or the host has too little memory; the message says what would need less.
+class RunFailedError(RuntimeError):
+    """What ended a run for a reason outside the program.
 
     The command line prints the message as one line and exits with status 1; a sweep lists the job and goes on.
     """
 
+    can_continue = True
+    """Whether the same command, given again, may get further"""
 
-class RankLostError(RuntimeError):
-    """Another process of the run is gone; the message says which.
 
-    The command line prints the message as one line and exits with status 1.
-    """
+class OutOfMemoryError(RunFailedError):
+    """A device or the host has too little memory; the message says what would need less."""
+
+    can_continue = False
+
+
+class RankLostError(RunFailedError):
+    """Another process of the run is gone; the message says which."""
+
+
+class MissingScoresError(RunFailedError):
+    """Scores that should be on the disk are not; the message says how many."""
+
+
+class DamagedResultsError(RunFailedError):
+    """Results are not as they were written; the message says which."""
+
+    can_continue = False
 
 
 # Of torch on CUDA, of cuBLAS and of torch on the CPU, whose errors have no class of their own.

@@ -3,14 +3,19 @@
 from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
-from virnucpro_pl.errors import OutOfMemoryError, RankLostError, UserError, is_disk_full
+from virnucpro_pl.errors import RunFailedError, UserError, is_disk_full
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def needs_no_traceback(error: BaseException) -> bool:
     """Whether one line says all there is to say of a failed run."""
-    return isinstance(error, OutOfMemoryError | RankLostError) or is_disk_full(error)
+    return isinstance(error, RunFailedError) or is_disk_full(error)
+
+
+def can_continue(error: BaseException) -> bool:
+    """Whether the same command, given again, may get further."""
+    return not isinstance(error, RunFailedError) or error.can_continue
 
 
 def exit_status(error: BaseException) -> int:
@@ -30,7 +35,7 @@ def one_line(error: BaseException) -> str:
     cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
     if is_disk_full(error):
         return f"{_full_file(error)}no space left on the disk; free some"
-    if isinstance(cause, UserError | OutOfMemoryError | RankLostError):
+    if isinstance(cause, UserError | RunFailedError):
         prefix = ""
     else:
         prefix = "configuration: " if exit_status(error) == EXIT_USAGE else f"{type(cause).__name__}: "

@@ -10,6 +10,7 @@ from lightning import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
+from virnucpro_pl.callbacks.ranks import RankWatch
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.stopping import heed_termination
 
@@ -26,10 +27,19 @@ class SeparateRanks(DDPStrategy):
 
     Args:
         start_method: ``popen`` starts this command again for each device, ``spawn`` starts Python processes.
+        watch: notices ranks that are gone.
     """
 
-    def __init__(self, start_method: Literal["popen", "spawn"] = "popen"):
+    def __init__(self, start_method: Literal["popen", "spawn"], watch: RankWatch):
         super().__init__(process_group_backend="gloo", timeout=_PATIENCE, start_method=start_method)
+        self._watch = watch
+
+    def setup_environment(self) -> None:
+        """Meet the other ranks."""
+        heed_termination()
+        self.set_world_ranks()
+        self._watch.begin(self)
+        super().setup_environment()
 
     def setup(self, trainer: Trainer) -> None:
         """Bring the model to its device.

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from virnucpro_pl.results.parts import MissingScoresError, Parts, PartsOfModel, ScoredBatch
+from virnucpro_pl.errors import MissingScoresError
+from virnucpro_pl.results.parts import Parts, PartsOfModel, ScoredBatch
 
 
 class PlanOf(NamedTuple):

@@ -1,23 +1,30 @@
 """Noticing ranks that are gone, since nothing else does while each works by itself."""
 
+import logging
 import os
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import ParallelStrategy
 
 from virnucpro_pl.errors import RankLostError
+from virnucpro_pl.failures import EXIT_FAILED
 from virnucpro_pl.folder_lock import LOCK_FILE, FolderLock
 from virnucpro_pl.results.figures import RankFigures
 from virnucpro_pl.stopping import heed_termination, raise_in_main_thread
 
+log = logging.getLogger(__name__)
+
 _LOOK_SECONDS = 0.5
+_MEETING_SECONDS = 3.0  # what the main thread is given to hear of a lost rank before there is anything to save
 _SAVING_SECONDS = 25.0  # what SLURM and torchrun allow before they kill is 30
 
 
@@ -63,38 +70,47 @@ class RankWatch(Callback):
         self._children: Sequence[Child] = ()
         self._thread: threading.Thread | None = None
         self._over: threading.Event | None = None  # made where it is used: callbacks travel to spawned ranks
+        self._patience = _MEETING_SECONDS
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Start to watch."""
-        heed_termination()
-        if not trainer.is_global_zero:
-            self._lock = FolderLock(self._folder / LOCK_FILE)
-            self._lock.share()
-        if trainer.world_size == 1 or self._thread:
+    def begin(self, strategy: ParallelStrategy) -> None:
+        """Start to watch, as soon as the ranks have been started; may be called again."""
+        if self._thread:
             return
-        self._children = _take_over_children(trainer)
-        beats = Beats(self._folder / "ranks", trainer.global_rank, trainer.world_size, self._lost_seconds)
+        self._children = _take_over_children(strategy)
+        beats = Beats(self._folder / "ranks", strategy.global_rank, strategy.world_size, self._lost_seconds)
         figures = RankFigures(self._folder / "figures")
-        parent = os.getppid() if trainer.local_rank else None
+        parent = os.getppid() if strategy.local_rank else None
         over = self._over = threading.Event()
 
         def watch() -> None:
             next_beat = 0.0
-            while not over.wait(_LOOK_SECONDS):
+            told = None
+            while not told and not over.wait(_LOOK_SECONDS):
                 if time.monotonic() >= next_beat:
                     beats.give()
                     next_beat = time.monotonic() + self._beat_seconds
                 told = _lost_child(self._children) or _lost_parent(parent) or beats.lost(figures.ranks("throughput"))
-                if told:
-                    raise_in_main_thread(RankLostError(f"{told}; the other ranks have kept their finished batches"))
-                    return
+            if told:
+                error = RankLostError(f"{told}; finished batches are kept")
+                raise_in_main_thread(error)
+                if not over.wait(self._patience):  # it waits for the lost rank, where no signal is heard
+                    log.error("Error: %s", error)
+                    self._kill_children()
+                    os._exit(EXIT_FAILED)
 
         self._thread = threading.Thread(target=watch, name="rank-watch", daemon=True)
         self._thread.start()
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Have the folder known as one in use by this rank too."""
+        if not trainer.is_global_zero:
+            self._lock = FolderLock(self._folder / LOCK_FILE)
+            self._lock.share()
+
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take termination back into our own hands: Lightning has put its handler in place."""
         heed_termination()
+        self._patience = _SAVING_SECONDS  # from now on there is something to save
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Let the other ranks of this machine write what they have, at the same time as this one."""
@@ -122,13 +138,17 @@ class RankWatch(Callback):
         if self._lock:
             self._lock.release()
 
+    def _kill_children(self) -> None:
+        for child in self._children:
+            child.kill()
 
-def _take_over_children(trainer: Trainer) -> Sequence[Child]:
+
+def _take_over_children(strategy: ParallelStrategy) -> Sequence[Child]:
     """Take the ranks this process has started away from Lightning.
 
     It would kill all of them, and this process too, without a word and with what they have not written yet.
     """
-    procs: Any = getattr(trainer.strategy.launcher, "procs", None)
+    procs: Any = getattr(strategy.launcher, "procs", None)
     if not procs:
         return ()
     children = tuple(procs)
@@ -165,11 +185,12 @@ class Beats:
         now = time.monotonic()
         watched = range(1, world_size) if rank == 0 else range(1)
         self._seen: dict[int, tuple[int | None, float]] = dict.fromkeys(watched, (None, now))
-        folder.mkdir(parents=True, exist_ok=True)
 
     def give(self) -> None:
-        """Give a sign."""
-        (self._folder / str(self._rank)).touch()
+        """Give a sign, unless the work folder is not there (yet, or any more)."""
+        with suppress(OSError):
+            self._folder.mkdir(exist_ok=True)
+            (self._folder / str(self._rank)).touch()
 
     def lost(self, finished: set[int]) -> str | None:
         """Name a rank that has been silent for too long and has not finished."""

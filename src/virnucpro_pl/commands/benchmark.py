@@ -22,11 +22,12 @@ from virnucpro_pl.benchmarking.settings import Settings, default_reads
 from virnucpro_pl.benchmarking.suite import Prediction, Suite
 from virnucpro_pl.benchmarking.synthetic_reads import Reads, write_reads
 from virnucpro_pl.benchmarking.tables import precision_table, progress_line, speed_table
-from virnucpro_pl.commands.building import RUN_FILE, build_trainer, make_room, origin
+from virnucpro_pl.commands.building import build_trainer, make_room, origin
 from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
 from virnucpro_pl.results.figures import RankFigures
 from virnucpro_pl.results.parts import PartsOfModel
+from virnucpro_pl.results.run_record import RUN_FILE
 from virnucpro_pl.stages import DNABERT_S, ESM2, StageClock
 
 log = logging.getLogger(__name__)

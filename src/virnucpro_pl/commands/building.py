@@ -21,15 +21,14 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 from omegaconf import DictConfig, OmegaConf
 
 from virnucpro_pl import __version__
+from virnucpro_pl.callbacks.ranks import RankWatch
 from virnucpro_pl.data.embedding_cache import EncoderIdentities
 from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.results.run_record import RUN_FILE
 from virnucpro_pl.stages import DNABERT_S, ESM2, StageClock
 from virnucpro_pl.strategy import SeparateRanks
-
-RUN_FILE = "run.json"
-"""What a finished run leaves last, beside its results"""
 
 
 def build_trainer(cfg: DictConfig, clock: StageClock) -> Trainer:
@@ -69,7 +68,8 @@ def _better_settings(cfg: DictConfig, trainer: Trainer) -> dict[str, Any]:
         better["precision"] = "16-true"
     if type(trainer.strategy) is DDPStrategy:
         starts_scripts = isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
-        better["strategy"] = SeparateRanks("popen" if starts_scripts else "spawn")
+        (watch,) = (callback for callback in trainer.callbacks if isinstance(callback, RankWatch))  # type: ignore[attr-defined]
+        better["strategy"] = SeparateRanks("popen" if starts_scripts else "spawn", watch)
     return better
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from virnucpro_pl.commands.building import RUN_FILE
 from virnucpro_pl.commands.identity import difference, identity_of_scores
 from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.folder_lock import LOCK_FILE, FolderLock
+from virnucpro_pl.results.run_record import RUN_FILE, read_run_record
 
 _PATIENCE = 30.0  # seconds: what was started by a process that was killed notices within a few
 
@@ -59,10 +59,9 @@ class RunFolder:
             self._known = json.loads(self._identity_file.read_text(encoding="utf-8"))
 
     def _read_finished(self) -> bool:
-        record = self._output / RUN_FILE
-        if not record.exists():
+        run = read_run_record(self._output)
+        if run is None:
             return False
-        run: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
         if not isinstance(run.get("identity"), dict):
             raise self._refusal("holds the results of another command or version")
         self.finished, self._known = run, run["identity"]

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from virnucpro_pl.durable import UNFINISHED, replacing, write_text
+from virnucpro_pl.errors import MissingScoresError
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +48,6 @@ class ScoredBatch(NamedTuple):
 
 class DamagedPartError(Exception):
     """The file holds something else than scores of this run; the message says what."""
-
-
-class MissingScoresError(RuntimeError):
-    """Batches of the plan are not on disk; the message says how many and what to do."""
 
 
 @dataclass(frozen=True)

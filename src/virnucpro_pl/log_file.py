@@ -1,0 +1,26 @@
+"""The log file of a run, whose own troubles end no run."""
+
+import logging
+import sys
+
+
+class LogFile(logging.FileHandler):
+    """A file handler that falls silent when its disk is full or may not be written; the terminal still tells all."""
+
+    _silent = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, if that can be."""
+        if self._silent:
+            return
+        try:
+            super().emit(record)
+        except OSError:  # when opening the file
+            self._silent = True
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Give up on a file that cannot be written; a mistake in a log call is still told."""
+        if isinstance(sys.exc_info()[1], OSError):
+            self._silent = True
+        else:
+            super().handleError(record)
