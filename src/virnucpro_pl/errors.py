@@ -29,3 +29,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, UserError):
         return False
     return isinstance(error, MemoryError) or any(sign in f"{type(error).__name__}: {error}" for sign in _SIGNS)
+
+
+def escaped(text: str) -> str:
+    r"""Make what a terminal would obey or cannot show visible: control characters, line ends, undecodable bytes.
+
+    >>> escaped("x\x1b[2J é")
+    'x\\x1b[2J é'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -18,7 +18,7 @@ from xopen import xopen
 
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.sequence import records as records_module
-from virnucpro_pl.sequence.records import read_records, resolve_inputs
+from virnucpro_pl.sequence.records import InputFacts, read_records, resolve_inputs
 
 Record = tuple[str, str, str]
 TWO = b">a first\nACGT\nAC\n>b\nGG\n"
@@ -121,9 +121,9 @@ def test_compression_is_told_by_content(write, tmp_path: Path, compress) -> None
     else:
         path.write_bytes(compress(TWO[:9]) + compress(TWO[9:]))  # as bgzip writes: several members
     assert read(path) == [("a", "a first", "ACGTAC"), ("b", "b", "GG")]
-    digest = sha256()
-    list(read_records(str(path), digest))
-    assert digest.hexdigest() == sha256(path.read_bytes()).hexdigest()
+    facts = InputFacts()
+    list(read_records(str(path), facts))
+    assert facts.digest.hexdigest() == sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -144,9 +144,9 @@ def test_damaged_compressed_files_are_refused(tmp_path: Path, ending: str, damag
 
 def test_the_digest_is_that_of_the_whole_file(write) -> None:
     path = write(bz2.compress(TWO) + b"!" * 3_000_000)  # bz2 stops at what is not bz2
-    digest = sha256()
-    assert sum(len(block.names) for block in read_records(str(path), digest)) == 2
-    assert digest.hexdigest() == sha256(path.read_bytes()).hexdigest()
+    facts = InputFacts()
+    assert sum(len(block.names) for block in read_records(str(path), facts)) == 2
+    assert facts.digest.hexdigest() == sha256(path.read_bytes()).hexdigest()
 
 
 def test_a_fastq_file_cut_short_is_not_called_damaged_fastq(write, monkeypatch) -> None:

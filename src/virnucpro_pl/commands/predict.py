@@ -34,6 +34,7 @@ from virnucpro_pl.errors import OutOfMemoryError, is_out_of_memory
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.consensus import CallingRules
 from virnucpro_pl.results.figures import RankFigures
+from virnucpro_pl.results.input_notes import input_warnings
 from virnucpro_pl.results.parts import PartsOfModel
 from virnucpro_pl.results.summary import DEMO_WARNING, merge_figures, summary_lines
 from virnucpro_pl.results.tables import RECORD_TABLE, RESULT_FILES, write_results
@@ -166,11 +167,13 @@ def _write_results(
     with clock(CONSENSUS):
         scores = _new_scores(work / "scores.npy", store.num_orfs)
         datamodule.parts.gather(datamodule.plan.rows, datamodule.duplicates, scores)
-    calls = write_results(store.folder, scores, work / "results", rules, clock)
+    calls = write_results(store.folder, datamodule.inputs, scores, work / "results", rules, clock)
     for name in RESULT_FILES:
         (work / "results" / name).replace(output / name)
     counts = {key: value for key, value in store.manifest.items() if key not in ("format_version", "settings")}
-    return {**counts, "saved": datamodule.saved(), "calls": calls}
+    files = zip(store.manifest["inputs"], datamodule.inputs, calls.pop("files"), strict=True)
+    inputs = [{**source, "path": path, "calls": by_call} for source, path, by_call in files]
+    return {**counts, "inputs": inputs, "saved": datamodule.saved(), "calls": calls}
 
 
 def _new_scores(path: Path, num_orfs: int) -> NDArray[np.float32]:
@@ -205,16 +208,7 @@ def _engine(model: VirNucPro, trainer: Trainer, throughput: list[dict[str, Any]]
 
 def _warnings(model: VirNucPro, counts: dict[str, Any]) -> list[str]:
     """What a reader of the results should know."""
-    found = [DEMO_WARNING] if model.demo else []
-    if not counts["records"]:
-        found.append("the input holds no records; the result files hold their headers only")
-    if repeats := counts["duplicate_names"]:
-        suffix = counts["duplicate_suffix"]
-        found.append(
-            f"{repeats:,} records repeat the name of an earlier one; they are kept apart as"
-            f" NAME{suffix}2, NAME{suffix}3, …"
-        )
-    return found
+    return [*([DEMO_WARNING] if model.demo else []), *input_warnings(counts)]
 
 
 def _report(run: dict[str, Any], output: Path) -> None:
