@@ -27,7 +27,7 @@ __all__ = ["BLOCK_BYTES", "STDIN", "InputFacts", "RecordBlock", "read_records", 
 BLOCK_BYTES = 1 << 20
 _FORMAT_BYTES = 1 << 16  # the format is told by so many of the first bytes
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_LEADING_COMMENTS = re.compile(rb"(?:[ \t\r\n]+|[;#][^\r\n]*[\r\n])*+")
+_LEADING_COMMENTS = re.compile(rb"(?:[ \t\r\n]++|[;#][^\r\n]*+[\r\n])*+")
 _ADVICE = {
     "fasta": "mend or drop the record",
     "fastq": "mend or copy it again",
