@@ -194,6 +194,8 @@ def test_the_closing_lines_hold_the_figures_of_run_json(run):
         "3,403 ORFs, 1,194 of them viral",
         "99 of 3,403",
         "17 of 3,304",
+        "mates: 1,902 records of 3 files",
+        "left out as repeats of other reads: 32 secondary and 17 supplementary alignments",
     ):
         assert told in text
     assert "1,150 called + 40 no_orf + 6 too_short + 5 empty" in text

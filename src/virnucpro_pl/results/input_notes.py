@@ -2,6 +2,8 @@
 
 from typing import Any
 
+_SKIPPED = ("secondary", "supplementary")
+
 
 def input_warnings(counts: dict[str, Any]) -> list[str]:
     """Warn of what the input holds, from the counts of ``run.json``."""
@@ -26,19 +28,11 @@ def input_lines(counts: dict[str, Any]) -> list[str]:
     """Render what was left out and what was paired, for the summary."""
     inputs = counts["inputs"]
     skipped = {kind: sum(source.get("skipped", {}).get(kind, 0) for source in inputs) for kind in _SKIPPED}
-    roles = [source["mates"] for source in inputs]
+    mates = [source["records"] for source in inputs if source["mates"]]
     lines = []
     if any(skipped.values()):
         told = " and ".join(f"{count:,} {kind}" for kind, count in skipped.items() if count)
         lines.append(f"  left out as repeats of other reads: {told} alignments")
-    if any(roles):
-        told = ", ".join(
-            f"{count} {kind}"
-            for count, kind in ((roles.count("interleaved"), "interleaved"), (roles.count("1"), "pairs of files"))
-            if count
-        )
-        lines.append(f"  mates: {told}; their names end in /1 and /2")
+    if mates:
+        lines.append(f"  mates: {sum(mates):,} records of {len(mates):,} files, named NAME/1 and NAME/2")
     return lines
-
-
-_SKIPPED = ("secondary", "supplementary")
