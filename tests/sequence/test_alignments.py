@@ -206,7 +206,7 @@ DAMAGE: dict[str, tuple[Callable[[bytes, bytes], bytes], str]] = {
     "cut in a block": (lambda bam, raw: bam[: len(bam) // 2], "cut short"),
     "no end mark": (lambda bam, raw: bam[:-28], "the end mark of a BAM file is missing"),
     "cut uncompressed": (lambda bam, raw: raw[:-3], "cannot be decoded"),
-    "header only in part": (lambda bam, raw: raw[:13], "damaged BAM"),
+    "header only in part": (lambda bam, raw: raw[:13], "ends within its header"),
     "noise": (lambda bam, raw: raw[:40] + os.urandom(1 << 18), "damaged BAM"),
     "another byte": (lambda bam, raw: bam[:90] + b"\xff" + bam[91:], "damaged or unreadable"),
     "huge header": (lambda bam, raw: b"BAM\1\xff\xff\xff\xff" + raw[8:], "header of more than 256 MiB"),

@@ -187,7 +187,10 @@ def _checked_header(text: Text) -> bytes:
         """Take some bytes; the last four of them are the size of what follows."""
         if len(header) + size > MAX_BAM_HEADER_BYTES:
             raise ValueError(f"a header of more than {MAX_BAM_HEADER_BYTES >> 20} MiB")
-        header.extend(text.read_fully(size))
+        piece = text.read_fully(size)
+        if len(piece) < size:
+            raise ValueError("it ends within its header")
+        header.extend(piece)
         return int.from_bytes(header[-4:], "little")
 
     text_bytes = take(8)
