@@ -65,3 +65,14 @@ def is_disk_full(error: BaseException) -> bool:
     cause = error.__cause__ or error.__context__
     is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return is_full or (cause is not None and is_disk_full(cause))
+
+
+def escaped(text: str) -> str:
+    r"""Make what a terminal would obey or cannot show visible: control characters, line ends, undecodable bytes.
+
+    >>> escaped("x\x1b[2J é")
+    'x\\x1b[2J é'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

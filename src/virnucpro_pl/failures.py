@@ -3,7 +3,7 @@
 from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
-from virnucpro_pl.errors import RunFailedError, UserError, is_disk_full
+from virnucpro_pl.errors import RunFailedError, UserError, escaped, is_disk_full
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -27,7 +27,7 @@ def exit_status(error: BaseException) -> int:
 
 
 def one_line(error: BaseException) -> str:
-    """Say what went wrong; Hydra wraps what a constructor raises.
+    """Say what went wrong, in characters that a terminal shows; Hydra wraps what a constructor raises.
 
     >>> one_line(KeyError("scores"))
     "KeyError: 'scores'"
@@ -39,7 +39,7 @@ def one_line(error: BaseException) -> str:
         prefix = ""
     else:
         prefix = "configuration: " if exit_status(error) == EXIT_USAGE else f"{type(cause).__name__}: "
-    return prefix + " ".join(str(cause).split())
+    return prefix + escaped(" ".join(str(cause).split()))
 
 
 def _full_file(error: BaseException | None) -> str:

@@ -146,6 +146,14 @@ def run() -> dict:
             "saved": {"orfs": 99, "proteins": 17},
             "duplicate_names": 0,
             "duplicate_suffix": "_dup",
+            "formula_names": 0,
+            "inputs": [
+                {"records": 701, "mates": "1"},
+                {"records": 701, "mates": "2"},
+                {"records": 500, "mates": "interleaved"},
+                {"records": 0, "mates": None, "skipped": {"secondary": 31, "supplementary": 17}},
+                {"records": 0, "mates": None, "skipped": {"secondary": 1, "supplementary": 0}},
+            ],
             "record_status": {"called": 1150, "no_orf": 40, "ambiguous_only": 0, "too_short": 6, "empty": 5},
             "chunk_status": {"called": 2200, "no_orf": 102, "ambiguous_only": 0, "too_short": 0, "empty": 0},
             "calls": {
@@ -186,6 +194,8 @@ def test_the_closing_lines_hold_the_figures_of_run_json(run):
         "3,403 ORFs, 1,194 of them viral",
         "99 of 3,403",
         "17 of 3,304",
+        "mates: 1,902 records of 3 files",
+        "left out as repeats of other reads: 32 secondary and 17 supplementary alignments",
     ):
         assert told in text
     assert "1,150 called + 40 no_orf + 6 too_short + 5 empty" in text

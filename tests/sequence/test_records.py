@@ -5,7 +5,9 @@ import gzip
 import io
 import itertools
 import lzma
+import struct
 import warnings
+import zlib
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -18,16 +20,16 @@ from xopen import xopen
 
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.sequence import records as records_module
-from virnucpro_pl.sequence.records import read_records, resolve_inputs
+from virnucpro_pl.sequence.records import InputFacts, read_records, resolve_inputs
 
 Record = tuple[str, str, str]
 TWO = b">a first\nACGT\nAC\n>b\nGG\n"
 FASTQ = b"@a first\nACGT\n+\nIIII\n@b\nGG\n+\nII\n"
 
 
-def read(path: Path | str) -> list[Record]:
+def read(path: Path | str, facts: InputFacts | None = None) -> list[Record]:
     found = []
-    for block in read_records(str(path)):
+    for block in read_records(str(path), facts):
         assert len(block.names) == len(block.descriptions) == len(block.lengths)
         assert block.lengths.sum() == len(block.letters)
         start = 0
@@ -111,19 +113,65 @@ def test_a_file_without_records_is_empty(write, content: bytes) -> None:
     assert read(write(content)) == []
 
 
-@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress, None], ids=["gz", "bz2", "xz", "zst"])
-def test_compression_is_told_by_content(write, tmp_path: Path, compress) -> None:
-    path = tmp_path / "input"
-    if compress is None:
-        with xopen(tmp_path / "input.zst", "wb", threads=0) as stream:
-            stream.write(TWO)
-        (tmp_path / "input.zst").rename(path)
-    else:
-        path.write_bytes(compress(TWO[:9]) + compress(TWO[9:]))  # as bgzip writes: several members
-    assert read(path) == [("a", "a first", "ACGTAC"), ("b", "b", "GG")]
-    digest = sha256()
-    list(read_records(str(path), digest))
-    assert digest.hexdigest() == sha256(path.read_bytes()).hexdigest()
+def zstd_compress(data: bytes) -> bytes:
+    packed = io.BytesIO()
+    with xopen(packed, "wb", format="zst", threads=0) as stream:
+        stream.write(data)
+    return packed.getvalue()
+
+
+SKIPPABLE_FRAME = b"\x50\x2a\x4d\x18\4\0\0\0pzst"  # pzstd begins with one
+BGZIP_MEMBER_START = b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x06\0BC\x02\0"
+
+
+def bgzip_compress(data: bytes) -> bytes:
+    """One member as ``bgzip`` writes it: a gzip member that tells its length."""
+    deflate = zlib.compressobj(wbits=-15)
+    body = deflate.compress(data) + deflate.flush()
+    size = len(BGZIP_MEMBER_START) + 2 + len(body) + 8
+    return BGZIP_MEMBER_START + struct.pack("<H", size - 1) + body + struct.pack("<II", zlib.crc32(data), len(data))
+
+
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
+    "none": bytes,
+    "gzip": gzip.compress,
+    "bgzip": bgzip_compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": zstd_compress,
+    "pzstd": lambda data: SKIPPABLE_FRAME + zstd_compress(data),
+    "padded xz": lambda data: lzma.compress(data) + bytes(8),
+}
+
+
+class _Dripping(io.BytesIO):
+    """A pipe whose writer gives a byte at a time."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        return super().read(min(1, size) if size is not None and size >= 0 else size)
+
+
+@pytest.mark.parametrize("source", ["file", "standard input", "slow pipe"])
+@pytest.mark.parametrize("compression", COMPRESSORS)
+def test_compression_is_told_by_content(write, monkeypatch, compression: str, source: str) -> None:
+    """Also of several members, streams or frames end to end, cut within a record."""
+    compress = COMPRESSORS[compression]
+    path = write(compress(TWO[:9]) + compress(TWO[9:]))
+    if source != "file":
+        data = (_Dripping if source == "slow pipe" else io.BytesIO)(path.read_bytes())
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(data))
+    facts = InputFacts()
+    assert read(path if source == "file" else "-", facts) == [("a", "a first", "ACGTAC"), ("b", "b", "GG")]
+    assert facts.digest.hexdigest() == sha256(path.read_bytes()).hexdigest()
+    told = {"pzstd": "zstd", "padded xz": "xz"}.get(compression, compression)
+    assert (facts.format, facts.compression) == ("fasta", told)
+
+
+def test_xz_that_takes_much_memory_is_refused(write) -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30}]
+    data = lzma.compress(TWO, filters=filters)
+    with pytest.raises(UserError, match="more than 256 MiB of memory; pack it with xz -9 or less"):
+        read(write(data))
 
 
 @pytest.mark.parametrize(
@@ -144,9 +192,9 @@ def test_damaged_compressed_files_are_refused(tmp_path: Path, ending: str, damag
 
 def test_the_digest_is_that_of_the_whole_file(write) -> None:
     path = write(bz2.compress(TWO) + b"!" * 3_000_000)  # bz2 stops at what is not bz2
-    digest = sha256()
-    assert sum(len(block.names) for block in read_records(str(path), digest)) == 2
-    assert digest.hexdigest() == sha256(path.read_bytes()).hexdigest()
+    facts = InputFacts()
+    assert sum(len(block.names) for block in read_records(str(path), facts)) == 2
+    assert facts.digest.hexdigest() == sha256(path.read_bytes()).hexdigest()
 
 
 def test_a_fastq_file_cut_short_is_not_called_damaged_fastq(write, monkeypatch) -> None:

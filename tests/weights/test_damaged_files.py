@@ -92,6 +92,31 @@ def test_no_code_of_a_weight_file_is_ever_trusted():
             assert "weights_only=True" in call.group(), f"{path}: {call.group()}"
 
 
+SAFETENSORS = {
+    "a header of 2**63 bytes": (2**63).to_bytes(8, "little") + b"{}",
+    "a header of 2**64 - 1 bytes": b"\xff" * 8 + b"{}",
+    "a header longer than the file": (1000).to_bytes(8, "little") + b"{}",
+    "offsets past the end": b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}',
+    "offsets that go back": b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}',
+    "a shape of 2**60": b'{"a":{"dtype":"F32","shape":[1152921504606846976],"data_offsets":[0,4]}}',
+    "a shape that overflows": b'{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}',
+    "offsets that are no numbers": b'{"a":{"dtype":"F32","shape":[1],"data_offsets":["0","4"]}}',
+    "no tensors but nesting": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("damage", SAFETENSORS)
+def test_safetensors_with_absurd_headers_are_refused(tmp_path, refused, damage):
+    content = SAFETENSORS[damage]
+    if content[:1] in b"{[":
+        content = len(content).to_bytes(8, "little") + content + bytes(4)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+
+    refused(lambda: read_file(path), path, "not a readable safetensors file")
+    refused(HeadSource(str(path)).load, path)
+
+
 DAMAGED = {
     "empty": lambda whole: b"",
     "a web page": lambda whole: HTML,

@@ -32,6 +32,7 @@ from virnucpro_pl.errors import OutOfMemoryError, is_out_of_memory
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.consensus import CallingRules
 from virnucpro_pl.results.figures import RankFigures
+from virnucpro_pl.results.input_notes import input_warnings
 from virnucpro_pl.results.parts import PartsOfModel
 from virnucpro_pl.results.publishing import publish
 from virnucpro_pl.results.starts import Starts
@@ -143,9 +144,11 @@ class _Run:
         if not hasattr(datamodule, "store"):  # the ranks were children of this process
             datamodule.setup("predict")
         after = StageClock()
-        calls, files = publish(datamodule.store, datamodule.gather, self._work, self._output, rules, after)
-        manifest = datamodule.store.manifest
+        inputs, manifest = datamodule.inputs, datamodule.store.manifest
+        calls, files = publish(datamodule.store, inputs, datamodule.gather, self._work, self._output, rules, after)
+        sources = zip(manifest["inputs"], inputs, calls.pop("files"), strict=True)
         counts = {key: value for key, value in manifest.items() if key not in ("format_version", "settings")}
+        counts["inputs"] = [{**source, "path": path, "calls": by_call} for source, path, by_call in sources]
         counts |= {"saved": datamodule.saved(), "calls": calls}
         starts = Starts(self._work).read()
         self.folder.finish(
@@ -227,13 +230,4 @@ def _engine(model: VirNucPro, trainer: Trainer, throughput: list[dict[str, Any]]
 
 def _warnings(model: VirNucPro, counts: dict[str, Any]) -> list[str]:
     """What a reader of the results should know."""
-    found = [DEMO_WARNING] if model.demo else []
-    if not counts["records"]:
-        found.append("the input holds no records; the result files hold their headers only")
-    if repeats := counts["duplicate_names"]:
-        suffix = counts["duplicate_suffix"]
-        found.append(
-            f"{repeats:,} records repeat the name of an earlier one; they are kept apart as"
-            f" NAME{suffix}2, NAME{suffix}3, …"
-        )
-    return found
+    return [*([DEMO_WARNING] if model.demo else []), *input_warnings(counts)]

@@ -17,6 +17,7 @@ from virnucpro_pl.stages import CONSENSUS, WRITING, StageClock
 
 def publish(
     store: OrfStore,
+    inputs: list[str],
     gather: Callable[[NDArray[np.float32]], None],
     work: Path,
     output: Path,
@@ -27,6 +28,7 @@ def publish(
 
     Args:
         store: the ORFs.
+        inputs: the files it was made of, as they are called now.
         gather: fills in (orfs, 2) scores, or raises because some are missing.
         work: folder the files are written in first.
         output: folder they are moved to when all of them are complete and on the disk.
@@ -43,7 +45,7 @@ def publish(
     with clock(CONSENSUS):
         scores: Any = new_array(work / "scores.npy", (store.num_orfs, 2), np.float32)
         gather(scores)
-    calls = write_results(store.folder, scores, work / "results", rules, clock)
+    calls = write_results(store.folder, inputs, scores, work / "results", rules, clock)
     files = {}
     with clock(WRITING):
         for name in RESULT_FILES:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from virnucpro_pl.results.input_notes import input_lines
 from virnucpro_pl.stages import DNABERT_S, ESM2, STAGES
 
 DEMO_WARNING = "demo model, not for science"
@@ -113,6 +114,7 @@ def summary_lines(run: dict[str, Any]) -> list[str]:
         f"  peak memory {figures['peak_memory_bytes'] / 2**20:,.0f} MiB per process" + _gpu_text(figures),
         "Input",
         f"  {counts['records']:,} records, {counts['bases']:,} bases = {_statuses(counts['record_status'])}",
+        *input_lines(counts),
         f"  {counts['chunks']:,} chunks = {_statuses(counts['chunk_status'])}",
         f"  {counts['orfs']:,} ORFs, {counts['calls']['orfs']['virus']:,} of them viral",
         "Calls",

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from virnucpro_pl.errors import escaped
 from virnucpro_pl.results.consensus import (
     CALLS,
     NOT_CALLED,
@@ -24,6 +25,7 @@ from virnucpro_pl.results.consensus import (
     call_records,
     group_sums,
 )
+from virnucpro_pl.results.origins import UniqueNames, files_of
 from virnucpro_pl.results.sorted_rows import SortedRows
 from virnucpro_pl.sequence.store import STATUSES, read_table
 from virnucpro_pl.sequence.translation import FRAMES
@@ -51,6 +53,7 @@ _RECORD_COLUMNS = (
     "max_virus_score",
     "call",
     "status",
+    "file",
 )
 _CHUNK_SCHEMA = pa.schema(
     [
@@ -77,6 +80,8 @@ class _Slice(NamedTuple):
     first_record: int
     records: pa.RecordBatch
     names: list[str]
+    files: NDArray[np.int64]
+    """number of the input file each record comes from"""
     num_chunks: NDArray[np.int64]
     chunks: pa.Table
     num_orfs: NDArray[np.int64]
@@ -86,18 +91,25 @@ class _Slice(NamedTuple):
 
 
 def write_results(
-    store: Path, scores: NDArray[np.float32], folder: Path, rules: CallingRules, clock: StageClock
+    store: Path,
+    inputs: list[str],
+    scores: NDArray[np.float32],
+    folder: Path,
+    rules: CallingRules,
+    clock: StageClock,
 ) -> dict[str, Any]:
-    """Write all result files into ``folder`` and return what they count.
+    """Write all result files into ``folder`` and return what they count: by kind, and of records also by file.
 
     Args:
         store: the ORF store.
+        inputs: the files it was made of, or others of the same content.
         scores: (orfs, 2) probabilities of ``others`` and ``virus`` for each row of the store's ORFs.
         folder: where the files go; those there are replaced.
         rules: how scores become calls.
         clock: takes the time of consensus and writing.
     """
-    counts = _Counts()
+    counts = _Counts(len(inputs))
+    shown_inputs = [escaped(path) for path in inputs]
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         orf_table, record_table, viral_fasta = (
@@ -116,7 +128,7 @@ def write_results(
                 chunk_ids = _chunk_ids(part)
                 orf_table.writelines(_orf_rows(part, chunk_ids))
                 consensus_rows.extend(_consensus_rows(chunks, chunk_ids))
-                record_table.writelines(_record_rows(part, chunks, records))
+                record_table.writelines(_record_rows(part, chunks, records, shown_inputs))
                 viral_fasta.writelines(_viral_records(part, records))
                 chunk_table.write_table(_chunk_rows(part, chunks, chunk_ids))
             counts.add(part, chunks, records)
@@ -131,7 +143,8 @@ def _write_row(stream: IO[str], cells: tuple[str, ...]) -> None:
 
 
 def _slices(store: Path, scores: NDArray[np.float32]) -> Iterator[_Slice]:
-    names = _UniqueNames(store)
+    manifest = json.loads((store / "manifest.json").read_text())
+    names = UniqueNames(store, manifest)
     chunks, orfs = read_table(store / "chunks.arrow"), read_table(store / "orfs.arrow")
     record = chunk = orf = 0
     for records in read_table(store / "records.arrow").to_batches():
@@ -143,6 +156,7 @@ def _slices(store: Path, scores: NDArray[np.float32]) -> Iterator[_Slice]:
             first_record=record,
             records=records,
             names=names.of(record, records.column("name").to_pylist()),
+            files=files_of(manifest["inputs"], record, len(records)),
             num_chunks=num_chunks,
             chunks=own_chunks,
             num_orfs=num_orfs,
@@ -150,26 +164,6 @@ def _slices(store: Path, scores: NDArray[np.float32]) -> Iterator[_Slice]:
             scores=np.asarray(scores[orf:end]),
         )
         record, chunk, orf = record + len(records), chunk + len(own_chunks), end
-
-
-class _UniqueNames:
-    """Gives records that repeat an earlier name the store's suffix and their number among those of that name."""
-
-    def __init__(self, store: Path):
-        self._suffix = json.loads((store / "manifest.json").read_text())["duplicate_suffix"]
-        duplicates = np.load(store / "duplicate_names.npy")
-        self._records = duplicates[:, 0]
-        order = np.lexsort((duplicates[:, 0], duplicates[:, 1]))
-        first = duplicates[order, 1]
-        starts = np.searchsorted(first, first, side="left")
-        self._numbers = np.empty(len(first), dtype=np.int64)
-        self._numbers[order] = np.arange(len(first)) - starts + 2
-
-    def of(self, first_record: int, names: list[str]) -> list[str]:
-        start, end = np.searchsorted(self._records, [first_record, first_record + len(names)])
-        for record, number in zip(self._records[start:end].tolist(), self._numbers[start:end].tolist(), strict=True):
-            names[record - first_record] += f"{self._suffix}{number}"
-        return names
 
 
 def _chunk_ids(part: _Slice) -> list[str]:
@@ -200,7 +194,7 @@ def _consensus_rows(chunks: Consensus, chunk_ids: list[str]) -> Iterator[str]:
             yield f"{chunk_ids[index]}\t{is_virus[index]}\t{others}\t{virus}"
 
 
-def _record_rows(part: _Slice, chunks: Consensus, records: Consensus) -> Iterator[str]:
+def _record_rows(part: _Slice, chunks: Consensus, records: Consensus, inputs: list[str]) -> Iterator[str]:
     orfs, viral_orfs = (group_sums(members, part.num_chunks) for members in (part.num_orfs, chunks.viral))
     called = group_sums(chunks.calls != NOT_CALLED, part.num_chunks)
     lengths = pc.binary_length(part.records.column("sequence"))
@@ -216,13 +210,27 @@ def _record_rows(part: _Slice, chunks: Consensus, records: Consensus) -> Iterato
         records.virus_score.tolist(),
         records.calls.tolist(),
         part.records.column("status").to_pylist(),
+        part.files.tolist(),
         strict=True,
     )
-    for number, name, length, num_chunks, num_called, viral, num_orfs, num_viral_orfs, score, call, status in columns:
+    for (
+        number,
+        name,
+        length,
+        num_chunks,
+        num_called,
+        viral,
+        num_orfs,
+        num_viral_orfs,
+        score,
+        call,
+        status,
+        file,
+    ) in columns:
         fraction, best = (f"{viral / num_called:.6f}", f"{score:.6f}") if num_called else ("NA", "NA")
         yield (
             f"{number}\t{name}\t{length}\t{num_chunks}\t{num_called}\t{viral}\t{fraction}\t{num_orfs}\t{num_viral_orfs}"
-            f"\t{best}\t{CALLS[call] or 'NA'}\t{STATUSES[status]}\n"
+            f"\t{best}\t{CALLS[call] or 'NA'}\t{STATUSES[status]}\t{inputs[file]}\n"
         )
 
 
@@ -261,16 +269,24 @@ def _chunk_rows(part: _Slice, chunks: Consensus, chunk_ids: list[str]) -> pa.Tab
 class _Counts:
     """Calls of records, chunks and ORFs, added up over the slices."""
 
-    def __init__(self) -> None:
-        self._calls = {kind: np.zeros(len(CALLS), dtype=np.int64) for kind in ("records", "chunks")}
+    def __init__(self, num_files: int) -> None:
+        self._by_file = np.zeros((num_files, len(CALLS)), dtype=np.int64)
+        self._chunks = np.zeros(len(CALLS), dtype=np.int64)
         self._orfs = np.zeros(2, dtype=np.int64)
 
     def add(self, part: _Slice, chunks: Consensus, records: Consensus) -> None:
-        self._calls["records"] += np.bincount(records.calls, minlength=len(CALLS))
-        self._calls["chunks"] += np.bincount(chunks.calls, minlength=len(CALLS))
+        np.add.at(self._by_file, (part.files, records.calls), 1)
+        self._chunks += np.bincount(chunks.calls, minlength=len(CALLS))
         self._orfs += np.bincount(call_orfs(part.scores), minlength=2)
 
-    def as_dict(self) -> dict[str, dict[str, int]]:
-        labels = [call or "not_called" for call in CALLS]
-        counted = {kind: dict(zip(labels, calls.tolist(), strict=True)) for kind, calls in self._calls.items()}
-        return {**counted, "orfs": dict(zip(labels, self._orfs.tolist(), strict=False))}
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "records": _by_call(self._by_file.sum(axis=0)),
+            "chunks": _by_call(self._chunks),
+            "orfs": _by_call(self._orfs),
+            "files": [*map(_by_call, self._by_file)],
+        }
+
+
+def _by_call(counts: NDArray[np.int64]) -> dict[str, int]:
+    return dict(zip([call or "not_called" for call in CALLS], counts.tolist(), strict=False))

@@ -1,6 +1,5 @@
 """Building an ORF store: records in, rows out, a block at a time."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -24,9 +23,11 @@ from virnucpro_pl.sequence.layout import (
     StoreSettings,
     TableWriter,
     binary_column,
+    read_table,
     text_column,
 )
-from virnucpro_pl.sequence.records import BLOCK_BYTES, RecordBlock, read_records
+from virnucpro_pl.sequence.mates import PairEvidence, assign_mates, final_names
+from virnucpro_pl.sequence.records import BLOCK_BYTES, InputFacts, RecordBlock, read_records
 from virnucpro_pl.sequence.translation import find_orfs
 from virnucpro_pl.stages import CHUNKING, PLANNING, TRANSLATION, StageClock
 
@@ -48,6 +49,7 @@ class StoreBuilder:
         self._duplicate_proteins = DuplicateFinder(folder, "proteins")
         self._suffix = FreeSuffix()
         self._num_bases = 0
+        self._formula_names = 0
         self._record_status = np.zeros(len(STATUSES), dtype=np.int64)
         self._chunk_status = np.zeros(len(STATUSES), dtype=np.int64)
 
@@ -55,13 +57,18 @@ class StoreBuilder:
         """Stream the inputs into the store; return their SHA-256 digests."""
         keep_freed_memory()
         sources: list[dict[str, Any]] = []
+        pairs: list[tuple[str, PairEvidence | None]] = []
         for path in inputs:
-            digest = hashlib.sha256()
-            before = self._records.num_rows
-            blocks = read_ahead(read_records(path, digest), depth=1)
+            before, facts, evidence = self._records.num_rows, InputFacts(), PairEvidence()
+            blocks = read_ahead(read_records(path, facts), depth=1)
             while records := self._read_next(blocks):
+                if facts.format == "fastq":
+                    evidence.add(records.names, records.descriptions)
                 self._append(records)
-            sources.append({"path": path, "sha256": digest.hexdigest(), "records": self._records.num_rows - before})
+            pairs.append((facts.digest.hexdigest(), evidence if facts.format == "fastq" else None))
+            sources.append({"path": path, **facts.as_dict(), "records": self._records.num_rows - before})
+        for source, role in zip(sources, assign_mates(pairs), strict=True):
+            source["mates"] = role
         with self._clock(PLANNING):
             self._finish(sources)
         return [source["sha256"] for source in sources]
@@ -86,6 +93,7 @@ class StoreBuilder:
             self._records.append(names, descriptions, sequences, num_chunks, record_status)
             self._duplicate_names.add(records.names)
             self._suffix.avoid(records.names)
+            self._formula_names += count_formulas(records.names)
         self._num_bases += len(records.letters)
         self._record_status += np.bincount(record_status, minlength=len(STATUSES))
 
@@ -132,7 +140,7 @@ class StoreBuilder:
     def _finish(self, sources: list[dict[str, Any]]) -> None:
         for table in (self._records, self._chunks, self._orfs):
             table.close()
-        duplicate_names, duplicate_orfs = self._duplicate_names.find(), self._duplicate_orfs.find()
+        duplicate_names, duplicate_orfs = self._repeated_names(sources), self._duplicate_orfs.find()
         np.save(self._folder / "duplicate_names.npy", duplicate_names)
         np.save(self._folder / "duplicate_orfs.npy", duplicate_orfs)
         np.save(self._folder / "duplicate_proteins.npy", self._duplicate_proteins.find())
@@ -147,10 +155,32 @@ class StoreBuilder:
             "unique_orfs": self._orfs.num_rows - len(duplicate_orfs),
             "duplicate_names": len(duplicate_names),
             "duplicate_suffix": str(self._suffix),
+            "formula_names": self._formula_names,
             "record_status": dict(zip(STATUSES, self._record_status.tolist(), strict=True)),
             "chunk_status": dict(zip(STATUSES[:_EMPTY], self._chunk_status.tolist(), strict=False)),
         }
         (self._folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
+
+    def _repeated_names(self, sources: list[dict[str, Any]]) -> NDArray[np.int64]:
+        """Records that repeat an earlier name; mates, known at the end of the input only, have names of their own."""
+        found = self._duplicate_names.find()
+        if not any(source["mates"] for source in sources):
+            return found
+        first_record, final = 0, DuplicateFinder(self._folder, "names")
+        for batch in read_table(self._folder / "records.arrow").select(["name"]).to_batches():
+            final.add(final_names(sources, first_record, batch.column("name").to_pylist()))
+            first_record += len(batch)
+        return final.find()
+
+
+def count_formulas(names: list[str]) -> int:
+    """Count the names that a spreadsheet would take for formulas.
+
+    >>> count_formulas(["=1+1", "a=b", "-x", "@y", "+z"])
+    4
+    """
+    text = "\n".join(["", *names])
+    return sum(text.count(f"\n{sign}") for sign in "=+-@")
 
 
 class FreeSuffix:

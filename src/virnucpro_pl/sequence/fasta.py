@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from virnucpro_pl.sequence.blocks import MAX_HEADER_BYTES, MAX_RECORD_LETTERS, header_too_long
+
 
 class Part(NamedTuple):
     """Headers of a piece of FASTA and the letters below them, line ends removed."""
@@ -23,6 +25,9 @@ def whole_records(blocks: Iterator[bytes]) -> Iterator[Part]:
 
     Line ends are LF, CRLF or CR. Headers come as they are, of UTF-8 or, byte by byte, escaped.
 
+    Raises:
+        ValueError: a header or a record is longer than any there is.
+
     >>> [*whole_records(iter([b">a\nAC", b"GT\n>b\nT", b"\n"]))]
     [Part(headers=['a'], letters=b'ACGT', lengths=array([4])), Part(headers=['b'], letters=b'T', lengths=array([1]))]
     """
@@ -39,6 +44,8 @@ def whole_records(blocks: Iterator[bytes]) -> Iterator[Part]:
             last_header, letters = headers[-1:], letters[tail:]
         last_letters.append(letters)
         last_length = int(lengths[-1])
+        if last_length > MAX_RECORD_LETTERS:
+            raise ValueError(f"a record of more than {MAX_RECORD_LETTERS:,} letters, which no sequence has")
     if last_header:
         yield Part(last_header, _drained(last_letters), np.array([last_length], dtype=np.int64))
 
@@ -52,15 +59,23 @@ def _drained(pieces: list[bytes]) -> bytes:
 def _parts(blocks: Iterator[bytes]) -> Iterator[Part]:
     """Split block by block, and never within a header."""
     pieces: list[bytes] = []  # of a line that goes on and may be a header
+    header_bytes = 0  # of them, if it is one
     goes_on = False  # whether a line of letters goes on
     for text in map(_unix_lines, blocks):
         pieces.append(text)
-        if pieces[0].startswith(b">") and b"\n" not in text:
-            continue
+        if pieces[0].startswith(b">") and not goes_on:
+            ends_at = text.find(b"\n")
+            header_bytes += len(text) if ends_at < 0 else ends_at
+            if header_bytes > MAX_HEADER_BYTES:
+                raise ValueError(header_too_long())
+            if ends_at < 0:
+                continue
+        header_bytes = 0
         text = _drained(pieces)
         last_line = text.rfind(b"\n") + 1
         if last_line and text.startswith(b">", last_line):
             pieces.append(text[last_line:])
+            header_bytes = len(pieces[0])
             text = text[:last_line]
         yield _split(text, goes_on)
         goes_on = not text.endswith(b"\n")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from virnucpro_pl.sequence.chunks import Geometry, check_chunking
 from virnucpro_pl.sequence.translation import Ambiguity, check_ambiguity
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 STATUSES = ("called", "no_orf", "ambiguous_only", "too_short", "empty")
 """What became of a record or chunk, best first; a record has the best status of its chunks.
 

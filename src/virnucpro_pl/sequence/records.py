@@ -1,45 +1,66 @@
-"""Reading FASTA and FASTQ, plain or compressed, from files or standard input, block by block.
+"""Reading sequence files of every kind, from files or standard input, block by block.
 
 FASTA is split here rather than by dnaio because the published tool reads it through Biopython, whose rules differ
-(``docs/decisions/0003-fasta-reader.md``); FASTQ goes through dnaio, decompression through xopen.
+(``docs/decisions/0003-fasta-reader.md``); FASTQ goes through dnaio, decompression through xopen, BAM through pysam.
 """
 
 import glob
 import hashlib
 import io
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import Any
 
 import dnaio
 import numpy as np
 from numpy.typing import NDArray
-from xopen import xopen
 
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.sequence.alignments import END_MARKERS, is_sam, read_bam, read_cram, read_sam
+from virnucpro_pl.sequence.blocks import BlockFiller, RecordBlock, record_block
 from virnucpro_pl.sequence.fasta import whole_records
+from virnucpro_pl.sequence.streams import STDIN, Text, Watched, compression_of, open_input, shown_name
+
+__all__ = ["BLOCK_BYTES", "STDIN", "InputFacts", "RecordBlock", "read_records", "resolve_inputs"]
 
 BLOCK_BYTES = 1 << 20
-STDIN = "-"
-_Result = TypeVar("_Result")
+_FORMAT_BYTES = 1 << 16  # the format is told by so many of the first bytes
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_LEADING_COMMENTS = re.compile(rb"(?:[ \t\r\n]+|[;#][^\r\n]*[\r\n])*+")
+_LEADING_COMMENTS = re.compile(rb"(?:[ \t\r\n]++|[;#][^\r\n]*+[\r\n])*+")
+_ADVICE = {
+    "fasta": "mend or drop the record",
+    "fastq": "mend or copy it again",
+    "sam": "mend or copy it again",
+    "bam": "copy it again",
+    "cram": (
+        "copy it again, or, if it needs its reference sequence, which is never fetched, name a folder of references in"
+        " REF_PATH or give what samtools fasta makes of it"
+    ),
+}
 
 
-class RecordBlock(NamedTuple):
-    """Some consecutive input sequences (reads or contigs), their letters laid end to end."""
+class InputFacts:
+    """What reading an input tells of it; complete when all records have been read."""
 
-    names: list[str]
-    """First word of each header; empty when the header is."""
-    descriptions: list[str]
-    """Each whole header after ``>`` or ``@``, without trailing blanks."""
-    letters: bytes
-    """The sequences as they stand in the file, blanks and line ends removed."""
-    lengths: NDArray[np.int64]
-    """(N,) letters of each sequence."""
+    def __init__(self) -> None:
+        self.digest = hashlib.sha256()
+        """Of the raw bytes."""
+        self.format = "empty"
+        """``fasta``, ``fastq``, ``sam``, ``bam``, ``cram``; ``empty`` without any record to tell it by."""
+        self.compression = "none"
+        self.skipped: dict[str, int] = {}
+        """Alignments that repeat a read, by kind: those that ``samtools fasta`` leaves out."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return them as ``run.json`` has them."""
+        skipped = {"skipped": self.skipped} if self.skipped else {}
+        return {
+            "sha256": self.digest.hexdigest(),
+            "format": self.format,
+            "compression": self.compression,
+            **skipped,
+        }
 
 
 def resolve_inputs(inputs: str | Path | Sequence[str | Path]) -> list[str]:
@@ -74,69 +95,95 @@ def _matches(pattern: str) -> list[str]:
     return found
 
 
-def read_records(path: str, digest: "hashlib._Hash | None" = None) -> Iterator[RecordBlock]:
+def read_records(path: str, facts: InputFacts | None = None) -> Iterator[RecordBlock]:
     """Yield the records of one file in blocks of about 1 MiB, in file order.
 
     Args:
         path: a file, or ``-`` for standard input; format and compression are told by the content.
-        digest: updated with the raw bytes of the file as they are read.
+        facts: filled while the file is read.
 
     Raises:
-        UserError: the file cannot be read, is neither FASTA nor FASTQ, or is damaged.
+        UserError: the file cannot be read, is no sequence file, or is damaged.
     """
-    name = "standard input" if path == STDIN else path
+    name, facts = shown_name(path), facts or InputFacts()
     with open_input(path) as raw:
-        watched = io.BufferedReader(_Watched(raw, digest), BLOCK_BYTES)
-        yield from _read_text(_Text(watched, name), name)
-        while watched.read(BLOCK_BYTES):  # what a decompressor left unread belongs to the digest too
+        watched = Watched(raw, facts.digest)
+        source = io.BufferedReader(watched, BLOCK_BYTES)
+        facts.compression = compression_of(watched.head)
+        yield from _read_text(Text(source, facts.compression, name), name, facts)
+        while source.read(BLOCK_BYTES):  # what a decompressor left unread belongs to the digest too
             pass
+    has_end_mark = (facts.format, facts.compression) in (("bam", "bgzip"), ("cram", "none"))
+    if has_end_mark and not watched.tail.endswith(END_MARKERS[facts.format]):
+        raise UserError(f"{name}: the end mark of a {facts.format.upper()} file is missing: cut short; copy it again")
 
 
-def open_input(path: str) -> AbstractContextManager[BinaryIO]:
-    """Open a file, or standard input, for its raw bytes; UserError if that cannot be."""
-    try:
-        return nullcontext(sys.stdin.buffer) if path == STDIN else Path(path).open("rb")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be opened: {error.strerror}; check the path and its permissions") from error
-
-
-def _read_text(text: "_Text", name: str) -> Iterator[RecordBlock]:
-    first = text.read(BLOCK_BYTES).removeprefix(_BYTE_ORDER_MARK)
-    first = _skip_leading_comments(first, text)
+def _read_text(text: Text, name: str, facts: InputFacts) -> Iterator[RecordBlock]:
+    first = text.read_fully(max(BLOCK_BYTES, _FORMAT_BYTES)).removeprefix(_BYTE_ORDER_MARK)
+    if not is_sam(first):
+        first = _skip_leading_comments(first, text)
+    facts.format = _format_of(first)
     text.unread(first)
-    if first.startswith(b">"):
-        yield from _read_fasta(text, name)
-    elif first.startswith(b"@"):
-        yield from _read_fastq(text, name)
-    elif first:
-        shown = re.split(rb"[\r\n]", first[:40])[0].decode("ascii", "backslashreplace").strip()
-        raise UserError(
-            f"{name}: neither FASTA nor FASTQ: the first record should begin with '>' or '@', found '{shown}'"
-        )
+    filler = BlockFiller(BLOCK_BYTES)
+    try:
+        match facts.format:
+            case "fasta":
+                yield from _read_fasta(text)
+            case "fastq":
+                yield from _read_fastq(text, filler)
+            case "sam":
+                yield from read_sam(text, filler, facts.skipped)
+            case "bam":
+                yield from read_bam(text, filler, facts.skipped, BLOCK_BYTES)
+            case "cram":
+                yield from read_cram(text, filler, facts.skipped, BLOCK_BYTES)
+            case "unknown":
+                shown = re.split(rb"[\r\n]", first[:40])[0].decode("ascii", "backslashreplace").strip()
+                raise UserError(
+                    f"{name}: neither FASTA nor FASTQ, SAM, BAM or CRAM: the first record should begin with '>' or"
+                    f" '@', found '{shown}'"
+                )
+        if rest := filler.rest():
+            yield rest
+    except UserError:
+        raise
+    except ImportError as error:
+        raise UserError(f"{name}: BAM and CRAM are read by pysam: pip install 'virnucpro-pl[bam]'") from error
+    except (dnaio.FileFormatError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        kind = facts.format.upper()
+        raise UserError(f"{name}: damaged {kind}: {reason}; {_ADVICE[facts.format]}") from error
 
 
-def _skip_leading_comments(text: bytes, stream: "_Text") -> bytes:
+def _format_of(text: bytes) -> str:
+    if is_sam(text):
+        return "sam"
+    for magic, name in ((b">", "fasta"), (b"@", "fastq"), (b"BAM\1", "bam"), (b"CRAM", "cram"), (b"", "unknown")):
+        if text.startswith(magic):
+            return name if text else "empty"
+    raise AssertionError("everything starts with nothing")
+
+
+def _skip_leading_comments(text: bytes, stream: Text) -> bytes:
     """Drop blank lines and ``;`` or ``#`` comment lines before the first record."""
     while True:
         text = text[_LEADING_COMMENTS.match(text).end() :]  # type: ignore[union-attr]  # it matches the empty text
         if text and text[:1] not in b";#":
-            return text
+            return text + stream.read_fully(_FORMAT_BYTES - len(text))
         more = stream.read(BLOCK_BYTES)
         if not more:
             return b""
         text = text[:1] + more  # of a comment line that goes on, its first letter is enough
 
 
-def _read_fasta(stream: "_Text", name: str) -> Iterator[RecordBlock]:
+def _read_fasta(stream: Text) -> Iterator[RecordBlock]:
     """Split FASTA by the rules of Biopython 1.88: blanks, tabs and line ends go, every other letter stays."""
-    for headers, letters, lengths in whole_records(iter(lambda: stream.read(BLOCK_BYTES), b"")):
+    for headers, letters, lengths in whole_records(stream.blocks(BLOCK_BYTES)):
         if b" " in letters or b"\t" in letters:
             letters, lengths = _without_blanks(letters, lengths)
-        block = _block(headers, letters, lengths)
+        block = record_block(headers, letters, lengths)
         if not letters.isascii():
-            raise UserError(
-                f"{name}: {_name_first_odd(block)} holds bytes that are no letters; mend or drop the record"
-            )
+            raise ValueError(f"{_name_first_odd(block)} holds bytes that are no letters")
         yield block
 
 
@@ -154,85 +201,8 @@ def _name_first_odd(block: RecordBlock) -> str:
     return f"the sequence of '{block.names[record]}'"
 
 
-def _block(headers: list[str], letters: bytes, lengths: NDArray[np.int64]) -> RecordBlock:
-    descriptions = [*map(str.rstrip, headers)]
-    names = [(description.split(None, 1) or ("",))[0] for description in descriptions]
-    return RecordBlock(names, descriptions, letters, lengths)
-
-
-def _read_fastq(stream: "_Text", name: str) -> Iterator[RecordBlock]:
-    headers: list[str] = []
-    sequences: list[str] = []
-    pending = 0
-    try:
-        for entry in dnaio.FastqReader(io.BufferedReader(stream, BLOCK_BYTES)):
-            headers.append(entry.name)
-            sequences.append(entry.sequence)
-            pending += len(entry.sequence)
-            if pending >= BLOCK_BYTES:
-                yield _fastq_block(headers, sequences)
-                headers, sequences, pending = [], [], 0
-    except UserError:
-        raise
-    except (dnaio.FileFormatError, ValueError) as error:
-        raise UserError(f"{name}: damaged FASTQ: {' '.join(str(error).split())}; mend or copy it again") from error
-    if headers:
-        yield _fastq_block(headers, sequences)
-
-
-def _fastq_block(headers: list[str], sequences: list[str]) -> RecordBlock:
-    lengths = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
-    return _block(headers, "".join(sequences).encode("ascii"), lengths)
-
-
-class _Watched(io.RawIOBase):
-    """Pass a binary stream through, feeding every byte to a digest."""
-
-    def __init__(self, source: BinaryIO, digest: "hashlib._Hash | None"):
-        self._source = source
-        self._digest = digest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
-        size = self._source.readinto(buffer)  # type: ignore[attr-defined]
-        if self._digest is not None:
-            self._digest.update(memoryview(buffer)[:size])
-        return size  # type: ignore[no-any-return]
-
-
-class _Text(io.RawIOBase):
-    """The decompressed bytes of an input, whose errors a user understands."""
-
-    def __init__(self, source: BinaryIO, name: str):
-        self._name = name
-        self._unread = b""
-        self._stream = self._explained(lambda: xopen(source, "rb", threads=0))
-
-    def readable(self) -> bool:
-        return True
-
-    def unread(self, block: bytes) -> None:
-        """Let ``block`` be read next."""
-        self._unread = block
-
-    def read(self, size: int = BLOCK_BYTES) -> bytes:
-        if self._unread:
-            block, self._unread = self._unread[:size], self._unread[size:]
-            return block
-        return self._explained(lambda: self._stream.read(size))
-
-    def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
-        block = self.read(len(buffer))
-        buffer[: len(block)] = block
-        return len(block)
-
-    def _explained(self, action: Callable[[], _Result]) -> _Result:
-        try:
-            return action()
-        except EOFError as error:
-            raise UserError(f"{self._name}: the compressed data is cut short; copy the file again") from error
-        except Exception as error:  # every decompressor has an error class of its own
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(f"{self._name}: damaged or unreadable: {reason}; copy the file again") from error
+def _read_fastq(stream: Text, filler: BlockFiller) -> Iterator[RecordBlock]:
+    stream.limit_lines()
+    for entry in dnaio.FastqReader(io.BufferedReader(stream, BLOCK_BYTES)):
+        if block := filler.add(entry.name.replace("\r", " "), entry.sequence):
+            yield block

@@ -24,7 +24,7 @@ from virnucpro_pl.digests import sha256_of, sha256_of_stream
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.sequence.builder import StoreBuilder
 from virnucpro_pl.sequence.layout import STATUSES, RaggedColumn, StoreSettings, read_table
-from virnucpro_pl.sequence.records import open_input
+from virnucpro_pl.sequence.streams import open_input
 from virnucpro_pl.stages import StageClock
 
 __all__ = ["STATUSES", "OrfStore", "RaggedColumn", "StoreSettings", "prepare_store", "read_table"]

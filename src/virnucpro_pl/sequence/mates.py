@@ -1,0 +1,111 @@
+"""Telling the two reads of a pair apart: ``NAME/1`` and ``NAME/2``."""
+
+import re
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
+
+_MATE_SUFFIXES = ("/1", "/2")
+_CASAVA = re.compile(r"\s([12]):[YN]:\d+:")
+INTERLEAVED, FIRST, SECOND = "interleaved", "1", "2"
+"""What a file can be: both reads of each pair in turn, or one of two files."""
+
+
+def mate_name(name: str, number: int) -> str:
+    """Name of the first or second read of a pair.
+
+    >>> mate_name("x", 2), mate_name("x/2", 2)
+    ('x/2', 'x/2')
+    """
+    return name if name.endswith(_MATE_SUFFIXES) else f"{name}/{number}"
+
+
+def read_number(name: str, description: str) -> int:
+    """Which read of its pair a record says it is: 1 or 2, 0 if it does not say, -1 if it contradicts itself.
+
+    >>> [read_number(text.split()[0], text) for text in ("x", "x/2", "x 1:N:0:ACGT", "x/2 1:N:0:ACGT")]
+    [0, 2, 1, -1]
+    """
+    by_name = int(name[-1]) if name.endswith(_MATE_SUFFIXES) else 0
+    comment = _CASAVA.search(description)
+    by_comment = int(comment[1]) if comment else 0
+    return -1 if by_name and by_comment and by_name != by_comment else by_name or by_comment
+
+
+class PairEvidence:
+    """What the names in one FASTQ file tell of pairs, in a few bytes."""
+
+    def __init__(self) -> None:
+        self._names = blake2b()
+        self._numbers: set[int] = set()
+        self._unpaired: list[tuple[str, int]] = []
+        self._in_pairs = True
+        self._all_named = True
+
+    def add(self, names: Sequence[str], descriptions: Sequence[str]) -> None:
+        """Take note of the next records."""
+        numbers = [*map(read_number, names, descriptions)]
+        bases = [name[:-2] if name.endswith(_MATE_SUFFIXES) else name for name in names]
+        self._names.update("\n".join([*bases, ""]).encode())
+        self._numbers.update(numbers)
+        self._all_named &= all(bases)
+        if self._in_pairs:
+            reads = [*self._unpaired, *zip(bases, numbers, strict=True)]
+            self._in_pairs = all(
+                first == second and (a, b) in ((0, 0), (1, 2))
+                for (first, a), (second, b) in zip(reads[::2], reads[1::2], strict=False)
+            )
+            self._unpaired = reads[-1:] if len(reads) % 2 else []
+
+    @property
+    def is_interleaved(self) -> bool:
+        """Whether the records come in pairs of equal names throughout."""
+        return bool(self._numbers) and self._all_named and self._in_pairs and not self._unpaired
+
+    def is_mate_of(self, other: "PairEvidence") -> bool:
+        """Whether both files have the same sequence of names, and nothing speaks against one holding the mates."""
+        numbers = self._numbers, other._numbers
+        return (
+            numbers in (({0}, {0}), ({1}, {2}), ({2}, {1}))
+            and self._all_named
+            and self._names.digest() == other._names.digest()
+        )
+
+    @property
+    def says_second(self) -> bool:
+        """Whether the records say that they are the second reads."""
+        return self._numbers == {2}
+
+
+def assign_mates(files: Sequence[tuple[str, PairEvidence | None]]) -> list[str | None]:
+    """Tell what each file of a run holds of pairs, from its checksum and, if it is FASTQ, its evidence.
+
+    Two files that follow each other are mates unless one is a copy of the other.
+    """
+    roles: list[str | None] = [INTERLEAVED if evidence and evidence.is_interleaved else None for _, evidence in files]
+    for index in range(len(files) - 1):
+        (checksum, first), (next_checksum, second) = files[index : index + 2]
+        if roles[index] or roles[index + 1] or not first or not second or checksum == next_checksum:
+            continue
+        if first.is_mate_of(second):
+            roles[index : index + 2] = (SECOND, FIRST) if first.says_second else (FIRST, SECOND)
+    return roles
+
+
+def final_names(inputs: Sequence[dict[str, Any]], first_record: int, names: Sequence[str]) -> list[str]:
+    """Name consecutive records with the read of the pair they are.
+
+    Args:
+        inputs: the files of the run: how many ``records`` each has, and what it holds of pairs as ``mates``.
+        first_record: number of the first of the records in the run, from 0.
+        names: names of the records in their files.
+    """
+    final = [*names]
+    start = -first_record
+    for source in inputs:
+        end = start + source["records"]
+        if role := source["mates"]:
+            for row in range(max(start, 0), min(end, len(final))):
+                final[row] = mate_name(final[row], (row - start) % 2 + 1 if role == INTERLEAVED else int(role))
+        start = end
+    return final
