@@ -11,6 +11,7 @@ together, which the kernel keeps (``VmHWM``). Results go to ``--results``: ``pea
 
 import argparse
 import csv
+import itertools
 import json
 import os
 import subprocess
@@ -159,7 +160,7 @@ def draw(runs: list[list[Sample]], path: Path) -> None:
         ax.stackplot(seconds, [one.anonymous for one in run], [one.file for one in run],
                      labels=["anonymous", "of files"], colors=["#1f6f8b", "#b0b7bd"])  # fmt: skip
         ax.plot(seconds, [sample.peak for sample in run], color="#e07b39", label="peak so far")
-        for before, after in zip(run, run[1:], strict=False):
+        for before, after in itertools.pairwise(run):
             if before.phase != after.phase:
                 ax.axvline(after.seconds, color="black", linewidth=0.6)
                 ax.text(after.seconds, 5, f" {after.phase}", rotation=90, fontsize=8, va="bottom")

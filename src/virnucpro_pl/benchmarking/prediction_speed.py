@@ -63,7 +63,7 @@ def _check_complete(datamodule: FastaDataModule) -> None:
     """Make sure that every planned ORF was written exactly once; speed is worth nothing else."""
     assert datamodule.parts is not None
     scores = np.empty((datamodule.store.num_orfs, 2), dtype=np.float32)
-    datamodule.parts.gather(datamodule.plan.rows, datamodule.duplicates, scores)
+    datamodule.parts.gather(np.asarray(datamodule.plan.rows), np.asarray(datamodule.duplicates), scores)
 
 
 def measure_prediction(

@@ -165,7 +165,7 @@ def _write_results(
     store = datamodule.store
     with clock(CONSENSUS):
         scores = _new_scores(work / "scores.npy", store.num_orfs)
-        datamodule.parts.gather(datamodule.plan.rows, datamodule.duplicates, scores)
+        datamodule.parts.gather(np.asarray(datamodule.plan.rows), np.asarray(datamodule.duplicates), scores)
     calls = write_results(store.folder, scores, work / "results", rules, clock)
     for name in RESULT_FILES:
         (work / "results" / name).replace(output / name)

@@ -21,6 +21,7 @@ from virnucpro_pl.results.parts import Parts
 from virnucpro_pl.sequence.chunks import Geometry
 from virnucpro_pl.sequence.records import resolve_inputs
 from virnucpro_pl.sequence.store import OrfStore, StoreSettings, prepare_store
+from virnucpro_pl.sequence.stored_array import StoredArray
 from virnucpro_pl.sequence.translation import Ambiguity
 from virnucpro_pl.stages import PLANNING, StageClock
 
@@ -112,7 +113,7 @@ class FastaDataModule(LightningDataModule):
         self._store_folder: Path | None = None
         self.token_budget: int
         self.store: OrfStore
-        self.duplicates: NDArray[np.int64] = np.empty((0, 2), dtype=np.int64)
+        self.duplicates: StoredArray | NDArray[np.int64] = np.empty((0, 2), dtype=np.int64)
         self.plan: Plan
         self.waiting_batches: NDArray[np.int64]
         self.parts: Parts | None = None
@@ -176,13 +177,7 @@ class FastaDataModule(LightningDataModule):
         )
 
     def _plan(self, token_budget: int) -> Plan:
-        proteins = np.arange(self.store.num_orfs)
-        rows = np.delete(proteins, self.duplicates[:, 0])
-        if self.deduplicate:
-            repeats = self.store.duplicate_proteins()
-            proteins[repeats[:, 0]] = repeats[:, 1]
-        residues, bases = self.store.proteins.lengths(), self.store.nucleotides.lengths()
-        return plan_batches(rows, residues[rows], bases[rows], token_budget, proteins[rows])
+        return plan_batches(self.store.by_length(self.deduplicate), token_budget)
 
     def _make_plan(self, token_budget: int) -> None:
         with self._clock(PLANNING):

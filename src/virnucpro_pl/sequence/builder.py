@@ -43,9 +43,8 @@ class StoreBuilder:
         self._records = TableWriter(folder / "records.arrow", RECORDS)
         self._chunks = TableWriter(folder / "chunks.arrow", CHUNKS)
         self._orfs = TableWriter(folder / "orfs.arrow", ORFS)
-        self._duplicate_names = DuplicateFinder(folder, "names")
-        self._duplicate_orfs = DuplicateFinder(folder, "orfs")
-        self._duplicate_proteins = DuplicateFinder(folder, "proteins")
+        self._duplicate_names = DuplicateFinder(folder)
+        self._duplicate_orfs = DuplicateFinder(folder)
         self._suffix = FreeSuffix()
         self._num_bases = 0
         self._record_status = np.zeros(len(STATUSES), dtype=np.int64)
@@ -124,18 +123,16 @@ class StoreBuilder:
                 binary_column(b"".join(orfs.proteins), orfs.num_residues),
             )
             self._chunks.append(*chunks, counts.astype(np.uint8), status)
-            self._duplicate_orfs.add(orfs.nucleotides, orfs.proteins)
-            self._duplicate_proteins.add(orfs.proteins)
+            self._duplicate_orfs.add(orfs.proteins, orfs.nucleotides)
         self._chunk_status += np.bincount(status, minlength=len(STATUSES))
         return status
 
     def _finish(self, sources: list[dict[str, Any]]) -> None:
         for table in (self._records, self._chunks, self._orfs):
             table.close()
-        duplicate_names, duplicate_orfs = self._duplicate_names.find(), self._duplicate_orfs.find()
-        np.save(self._folder / "duplicate_names.npy", duplicate_names)
-        np.save(self._folder / "duplicate_orfs.npy", duplicate_orfs)
-        np.save(self._folder / "duplicate_proteins.npy", self._duplicate_proteins.find())
+        duplicate_names = self._duplicate_names.save(self._folder / "duplicate_names.npy")
+        arrays = (self._folder / name for name in ("duplicate_orfs.npy", "duplicate_proteins.npy"))
+        duplicate_orfs = self._duplicate_orfs.save(*arrays)
         manifest = {
             "format_version": FORMAT_VERSION,
             "settings": self._settings._asdict(),
@@ -144,8 +141,8 @@ class StoreBuilder:
             "bases": self._num_bases,
             "chunks": self._chunks.num_rows,
             "orfs": self._orfs.num_rows,
-            "unique_orfs": self._orfs.num_rows - len(duplicate_orfs),
-            "duplicate_names": len(duplicate_names),
+            "unique_orfs": self._orfs.num_rows - duplicate_orfs,
+            "duplicate_names": duplicate_names,
             "duplicate_suffix": str(self._suffix),
             "record_status": dict(zip(STATUSES, self._record_status.tolist(), strict=True)),
             "chunk_status": dict(zip(STATUSES[:_EMPTY], self._chunk_status.tolist(), strict=False)),
