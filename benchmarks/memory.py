@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,22 +57,28 @@ def main() -> None:
     parser.add_argument("--reads", type=int, nargs="+", default=[100_000, 300_000, 1_000_000, 3_000_000])
     parser.add_argument("--results", type=Path, default=CHECKOUT / "benchmarks" / "results" / "memory")
     parser.add_argument("--scratch", type=Path, help="folder for reads and runs; 1 GB for each million reads")
+    parser.add_argument("--at-once", type=int, default=1, help="runs side by side, each on one thread")
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
     runs, peaks = [], []
-    for reads in options.reads:
-        with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
-            samples = measure(reads, Path(folder))
-        runs.append(samples)
-        peaks.append(summary(samples, runs[0][-1].peak))
-        print("  ".join(f"{key} {value}" for key, value in peaks[-1].items()), flush=True)
+    with ThreadPoolExecutor(options.at_once) as pool:
+        for samples in pool.map(lambda reads: measure(reads, options.scratch), options.reads):
+            runs.append(samples)
+            peaks.append(summary(samples, runs[0][-1].peak))
+            print("  ".join(f"{key} {value}" for key, value in peaks[-1].items()), flush=True)
     write_table(options.results / "peaks.tsv", peaks)
     write_table(options.results / "samples.tsv", [one._asdict() for samples in runs for one in thinned(samples)])
     draw(runs, options.results / "memory.png")
 
 
-def measure(reads: int, folder: Path) -> list[Sample]:
+def measure(reads: int, scratch: Path | None) -> list[Sample]:
     """Predict this many reads in a fresh process and watch its memory."""
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        return predict(reads, Path(folder))
+
+
+def predict(reads: int, folder: Path) -> list[Sample]:
+    """Do so in an empty folder."""
     write_models(folder / "models", DEMO / "DNABERT-S", "tiny")
     write_reads(folder / "reads.fasta", reads)
     command = [sys.executable, "-m", "virnucpro_pl", "predict", f"input={folder / 'reads.fasta'}"]

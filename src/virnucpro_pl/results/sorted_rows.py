@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-MAX_ROWS = 1 << 16
+MAX_ROWS = 1 << 15
 MAX_RUNS = 64
 _Row = tuple[bytes, bytes]
 
