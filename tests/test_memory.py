@@ -47,7 +47,7 @@ print(store.num_orfs, status["VmHWM"].split()[0])
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from Linux's /proc")
 def test_all_but_the_encoders_takes_the_same_memory_for_four_times_the_reads(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    codons = np.array([codon for codon in np.char.add(*np.meshgrid(["GC", "AC"], list("ACGT"))).ravel()])
+    codons = np.char.add(*np.meshgrid(["GC", "AC"], list("ACGT"))).ravel()
     peaks, num_orfs = [], []
     for count in (30_000, 120_000):
         path = tmp_path / f"{count}.fa"

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support import read_table
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.sequence import builder
 from virnucpro_pl.sequence import records as records_module
-from virnucpro_pl.sequence.store import STATUSES, OrfStore, StoreSettings, prepare_store, read_table
+from virnucpro_pl.sequence.store import STATUSES, OrfStore, StoreSettings, prepare_store
 from virnucpro_pl.sequence.translation import FRAMES
 from virnucpro_pl.stages import CHUNKING, PLANNING, TRANSLATION, StageClock
 

@@ -215,8 +215,3 @@ class TableReader:
         table = pa.concat_tables(pieces)
         self._rest = table.slice(num_rows)
         return table.slice(0, num_rows)
-
-
-def read_table(path: Path) -> pa.Table:
-    """Memory-map one of the store's Arrow files."""
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()

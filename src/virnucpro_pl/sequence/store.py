@@ -1,4 +1,4 @@
-"""The ORF store: everything the devices and the results need to know of the input, in memory-mapped Arrow files.
+"""The ORF store: everything the devices and the results need to know of the input, in Arrow files.
 
 A store is a folder of
 
@@ -23,12 +23,12 @@ from typing import Any
 
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.sequence.builder import StoreBuilder
-from virnucpro_pl.sequence.layout import STATUSES, RaggedColumn, StoreSettings, read_table
+from virnucpro_pl.sequence.layout import STATUSES, RaggedColumn, StoreSettings
 from virnucpro_pl.sequence.length_order import LengthOrder, sort_by_length
 from virnucpro_pl.sequence.stored_array import StoredArray
 from virnucpro_pl.stages import StageClock
 
-__all__ = ["STATUSES", "OrfStore", "RaggedColumn", "StoreSettings", "prepare_store", "read_table"]
+__all__ = ["STATUSES", "OrfStore", "RaggedColumn", "StoreSettings", "prepare_store"]
 
 
 def prepare_store(inputs: list[str], folder: Path, settings: StoreSettings, clock: StageClock) -> Path:
@@ -80,7 +80,7 @@ def _sha256(path: str) -> str:
 
 
 class OrfStore:
-    """A finished store, memory-mapped: every process that opens it shares the same pages.
+    """A finished store; what is read of it stays in the system's cache, which all processes share.
 
     Instances travel to worker processes as the path alone.
     """
