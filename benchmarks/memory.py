@@ -66,9 +66,10 @@ def main() -> None:
             runs.append(samples)
             peaks.append(summary(samples, runs[0][-1].peak))
             print("  ".join(f"{key} {value}" for key, value in peaks[-1].items()), flush=True)
-    write_table(options.results / "peaks.tsv", peaks)
-    write_table(options.results / "samples.tsv", [one._asdict() for samples in runs for one in thinned(samples)])
-    draw(runs, options.results / "memory.png")
+            # After each run, as the next may take hours.
+            write_table(options.results / "peaks.tsv", peaks)
+            write_table(options.results / "samples.tsv", [one._asdict() for run in runs for one in thinned(run)])
+            draw(runs, options.results / "memory.png")
 
 
 def measure(reads: int, scratch: Path | None) -> list[Sample]:
