@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 DNABERT_S = {"layers": 12, "width": 768, "heads": 12, "ffn": 3072}
-ESM2 = {"35m": (12, 480, 20), "150m": (30, 640, 20)}  # layers, width, heads
+TINY_DNABERT_S = {"layers": 1, "width": 4, "heads": 1, "ffn": 4}
+ESM2 = {"tiny": (1, 4, 1), "35m": (12, 480, 20), "150m": (30, 640, 20)}  # layers, width, heads
 
 
 def write_models(folder: Path, tokenizer: Path, size: str) -> None:
     """Write ESM-2 of a size, DNABERT-S at full size and a head below ``folder``, as the golden models lie.
+
+    With size ``tiny`` both encoders are so small that what surrounds them takes most of the time.
 
     Args:
         folder: gets the folders ``DNABERT-S``, ``esm`` and ``mlp``.
@@ -23,20 +26,21 @@ def write_models(folder: Path, tokenizer: Path, size: str) -> None:
     torch.manual_seed(0)
     for name in ("DNABERT-S", "esm", "mlp"):
         (folder / name).mkdir(parents=True)
-    _write_dnabert_s(folder / "DNABERT-S", tokenizer)
+    dnabert_s = TINY_DNABERT_S if size == "tiny" else DNABERT_S
+    _write_dnabert_s(folder / "DNABERT-S", tokenizer, dnabert_s)
     layers, width, heads = ESM2[size]
     _write_esm2(folder / "esm" / f"esm2_t{layers}_{size}_random.pt", layers, width, heads)
-    head = {**_linear("hidden_layer", DNABERT_S["width"] + width, 512), **_linear("output_layer", 512, 2)}
+    head = {**_linear("hidden_layer", dnabert_s["width"] + width, 512), **_linear("output_layer", 512, 2)}
     head |= _norm("bn1", 512) | {"bn1.running_mean": torch.zeros(512), "bn1.running_var": torch.ones(512)}
     head["bn1.num_batches_tracked"] = torch.tensor(0)
     torch.save(head, folder / "mlp" / "300_model.pth")
 
 
-def _write_dnabert_s(folder: Path, tokenizer: Path) -> None:
+def _write_dnabert_s(folder: Path, tokenizer: Path, sizes: dict[str, int]) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         shutil.copy(tokenizer / name, folder)
     config = json.loads((tokenizer / "config.json").read_text())
-    layers, width, heads, ffn = DNABERT_S.values()
+    layers, width, heads, ffn = sizes.values()
     config |= {
         "num_hidden_layers": layers,
         "hidden_size": width,

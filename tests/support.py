@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 TESTS = Path(__file__).parent
 CHECKOUT = TESTS.parent
@@ -36,6 +37,11 @@ def load_safely(path: Path) -> Any:
 
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(path, weights_only=True)
+
+
+def read_table(path: Path) -> pa.Table:
+    """All of one of the store's Arrow files."""
+    return pa.ipc.open_file(pa.OSFile(str(path))).read_all()
 
 
 CODONS = {

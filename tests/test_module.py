@@ -10,10 +10,10 @@ import pytest
 import torch
 from lightning import Trainer
 
+from plans import plan_of_lengths
 from support import MINI
 from virnucpro_pl.data.batch import OrfBatch
 from virnucpro_pl.data.datamodule import FastaDataModule
-from virnucpro_pl.data.packing import plan_batches
 from virnucpro_pl.encoders.dnabert_s import DnaTokenizer
 from virnucpro_pl.encoders.esm2 import protein_tokenizer
 from virnucpro_pl.encoders.packed import pack
@@ -74,7 +74,7 @@ def batch_of(dna: list[np.ndarray], proteins: list[np.ndarray], rows: np.ndarray
 def embed_and_score(model: VirNucPro, dna, proteins, token_budget: int = 16384) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings and scores in the order given, by way of the plan."""
     lengths = np.array([len(tokens) - 2 for tokens in proteins])
-    plan = plan_batches(np.arange(len(dna)), lengths, lengths, token_budget)
+    plan = plan_of_lengths(lengths, lengths, token_budget)
     embeddings = np.full((len(dna), model.head.num_inputs), np.nan, dtype=np.float32)
     scores = np.full((len(dna), 2), np.nan, dtype=np.float32)
     with torch.inference_mode():

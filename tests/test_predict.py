@@ -11,9 +11,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from support import Result, model_overrides, synonymous_reads
+from support import Result, model_overrides, read_table, synonymous_reads
 from virnucpro_pl.results.tables import CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, RESULT_FILES
-from virnucpro_pl.sequence.store import read_table
 
 OPEN = "ATGGCTGCAGCTGCTGGTGCTGCAGCTGCAGGAGCTGCTGCAGCTGGTGCAGCTGCT" * 2
 STOPPED = "TAATTAATTAACTAGCTAGCTAGTCATCATCATTTATTTATTTA" * 3

@@ -1,14 +1,10 @@
 """Files that are there complete or not at all, whatever kills the process or cuts the power."""
 
 import os
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import DTypeLike, NDArray
 
 UNFINISHED = ".tmp"
 """How the names of files end that were being written"""
@@ -50,20 +46,3 @@ def flush(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def new_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[np.generic]:
-    """Create a ``.npy`` file and map it for writing; the space is reserved first.
-
-    A write into a map of a file that has none kills the process on a full disk.
-
-    Raises:
-        OSError: there is no space for it.
-    """
-    if 0 in shape:  # an empty file cannot be mapped
-        return np.empty(shape, dtype=dtype)
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
-    if sys.platform != "darwin":  # which has no such call
-        with path.open("r+b") as stream:
-            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-    return array

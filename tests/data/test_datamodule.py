@@ -145,7 +145,7 @@ def test_batches_are_prepared_while_one_is_in_use(datamodule, monkeypatch):
 
 def test_repeated_orfs_are_served_once_when_asked(datamodule):
     once, all_of_them = datamodule(deduplicate=True), datamodule(deduplicate=False)
-    duplicates = once.store.duplicate_orfs()
+    duplicates = once.store.duplicate_orfs()[:]
     unique = tokens_by_orf(list(once.predict_dataloader()))
     everything = tokens_by_orf(list(all_of_them.predict_dataloader()))
 

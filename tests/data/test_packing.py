@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virnucpro_pl.data.packing import plan_batches
+from plans import plan_in_memory, plan_of_lengths
+from virnucpro_pl.sequence import length_order, stored_array
 
 ORFS = st.lists(
     st.integers(1, 60).flatmap(
@@ -20,10 +21,9 @@ PROTEINS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 1)), max_size=60
 """ORFs of nine proteins, with or without the base that may follow"""
 
 
-def plan_of(orfs, token_budget, first_row=0):
-    rows = np.arange(first_row, first_row + len(orfs))
+def plan_of(orfs, token_budget):
     lengths = np.array(orfs, dtype=np.int64).reshape(-1, 2)
-    return plan_batches(rows, lengths[:, 0], lengths[:, 1], token_budget)
+    return plan_of_lengths(lengths[:, 0], lengths[:, 1], token_budget)
 
 
 def batches_of(plan):
@@ -32,9 +32,9 @@ def batches_of(plan):
 
 @given(ORFS, st.integers(1, 200))
 def test_every_orf_is_planned_exactly_once(orfs, token_budget):
-    plan = plan_of(orfs, token_budget, first_row=7)
+    plan = plan_of(orfs, token_budget)
 
-    assert Counter(row for batch in batches_of(plan) for row in batch) == Counter(range(7, 7 + len(orfs)))
+    assert Counter(row for batch in batches_of(plan) for row in batch) == Counter(range(len(orfs)))
     assert plan.offsets[0] == 0
     assert plan.offsets[-1] == len(orfs)
 
@@ -64,24 +64,15 @@ def test_longest_proteins_come_first_then_longest_nucleotides_then_input_order(o
     assert planned == sorted(range(len(orfs)), key=lambda row: (-orfs[row][0], -orfs[row][1], row))
 
 
-@given(ORFS, st.integers(1, 200), st.randoms())
-def test_the_plan_does_not_depend_on_the_order_of_the_rows(orfs, token_budget, random):
-    rows = np.arange(len(orfs))
-    lengths = np.array(orfs, dtype=np.int64).reshape(-1, 2)
-    order = random.sample(range(len(orfs)), len(orfs))
-
-    shuffled = plan_batches(rows[order], lengths[order, 0], lengths[order, 1], token_budget)
-
-    assert batches_of(shuffled) == batches_of(plan_of(orfs, token_budget))
-
-
 def plan_of_proteins(orfs, token_budget):
     """Plan ORFs whose protein number p has 2 * p + 1 residues; return also the protein of each row."""
     proteins = [protein for protein, _ in orfs]
     lengths = np.array([(2 * protein + 1, 3 * (2 * protein + 1) + more) for protein, more in orfs], dtype=np.int64)
     firsts = np.array([proteins.index(protein) for protein in proteins], dtype=np.int64)
     lengths = lengths.reshape(-1, 2)
-    return plan_batches(np.arange(len(orfs)), lengths[:, 0], lengths[:, 1], token_budget, firsts), proteins, lengths
+    repeats = np.flatnonzero(firsts != np.arange(len(orfs)))
+    pairs = np.column_stack([repeats, firsts[repeats]])
+    return plan_of_lengths(lengths[:, 0], lengths[:, 1], token_budget, pairs), proteins, lengths
 
 
 @given(PROTEINS, st.integers(1, 60))
@@ -136,10 +127,36 @@ def test_devices_get_equal_shares_of_the_tokens(devices):
     residues = generator.choice([49, 50, 99, 166], size=60_000, p=[0.4, 0.2, 0.3, 0.1]) - generator.integers(
         0, 3, 60_000
     )
-    plan = plan_batches(np.arange(60_000), residues, 3 * residues + 1, token_budget=16384)
-    tokens = np.add.reduceat(residues[plan.rows] + 2, plan.offsets[:-1])
+    plan = plan_of_lengths(residues, 3 * residues + 1, token_budget=16384)
+    tokens = np.add.reduceat(residues[np.asarray(plan.rows)] + 2, plan.offsets[:-1])
 
     shares = np.array([tokens[rank::devices].sum() for rank in range(devices)]) / tokens.sum()
 
     assert plan.num_batches > 100
     assert np.abs(shares * devices - 1).max() < 0.02
+
+
+@st.composite
+def repeating_orfs(draw):
+    """Residues, bases, rows that repeat an ORF and rows that repeat a protein, each with the first."""
+    orfs = draw(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 2), st.integers(0, 2)), max_size=50))
+    residues = np.array([protein // 2 + 1 for protein, _, _ in orfs], dtype=np.int64)
+    bases = 3 * residues + np.array([more for _, more, _ in orfs], dtype=np.int64)
+    repeats = []
+    for keys in (orfs, [protein for protein, _, _ in orfs]):
+        firsts = np.array([keys.index(key) for key in keys], dtype=np.int64)
+        rows = np.flatnonzero(firsts != np.arange(len(orfs)))
+        repeats.append(np.column_stack([rows, firsts[rows]]))
+    return residues, bases, *repeats
+
+
+@given(repeating_orfs(), st.integers(1, 60), st.integers(1, 9), st.booleans())
+def test_planning_block_by_block_gives_the_plan_made_in_memory(orfs, token_budget, block_rows, deduplicate):
+    residues, bases, copies, shared = orfs
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (length_order, stored_array):
+            patch.setattr(module, "BLOCK_ROWS", block_rows)
+        plan = plan_of_lengths(residues, bases, token_budget, shared, copies, deduplicate)
+
+    found = np.asarray(plan.rows).tolist(), plan.offsets.tolist(), plan.protein_tokens, plan.num_proteins
+    assert found == plan_in_memory(residues, bases, token_budget, shared, copies, deduplicate)

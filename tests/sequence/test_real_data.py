@@ -11,7 +11,8 @@ import pytest
 from Bio.SeqIO.FastaIO import SimpleFastaParser
 from Bio.SeqIO.QualityIO import FastqGeneralIterator
 
-from virnucpro_pl.sequence.store import STATUSES, StoreSettings, prepare_store, read_table
+from support import read_table
+from virnucpro_pl.sequence.store import STATUSES, StoreSettings, prepare_store
 from virnucpro_pl.stages import StageClock
 
 

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support import read_table
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.sequence import builder
 from virnucpro_pl.sequence import records as records_module
-from virnucpro_pl.sequence.store import STATUSES, OrfStore, StoreSettings, prepare_store, read_table
+from virnucpro_pl.sequence.store import STATUSES, OrfStore, StoreSettings, prepare_store
 from virnucpro_pl.sequence.translation import FRAMES
 from virnucpro_pl.stages import CHUNKING, PLANNING, TRANSLATION, StageClock
 
@@ -127,7 +128,7 @@ def test_an_empty_file_gives_an_empty_store(fasta, build) -> None:
     store = build(fasta())
     assert [table(store, name) for name in ("records", "chunks", "orfs")] == [[], [], []]
     assert store.num_orfs == store.manifest["records"] == 0
-    assert store.nucleotides.lengths().tolist() == []
+    assert store.nucleotides.lengths(0, 0).tolist() == []
     assert store.proteins.take(np.empty(0, dtype=np.int64)) == []
     assert store.duplicate_orfs().shape == (0, 2)
 
@@ -151,7 +152,7 @@ def test_the_rows_do_not_depend_on_the_block_size(tmp_path_factory, sequences, c
     for name in ("records", "chunks", "orfs"):
         assert table(stores[0], name) == table(stores[1], name)
     assert stores[0].manifest == stores[1].manifest
-    assert stores[0].duplicate_orfs().tolist() == stores[1].duplicate_orfs().tolist()
+    assert np.array_equal(stores[0].duplicate_orfs(), stores[1].duplicate_orfs())
 
 
 def test_columns_give_any_rows_in_any_order(fasta, build, monkeypatch) -> None:
@@ -161,14 +162,16 @@ def test_columns_give_any_rows_in_any_order(fasta, build, monkeypatch) -> None:
     rows = np.random.default_rng(0).permutation(len(orfs))
     assert store.nucleotides.take(rows) == [orfs[row]["nucleotides"] for row in rows]
     assert store.proteins.take(rows) == [orfs[row]["protein"] for row in rows]
-    assert store.proteins.lengths().tolist() == [len(orf["protein"]) for orf in orfs]
+    lengths = [len(orf["protein"]) for orf in orfs]
+    for start, end in ((0, len(orfs)), (5, 6), (7, len(orfs) - 3), (9, 9)):
+        assert store.proteins.lengths(start, end).tolist() == lengths[start:end]
     assert pickle.loads(pickle.dumps(store)).proteins.take(rows[:3]) == store.proteins.take(rows[:3])
 
 
 def test_repeated_orfs_point_to_the_first(fasta, build) -> None:
     store = build(fasta(("a", "GCTGCTGCT"), ("b", "GCAGCAGCA"), ("c", "gctgctgct")))
     orfs = [(orf["nucleotides"], orf["protein"]) for orf in table(store, "orfs")]
-    found = dict(store.duplicate_orfs().tolist())
+    found = dict(store.duplicate_orfs()[:].tolist())
     assert found == {i: orfs.index(orf) for i, orf in enumerate(orfs) if orfs.index(orf) != i}
     assert store.manifest["unique_orfs"] == len(set(orfs)) < len(orfs)
 
@@ -178,7 +181,7 @@ def test_repeated_proteins_point_to_the_first_orf_that_has_them(fasta, build) ->
         fasta(("a", "GCTGCTGCT"), ("synonymous", "GCAGCGGCC"), ("a base more", "GCTGCTGCTA"), ("a again", "gctgctgct"))
     )
     proteins = [orf["protein"] for orf in table(store, "orfs")]
-    found = dict(store.duplicate_proteins().tolist())
+    found = dict(store.duplicate_proteins()[:].tolist())
     assert found == {i: proteins.index(protein) for i, protein in enumerate(proteins) if proteins.index(protein) != i}
     assert len(found) > len(store.duplicate_orfs()) > 0
 

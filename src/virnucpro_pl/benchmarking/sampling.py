@@ -50,7 +50,7 @@ def sample_reads(
     """Take some of what a data module, set up, has planned."""
 
     def orfs(wanted: int) -> OrfSample:
-        rows = datamodule.plan.rows[evenly(len(datamodule.plan.rows), wanted)]
+        rows = np.asarray(datamodule.plan.rows)[evenly(len(datamodule.plan.rows), wanted)]
         proteins = datamodule.store.proteins.take(rows)
         return OrfSample(proteins, protein_tokenizer()(proteins), tokenizer(datamodule.store.nucleotides.take(rows)))
 

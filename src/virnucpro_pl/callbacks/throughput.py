@@ -30,7 +30,7 @@ class Throughput(Callback):
         self._sample_seconds = sample_seconds
         self._sampler: _GpuSampler | None = None
         self._utilisation: float | None = None
-        self._waits: list[float] = []
+        self._wait_seconds = self._max_wait_seconds = 0.0
         self._waiting_since = 0.0
         self._began = 0.0
         self._seconds = 0.0
@@ -51,7 +51,9 @@ class Throughput(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: OrfBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Note how long the batch kept the encoders waiting."""
-        self._waits.append(time.perf_counter() - self._waiting_since)
+        waited = time.perf_counter() - self._waiting_since
+        self._wait_seconds += waited
+        self._max_wait_seconds = max(self._max_wait_seconds, waited)
 
     def on_predict_batch_end(
         self,
@@ -88,8 +90,8 @@ class Throughput(Callback):
         figures: dict[str, Any] = {
             **self.counts,
             "seconds": self._seconds,
-            "wait_seconds": sum(self._waits),
-            "max_wait_seconds": max(self._waits, default=0.0),
+            "wait_seconds": self._wait_seconds,
+            "max_wait_seconds": self._max_wait_seconds,
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kib,
             "device": str(self._device),
             "attention": self._attention,
@@ -109,7 +111,7 @@ class _GpuSampler(threading.Thread):
         super().__init__(daemon=True)
         self._uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
         self._seconds = seconds
-        self._readings: list[int] = []
+        self._sum = self._readings = 0
         self._done = threading.Event()
 
     def run(self) -> None:
@@ -120,7 +122,8 @@ class _GpuSampler(threading.Thread):
             # By UUID: NVML numbers the machine's GPUs, CUDA only those it was shown.
             handle = pynvml.nvmlDeviceGetHandleByUUID(self._uuid)
             while not self._done.wait(self._seconds):
-                self._readings.append(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+                self._sum += pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
+                self._readings += 1
         except pynvml.NVMLError:
             return  # the figure is then left out
 
@@ -128,4 +131,4 @@ class _GpuSampler(threading.Thread):
         """Mean utilisation in percent, None without a reading."""
         self._done.set()
         self.join()
-        return sum(self._readings) / len(self._readings) if self._readings else None
+        return self._sum / self._readings if self._readings else None

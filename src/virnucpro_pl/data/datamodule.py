@@ -18,9 +18,11 @@ from virnucpro_pl.encoders.esm2 import ProteinTokenizer, protein_tokenizer
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.read_ahead import read_ahead
 from virnucpro_pl.results.parts import Parts
+from virnucpro_pl.results.scores import ScoreFile
 from virnucpro_pl.sequence.chunks import Geometry
 from virnucpro_pl.sequence.records import resolve_inputs
 from virnucpro_pl.sequence.store import OrfStore, StoreSettings, input_digests, prepare_store
+from virnucpro_pl.sequence.stored_array import StoredArray
 from virnucpro_pl.sequence.translation import Ambiguity
 from virnucpro_pl.stages import PLANNING, StageClock
 
@@ -117,7 +119,7 @@ class FastaDataModule(LightningDataModule):
         self._store_folder: Path | None = None
         self.token_budget: int
         self.store: OrfStore
-        self.duplicates: NDArray[np.int64] = np.empty((0, 2), dtype=np.int64)
+        self.duplicates: StoredArray | None = None
         self.plan: Plan
         self.waiting_batches: NDArray[np.int64]
         self.parts: Parts | None = None
@@ -193,7 +195,7 @@ class FastaDataModule(LightningDataModule):
         decided = decide() if self.trainer.is_global_zero else None
         return self.trainer.strategy.broadcast(decided)  # type: ignore[return-value]
 
-    def gather(self, scores: NDArray[np.float32]) -> None:
+    def gather(self, scores: ScoreFile | NDArray[np.float32]) -> None:
         """Fill in the scores of all ORFs from the parts on disk.
 
         Args:
@@ -203,11 +205,12 @@ class FastaDataModule(LightningDataModule):
             MissingScoresError: batches are missing.
         """
         assert self.parts is not None, "scores were not kept"
-        if len(self.plan.rows) + len(self.duplicates) != self.store.num_orfs:
+        repeats = self.duplicates
+        if len(self.plan.rows) + (len(repeats) if repeats else 0) != self.store.num_orfs:
             raise RuntimeError(f"{self.store.folder}: the plan does not cover its ORFs")
         self.parts.gather(self.plan, scores)
-        if len(self.duplicates):
-            scores[self.duplicates[:, 0]] = scores[self.duplicates[:, 1]]
+        for pairs in repeats.blocks() if repeats else ():
+            scores[pairs[:, 0]] = scores[pairs[:, 1]]
 
     def saved(self) -> dict[str, int]:
         """ORFs that need no embedding, as repeats of others, and proteins that do not, as others' ORFs have them."""
@@ -240,13 +243,7 @@ class FastaDataModule(LightningDataModule):
         )
 
     def _plan(self, token_budget: int) -> Plan:
-        proteins = np.arange(self.store.num_orfs)
-        rows = np.delete(proteins, self.duplicates[:, 0])
-        if self.deduplicate:
-            repeats = self.store.duplicate_proteins()
-            proteins[repeats[:, 0]] = repeats[:, 1]
-        residues, bases = self.store.proteins.lengths(), self.store.nucleotides.lengths()
-        return plan_batches(rows, residues[rows], bases[rows], token_budget, proteins[rows])
+        return plan_batches(self.store.by_length(self.deduplicate), token_budget)
 
     def _make_plan(self, token_budget: int) -> None:
         with self._clock(PLANNING):

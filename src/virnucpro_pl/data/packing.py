@@ -1,9 +1,13 @@
-"""Planning: which ORFs are embedded together. Pure functions on lengths."""
+"""Planning: which ORFs are embedded together."""
 
+from array import array
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from virnucpro_pl.sequence.length_order import LengthOrder
+from virnucpro_pl.sequence.stored_array import StoredArray
 
 _BASES_PER_TOKEN = 12  # four times what ORFs with proteins of their own bring; bounds the DNA encoder's memory
 
@@ -11,8 +15,8 @@ _BASES_PER_TOKEN = 12  # four times what ORFs with proteins of their own bring; 
 class Plan(NamedTuple):
     """Batches of ORF rows; the same for any number of devices."""
 
-    rows: NDArray[np.int64]
-    """(U,) rows of the ORFs to embed, batch after batch"""
+    rows: StoredArray
+    """(U,) int64 rows of the ORFs to embed, batch after batch"""
     offsets: NDArray[np.int64]
     """(B + 1,) batch i is ``rows[offsets[i]:offsets[i + 1]]``"""
     protein_tokens: int
@@ -30,50 +34,49 @@ class Plan(NamedTuple):
         return self.rows[self.offsets[number] : self.offsets[number + 1]]
 
 
-def plan_batches(
-    rows: NDArray[np.int64],
-    protein_lengths: NDArray[np.int64],
-    nucleotide_lengths: NDArray[np.int64],
-    token_budget: int,
-    proteins: NDArray[np.int64] | None = None,
-) -> Plan:
-    """Sort ORFs by length, longest first, and cut them into batches of at most ``token_budget`` protein tokens.
+def plan_batches(order: LengthOrder, token_budget: int) -> Plan:
+    """Cut ORFs, longest first, into batches of at most ``token_budget`` protein tokens.
 
     A packed batch has no padding, so consecutive slices waste nothing and equal lengths end up side by side. A
     protein counts two tokens more than its residues, and once for all its ORFs in a batch, which are neighbours; one
     longer than the budget gets a batch to itself. A batch has at most ``12 * token_budget`` bases, which only ORFs
-    that share proteins reach.
-
-    Args:
-        rows: (U,) ORFs to embed.
-        protein_lengths: (U,) their residues.
-        nucleotide_lengths: (U,) their bases.
-        token_budget: most protein tokens in a batch.
-        proteins: (U,) for each of them the first of ``rows`` with the same protein; None where all differ.
+    that share proteins reach. Memory grows with the batches only.
     """
-    proteins = rows if proteins is None else proteins
-    by_row = np.argsort(rows)
-    first = by_row[np.searchsorted(rows, proteins, sorter=by_row)]
-    order = np.lexsort((rows, proteins, -nucleotide_lengths[first], -protein_lengths))
-    tokens, bases, proteins = protein_lengths[order] + 2, nucleotide_lengths[order], proteins[order]
-    is_repeat = np.append(False, proteins[1:] == proteins[:-1])[: len(rows)]
-    total_tokens, total_bases = np.cumsum(np.where(is_repeat, 0, tokens)), np.cumsum(bases)
-    offsets = [0]
-    while (start := offsets[-1]) < len(rows):
+    offsets = array("q", [0])
+    protein_tokens = num_proteins = 0
+    waiting = order.lengths[:0]
+    for block in order.lengths.blocks():
+        # The last batch of a block may go on in the next.
+        waiting = np.concatenate([waiting, block])
+        is_last = offsets[-1] + len(waiting) == len(order.lengths)
+        ends, tokens, proteins = _cut(waiting, token_budget, is_last)
+        protein_tokens, num_proteins = protein_tokens + tokens, num_proteins + proteins
+        waiting = waiting[ends[-1] if ends else 0 :]
+        offsets.extend([offsets[-1] + end for end in ends])
+    return Plan(order.rows, np.array(offsets, dtype=np.int64), protein_tokens, num_proteins)
+
+
+def _cut(lengths: NDArray[np.void], token_budget: int, is_last: bool) -> tuple[list[int], int, int]:
+    """Return the ends of batches, their protein tokens, and their proteins; the first batch begins at 0.
+
+    What may be part of a batch that goes on after the end is left out, unless nothing comes after it.
+    """
+    tokens, bases = lengths["residues"].astype(np.int64) + 2, lengths["bases"].astype(np.int64)
+    is_embedded = ~lengths["shares_protein"]
+    total_tokens, total_bases = np.cumsum(np.where(is_embedded, tokens, 0)), np.cumsum(bases)
+    starts = [0]
+    while (start := starts[-1]) < len(lengths):
         # The first protein of a batch counts in full, also where the batch before had it.
         most_tokens = max(total_tokens[start] - tokens[start] + token_budget, total_tokens[start])
         most_bases = total_bases[start] - bases[start] + token_budget * _BASES_PER_TOKEN
         fits = min(
-            np.searchsorted(total_tokens, most_tokens, side="right"),
-            np.searchsorted(total_bases, most_bases, side="right"),
+            int(np.searchsorted(total_tokens, most_tokens, side="right")),
+            int(np.searchsorted(total_bases, most_bases, side="right")),
         )
-        offsets.append(max(int(fits), start + 1))
-    starts = np.array(offsets[:-1], dtype=np.int64)
-    is_embedded = ~is_repeat
-    is_embedded[starts] = True
-    return Plan(
-        rows=rows[order],
-        offsets=np.array(offsets, dtype=np.int64),
-        protein_tokens=int(tokens[is_embedded].sum()),
-        num_proteins=int(np.count_nonzero(is_embedded)),
-    )
+        end = max(fits, start + 1)
+        if end == len(lengths) and not is_last:
+            break
+        starts.append(end)
+    is_embedded[starts[:-1]] = True
+    embedded = is_embedded[: starts[-1]]
+    return starts[1:], int(tokens[: starts[-1]][embedded].sum()), int(np.count_nonzero(embedded))

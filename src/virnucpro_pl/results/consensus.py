@@ -1,5 +1,6 @@
 """From frames to chunks to records: who is called what."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -40,6 +41,11 @@ class Consensus(NamedTuple):
     """(G,) highest probability of ``others`` of any ORF; NaN without one"""
     virus_score: NDArray[np.float32]
     """(G,) highest probability of ``virus`` of any ORF; NaN without one"""
+
+
+def join(parts: Sequence[Consensus]) -> Consensus:
+    """Calls of the groups of all parts, of which there is at least one."""
+    return Consensus(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def call_orfs(scores: NDArray[np.float32]) -> NDArray[np.bool_]:

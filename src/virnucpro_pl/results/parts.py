@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from virnucpro_pl.durable import UNFINISHED, replacing, write_text
 from virnucpro_pl.errors import MissingScoresError
+from virnucpro_pl.results.scores import ScoreFile
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,7 @@ class Parts:
             pass
         return np.flatnonzero(~done)
 
-    def gather(self, plan: BatchRows, scores: NDArray[np.float32]) -> None:
+    def gather(self, plan: BatchRows, scores: ScoreFile | NDArray[np.float32]) -> None:
         """Fill in the scores of all ORFs of a plan, each from exactly one part.
 
         Args:
@@ -131,9 +132,8 @@ class Parts:
         """
         done = np.zeros(plan.num_batches, dtype=np.bool_)
         for part in self._read_all(plan, done):
-            rows = part["orf"].to_numpy()
-            scores[rows, 0] = part["others_score"].to_numpy()
-            scores[rows, 1] = part["virus_score"].to_numpy()
+            columns = [part[name].to_numpy() for name in ("others_score", "virus_score")]
+            scores[part["orf"].to_numpy()] = np.stack(columns, axis=1)
         if missing := int(np.count_nonzero(~done)):
             raise MissingScoresError(
                 f"scores of {missing} of {plan.num_batches} batches are missing from the parts in {self.folder}; no"

@@ -4,12 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from virnucpro_pl.digests import sha256_of
-from virnucpro_pl.durable import flush, new_array
+from virnucpro_pl.durable import flush
 from virnucpro_pl.results.consensus import CallingRules
+from virnucpro_pl.results.scores import ScoreFile
 from virnucpro_pl.results.tables import RESULT_FILES, write_results
 from virnucpro_pl.sequence.store import OrfStore
 from virnucpro_pl.stages import CONSENSUS, WRITING, StageClock
@@ -18,7 +16,7 @@ from virnucpro_pl.stages import CONSENSUS, WRITING, StageClock
 def publish(
     store: OrfStore,
     inputs: list[str],
-    gather: Callable[[NDArray[np.float32]], None],
+    gather: Callable[[ScoreFile], None],
     work: Path,
     output: Path,
     rules: CallingRules,
@@ -43,7 +41,7 @@ def publish(
         OSError: there is no space.
     """
     with clock(CONSENSUS):
-        scores: Any = new_array(work / "scores.npy", (store.num_orfs, 2), np.float32)
+        scores = ScoreFile(work / "scores", store.num_orfs)
         gather(scores)
     calls = write_results(store.folder, inputs, scores, work / "results", rules, clock)
     files = {}

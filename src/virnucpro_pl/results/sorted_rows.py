@@ -7,45 +7,63 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-MAX_ROWS = 1_000_000
+MAX_ROWS = 1 << 15
+MAX_RUNS = 64
+_Row = tuple[bytes, bytes]
 
 
 class SortedRows:
     """Collects tab-separated rows and gives them back in code-point order of their first column.
 
-    UTF-8 sorts by bytes as Unicode sorts by code points. Rows beyond ``max_rows`` are sorted in runs on disk.
+    UTF-8 sorts by bytes as Unicode sorts by code points. Rows beyond ``max_rows`` are sorted in runs on disk; as soon
+    as there are ``max_runs`` of one level they are merged to one of the next, so that few files are open.
     """
 
-    def __init__(self, folder: Path, max_rows: int = MAX_ROWS):
+    def __init__(self, folder: Path, max_rows: int = MAX_ROWS, max_runs: int = MAX_RUNS):
         self._folder = folder
         self._max_rows = max_rows
-        self._rows: list[tuple[bytes, bytes]] = []
-        self._runs: list[BinaryIO] = []
+        self._max_runs = max_runs
+        self._rows: list[_Row] = []
+        self._levels: list[list[BinaryIO]] = []
 
     def extend(self, rows: Iterable[str]) -> None:
         """Add rows, each without its line end."""
         for row in rows:
             name, _, rest = row.encode().partition(b"\t")
             self._rows.append((name, rest))
-        if len(self._rows) >= self._max_rows:
-            run = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - read again in write_to
-            run.writelines(_lines(sorted(self._rows)))
-            run.seek(0)
-            self._runs.append(run)
-            self._rows = []
+            if len(self._rows) >= self._max_rows:
+                self._rows.sort()
+                self._add_run(self._rows, level=0)
+                self._rows = []
 
     def write_to(self, stream: BinaryIO) -> None:
         """Write all rows in order; the temporary files go."""
-        with ExitStack() as stack:
-            runs = [_split(stack.enter_context(run)) for run in self._runs]
-            stream.writelines(_lines(heapq.merge(*runs, sorted(self._rows))))
+        runs = [run for level in self._levels for run in level]
+        self._levels = []
+        stream.writelines(_lines(_merged(runs, sorted(self._rows))))
+
+    def _add_run(self, rows: Iterable[_Row], level: int) -> None:
+        run = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - read again in _merged
+        run.writelines(_lines(rows))
+        run.seek(0)
+        if level == len(self._levels):
+            self._levels.append([])
+        self._levels[level].append(run)
+        if len(self._levels[level]) == self._max_runs:
+            runs, self._levels[level] = self._levels[level], []
+            self._add_run(_merged(runs), level + 1)
 
 
-def _lines(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
+def _merged(runs: list[BinaryIO], *more: Iterable[_Row]) -> Iterator[_Row]:
+    with ExitStack() as stack:
+        yield from heapq.merge(*(_split(stack.enter_context(run)) for run in runs), *more)
+
+
+def _lines(rows: Iterable[_Row]) -> Iterator[bytes]:
     return (b"%s\t%s\n" % row for row in rows)
 
 
-def _split(run: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+def _split(run: BinaryIO) -> Iterator[_Row]:
     for line in run:
         name, _, rest = line.rstrip(b"\n").partition(b"\t")
         yield name, rest

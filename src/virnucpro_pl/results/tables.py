@@ -1,10 +1,9 @@
 """Writing the result files, a batch of records at a time, in input order."""
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -24,10 +23,11 @@ from virnucpro_pl.results.consensus import (
     call_orfs,
     call_records,
     group_sums,
+    join,
 )
-from virnucpro_pl.results.origins import UniqueNames, files_of
+from virnucpro_pl.results.slices import MAX_CHUNKS, Chunks, Records, ResultReader, ScoreRows
 from virnucpro_pl.results.sorted_rows import SortedRows
-from virnucpro_pl.sequence.store import STATUSES, read_table
+from virnucpro_pl.sequence.store import STATUSES
 from virnucpro_pl.sequence.translation import FRAMES
 from virnucpro_pl.stages import CONSENSUS, WRITING, StageClock
 
@@ -74,29 +74,8 @@ _CHUNK_SCHEMA = pa.schema(
 _FASTA_WIDTH = 60
 
 
-class _Slice(NamedTuple):
-    """Some consecutive records with all their chunks and ORFs."""
-
-    first_record: int
-    records: pa.RecordBatch
-    names: list[str]
-    files: NDArray[np.int64]
-    """number of the input file each record comes from"""
-    num_chunks: NDArray[np.int64]
-    chunks: pa.Table
-    num_orfs: NDArray[np.int64]
-    """ORFs of each chunk"""
-    frames: NDArray[np.uint8]
-    scores: NDArray[np.float32]
-
-
 def write_results(
-    store: Path,
-    inputs: list[str],
-    scores: NDArray[np.float32],
-    folder: Path,
-    rules: CallingRules,
-    clock: StageClock,
+    store: Path, inputs: list[str], scores: ScoreRows, folder: Path, rules: CallingRules, clock: StageClock
 ) -> dict[str, Any]:
     """Write all result files into ``folder`` and return what they count: by kind, and of records also by file.
 
@@ -116,22 +95,31 @@ def write_results(
             stack.enter_context((folder / name).open("w", encoding="utf-8", newline="\n"))
             for name in (ORF_TABLE, RECORD_TABLE, VIRAL_FASTA)
         )
-        chunk_table = stack.enter_context(pq.ParquetWriter(folder / CHUNK_TABLE, _CHUNK_SCHEMA))
+        chunk_table = stack.enter_context(_ParquetTable(folder / CHUNK_TABLE))
         consensus_rows = SortedRows(folder)
         _write_row(orf_table, _ORF_COLUMNS)
         _write_row(record_table, _RECORD_COLUMNS)
-        for part in _slices(store, scores):
+        reader = ResultReader(store, scores)
+        for records in reader.records():
+            called, num_orfs = [], []
+            for part in reader.chunks(records):
+                with clock(CONSENSUS):
+                    chunks = call_chunks(part.scores, part.num_orfs, rules)
+                with clock(WRITING):
+                    chunk_ids = _chunk_ids(part)
+                    orf_table.writelines(_orf_rows(part, chunk_ids))
+                    consensus_rows.extend(_consensus_rows(chunks, chunk_ids))
+                    chunk_table.write(_chunk_rows(part, chunks, chunk_ids))
+                counts.add_orfs(part.scores)
+                called.append(chunks)
+                num_orfs.append(part.num_orfs)
             with clock(CONSENSUS):
-                chunks = call_chunks(part.scores, part.num_orfs, rules)
-                records = call_records(chunks, part.num_chunks, rules)
+                chunks = join(called)
+                calls = call_records(chunks, records.num_chunks, rules)
             with clock(WRITING):
-                chunk_ids = _chunk_ids(part)
-                orf_table.writelines(_orf_rows(part, chunk_ids))
-                consensus_rows.extend(_consensus_rows(chunks, chunk_ids))
-                record_table.writelines(_record_rows(part, chunks, records, shown_inputs))
-                viral_fasta.writelines(_viral_records(part, records))
-                chunk_table.write_table(_chunk_rows(part, chunks, chunk_ids))
-            counts.add(part, chunks, records)
+                record_table.writelines(_record_rows(records, np.concatenate(num_orfs), chunks, calls, shown_inputs))
+                viral_fasta.writelines(_viral_records(records, calls))
+            counts.add(records, chunks, calls)
         with clock(WRITING), (folder / CONSENSUS_TABLE).open("wb") as stream:
             stream.write("\t".join(_CONSENSUS_COLUMNS).encode() + b"\n")
             consensus_rows.write_to(stream)
@@ -142,37 +130,37 @@ def _write_row(stream: IO[str], cells: tuple[str, ...]) -> None:
     stream.write("\t".join(cells) + "\n")
 
 
-def _slices(store: Path, scores: NDArray[np.float32]) -> Iterator[_Slice]:
-    manifest = json.loads((store / "manifest.json").read_text())
-    names = UniqueNames(store, manifest)
-    chunks, orfs = read_table(store / "chunks.arrow"), read_table(store / "orfs.arrow")
-    record = chunk = orf = 0
-    for records in read_table(store / "records.arrow").to_batches():
-        num_chunks = records.column("chunks").to_numpy()
-        own_chunks = chunks.slice(chunk, int(num_chunks.sum()))
-        num_orfs = own_chunks.column("orfs").to_numpy().astype(np.int64)
-        end = orf + int(num_orfs.sum())
-        yield _Slice(
-            first_record=record,
-            records=records,
-            names=names.of(record, records.column("name").to_pylist()),
-            files=files_of(manifest["inputs"], record, len(records)),
-            num_chunks=num_chunks,
-            chunks=own_chunks,
-            num_orfs=num_orfs,
-            frames=orfs.column("frame").slice(orf, end - orf).to_numpy(),
-            scores=np.asarray(scores[orf:end]),
-        )
-        record, chunk, orf = record + len(records), chunk + len(own_chunks), end
+class _ParquetTable:
+    """The Parquet file of the chunks; few large row groups, as what is noted of each stays in memory till the end."""
+
+    def __init__(self, path: Path):
+        self._writer = pq.ParquetWriter(path, _CHUNK_SCHEMA)
+        self._waiting: list[pa.Table] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._writer.close()
+
+    def write(self, table: pa.Table) -> None:
+        self._waiting.append(table)
+        if sum(map(len, self._waiting)) >= MAX_CHUNKS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(pa.concat_tables(self._waiting))
+        self._waiting = []
 
 
-def _chunk_ids(part: _Slice) -> list[str]:
-    owners = np.repeat(np.arange(len(part.names)), part.num_chunks).tolist()
-    numbers = part.chunks.column("number").to_pylist()
-    return [f"{part.names[owner]}_chunk_{number}" for owner, number in zip(owners, numbers, strict=True)]
+def _chunk_ids(part: Chunks) -> list[str]:
+    names, numbers = part.records.names, part.chunks.column("number").to_pylist()
+    return [f"{names[owner]}_chunk_{number}" for owner, number in zip(part.owners.tolist(), numbers, strict=True)]
 
 
-def _orf_rows(part: _Slice, chunk_ids: list[str]) -> Iterator[str]:
+def _orf_rows(part: Chunks, chunk_ids: list[str]) -> Iterator[str]:
     owners = np.repeat(np.arange(len(chunk_ids)), part.num_orfs).tolist()
     viral = call_orfs(part.scores).tolist()
     columns = (owners, part.frames.tolist(), viral, *_as_text(part.scores.T))
@@ -194,8 +182,10 @@ def _consensus_rows(chunks: Consensus, chunk_ids: list[str]) -> Iterator[str]:
             yield f"{chunk_ids[index]}\t{is_virus[index]}\t{others}\t{virus}"
 
 
-def _record_rows(part: _Slice, chunks: Consensus, records: Consensus, inputs: list[str]) -> Iterator[str]:
-    orfs, viral_orfs = (group_sums(members, part.num_chunks) for members in (part.num_orfs, chunks.viral))
+def _record_rows(
+    part: Records, num_orfs_of_chunks: NDArray[np.int64], chunks: Consensus, records: Consensus, inputs: list[str]
+) -> Iterator[str]:
+    orfs, viral_orfs = (group_sums(members, part.num_chunks) for members in (num_orfs_of_chunks, chunks.viral))
     called = group_sums(chunks.calls != NOT_CALLED, part.num_chunks)
     lengths = pc.binary_length(part.records.column("sequence"))
     columns = zip(
@@ -234,7 +224,7 @@ def _record_rows(part: _Slice, chunks: Consensus, records: Consensus, inputs: li
         )
 
 
-def _viral_records(part: _Slice, records: Consensus) -> Iterator[str]:
+def _viral_records(part: Records, records: Consensus) -> Iterator[str]:
     for index in np.flatnonzero(records.calls == VIRUS).tolist():
         words = part.records.column("description")[index].as_py().split(None, 1)
         letters = part.records.column("sequence")[index].as_py().decode("latin-1")
@@ -242,15 +232,14 @@ def _viral_records(part: _Slice, records: Consensus) -> Iterator[str]:
         yield from (letters[start : start + _FASTA_WIDTH] + "\n" for start in range(0, len(letters), _FASTA_WIDTH))
 
 
-def _chunk_rows(part: _Slice, chunks: Consensus, chunk_ids: list[str]) -> pa.Table:
-    owners = np.repeat(np.arange(len(part.names)), part.num_chunks)
+def _chunk_rows(part: Chunks, chunks: Consensus, chunk_ids: list[str]) -> pa.Table:
     by_frame = np.full((len(chunk_ids), len(FRAMES)), np.nan, dtype=np.float32)
     by_frame[np.repeat(np.arange(len(chunk_ids)), part.num_orfs), part.frames] = part.scores[:, 1]
     uncalled = chunks.calls == NOT_CALLED
     return pa.table(
         [
-            part.first_record + 1 + owners,
-            [part.names[owner] for owner in owners.tolist()],
+            part.records.first_record + 1 + part.owners,
+            [part.records.names[owner] for owner in part.owners.tolist()],
             chunk_ids,
             part.chunks.column("start"),
             part.chunks.column("end"),
@@ -267,17 +256,19 @@ def _chunk_rows(part: _Slice, chunks: Consensus, chunk_ids: list[str]) -> pa.Tab
 
 
 class _Counts:
-    """Calls of records, chunks and ORFs, added up over the slices."""
+    """Calls of records, chunks and ORFs, added up."""
 
     def __init__(self, num_files: int) -> None:
         self._by_file = np.zeros((num_files, len(CALLS)), dtype=np.int64)
         self._chunks = np.zeros(len(CALLS), dtype=np.int64)
         self._orfs = np.zeros(2, dtype=np.int64)
 
-    def add(self, part: _Slice, chunks: Consensus, records: Consensus) -> None:
+    def add(self, part: Records, chunks: Consensus, records: Consensus) -> None:
         np.add.at(self._by_file, (part.files, records.calls), 1)
         self._chunks += np.bincount(chunks.calls, minlength=len(CALLS))
-        self._orfs += np.bincount(call_orfs(part.scores), minlength=2)
+
+    def add_orfs(self, scores: NDArray[np.float32]) -> None:
+        self._orfs += np.bincount(call_orfs(scores), minlength=2)
 
     def as_dict(self) -> dict[str, Any]:
         return {

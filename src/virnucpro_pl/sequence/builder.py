@@ -21,9 +21,9 @@ from virnucpro_pl.sequence.layout import (
     RECORDS,
     STATUSES,
     StoreSettings,
+    TableReader,
     TableWriter,
     binary_column,
-    read_table,
     text_column,
 )
 from virnucpro_pl.sequence.mates import PairEvidence, assign_mates, final_names
@@ -44,9 +44,8 @@ class StoreBuilder:
         self._records = TableWriter(folder / "records.arrow", RECORDS)
         self._chunks = TableWriter(folder / "chunks.arrow", CHUNKS)
         self._orfs = TableWriter(folder / "orfs.arrow", ORFS)
-        self._duplicate_names = DuplicateFinder(folder, "names")
-        self._duplicate_orfs = DuplicateFinder(folder, "orfs")
-        self._duplicate_proteins = DuplicateFinder(folder, "proteins")
+        self._duplicate_names = DuplicateFinder(folder)
+        self._duplicate_orfs = DuplicateFinder(folder)
         self._suffix = FreeSuffix()
         self._num_bases = 0
         self._formula_names = 0
@@ -132,18 +131,16 @@ class StoreBuilder:
                 binary_column(b"".join(orfs.proteins), orfs.num_residues),
             )
             self._chunks.append(*chunks, counts.astype(np.uint8), status)
-            self._duplicate_orfs.add(orfs.nucleotides, orfs.proteins)
-            self._duplicate_proteins.add(orfs.proteins)
+            self._duplicate_orfs.add(orfs.proteins, orfs.nucleotides)
         self._chunk_status += np.bincount(status, minlength=len(STATUSES))
         return status
 
     def _finish(self, sources: list[dict[str, Any]]) -> None:
         for table in (self._records, self._chunks, self._orfs):
             table.close()
-        duplicate_names, duplicate_orfs = self._repeated_names(sources), self._duplicate_orfs.find()
-        np.save(self._folder / "duplicate_names.npy", duplicate_names)
-        np.save(self._folder / "duplicate_orfs.npy", duplicate_orfs)
-        np.save(self._folder / "duplicate_proteins.npy", self._duplicate_proteins.find())
+        duplicate_names = self._save_repeated_names(sources, self._folder / "duplicate_names.npy")
+        arrays = (self._folder / name for name in ("duplicate_orfs.npy", "duplicate_proteins.npy"))
+        duplicate_orfs = self._duplicate_orfs.save(*arrays)
         manifest = {
             "format_version": FORMAT_VERSION,
             "settings": self._settings._asdict(),
@@ -152,8 +149,8 @@ class StoreBuilder:
             "bases": self._num_bases,
             "chunks": self._chunks.num_rows,
             "orfs": self._orfs.num_rows,
-            "unique_orfs": self._orfs.num_rows - len(duplicate_orfs),
-            "duplicate_names": len(duplicate_names),
+            "unique_orfs": self._orfs.num_rows - duplicate_orfs,
+            "duplicate_names": duplicate_names,
             "duplicate_suffix": str(self._suffix),
             "formula_names": self._formula_names,
             "record_status": dict(zip(STATUSES, self._record_status.tolist(), strict=True)),
@@ -161,16 +158,19 @@ class StoreBuilder:
         }
         (self._folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
 
-    def _repeated_names(self, sources: list[dict[str, Any]]) -> NDArray[np.int64]:
-        """Records that repeat an earlier name; mates, known at the end of the input only, have names of their own."""
-        found = self._duplicate_names.find()
+    def _save_repeated_names(self, sources: list[dict[str, Any]], path: Path) -> int:
+        """Save which records repeat an earlier name, and count them.
+
+        Mates, known at the end of the input only, have names of their own.
+        """
+        found = self._duplicate_names.save(path)
         if not any(source["mates"] for source in sources):
             return found
-        first_record, final = 0, DuplicateFinder(self._folder, "names")
-        for batch in read_table(self._folder / "records.arrow").select(["name"]).to_batches():
+        first_record, final = 0, DuplicateFinder(self._folder)
+        for batch in TableReader(self._folder / "records.arrow", "name").batches():
             final.add(final_names(sources, first_record, batch.column("name").to_pylist()))
             first_record += len(batch)
-        return final.find()
+        return final.save(path)
 
 
 def count_formulas(names: list[str]) -> int:

@@ -1,72 +1,76 @@
 """Finding equal rows among more of them than fit in memory."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-_NUM_FILES = 32
-_SPILL_ROWS = 1 << 16
+from virnucpro_pl.sequence.row_sorter import RowSorter
+
+Pairs = NDArray[np.int64]
+_NO_HASH = 0
 
 
 class DuplicateFinder:
     """Tells which rows of a stream repeat an earlier row.
 
-    A row has one part or two, and rows are equal when the 64-bit hashes of all parts are; Python keys its hashes anew
-    in every process, so no input can be made to collide. The hashes are spilled to files, each hash value to one file,
-    so that a file at a time is sorted in memory.
+    A row has one part or two, and parts are equal when their 64-bit hashes are; Python keys its hashes anew in every
+    process, so no input can be made to collide. The hashes are sorted outside memory. What is in memory grows only
+    with the distinct rows that have one first part in common.
     """
 
-    def __init__(self, folder: Path, name: str):
-        self._files = [folder / f"{name}-{number:02d}.hashes" for number in range(_NUM_FILES)]
-        self._pending: list[NDArray[np.int64]] = []
-        self._num_pending = 0
-        self._num_rows = 0
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._hashes = RowSorter(folder, columns=3)
 
     def add(self, *parts: Sequence[Hashable]) -> None:
         """Append the next rows, given as their first and, where there is one, their second parts."""
-        count = len(parts[0])
-        rows = np.zeros((count, 3), dtype=np.int64)
+        count, before = len(parts[0]), len(self._hashes)
+        rows = np.full((count, 3), _NO_HASH, dtype=np.int64)
         for column, values in enumerate(parts):
             rows[:, column] = np.fromiter(map(hash, values), dtype=np.int64, count=count)
-        rows[:, 2] = np.arange(self._num_rows, self._num_rows + count)
-        self._num_rows += count
-        self._pending.append(rows)
-        self._num_pending += count
-        if self._num_pending >= _SPILL_ROWS:
-            self._spill()
+        rows[:, 2] = np.arange(before, before + count)
+        self._hashes.add(rows)
 
-    def _spill(self) -> None:
-        rows = np.concatenate(self._pending)
-        file_number = rows[:, 0].astype(np.uint8) & np.uint8(_NUM_FILES - 1)
-        rows = rows[np.argsort(file_number, kind="stable")]
-        borders = np.cumsum(np.bincount(file_number, minlength=_NUM_FILES))
-        for file, start, end in zip(self._files, [0, *borders], borders, strict=False):
-            if start < end:
-                with file.open("ab") as stream:
-                    stream.write(rows[start:end].data)
-        self._pending, self._num_pending = [], 0
+    def save(self, *paths: Path) -> int:
+        """Write which rows came before, each with the row where it came first, as arrays of (M, 2) int64; once.
 
-    def find(self) -> NDArray[np.int64]:
-        """Return (M, 2): the M rows that came before, ascending, each with the row where it came first."""
-        if self._num_pending:
-            self._spill()
-        found = [np.empty((0, 2), dtype=np.int64)]
-        for file in self._files:
-            if file.exists():
-                found.append(_repeats(np.fromfile(file, dtype=np.int64).reshape(-1, 3)))
-                file.unlink()
-        repeats = np.concatenate(found)
-        return repeats[np.argsort(repeats[:, 0])]
+        Args:
+            paths: of the array of the rows equal to an earlier one in all parts, and, for rows of two parts, of the
+                array of those whose first part an earlier one has. Both ascend.
+
+        Returns:
+            Rows that repeat an earlier one in all parts.
+        """
+        sorters = [RowSorter(self._folder, columns=2) for _ in paths]
+        for found in self._found():
+            for sorter, pairs in zip(sorters, found, strict=False):
+                sorter.add(pairs)
+        for sorter, path in zip(sorters, paths, strict=True):
+            sorter.save(path)
+        return len(sorters[0])
+
+    def _found(self) -> Iterator[tuple[Pairs, Pairs]]:
+        """Yield (row, first row) of whole rows and of first parts, block by block."""
+        carried = np.empty((0, 3), dtype=np.int64)  # the distinct rows of the first part a block ended with
+        for block in self._hashes.blocks():
+            rows = np.concatenate([carried, block])
+            is_new = np.arange(len(rows)) >= len(carried)
+            is_shared = rows[1:, 0] == rows[:-1, 0]
+            shared = np.flatnonzero(np.append(is_shared, False) | np.insert(is_shared, 0, False))
+            some, is_new = rows[shared], is_new[shared]
+            first_part = _repeats(some, np.arange(len(some)), columns=1)
+            whole = _repeats(some, np.lexsort((some[:, 1], some[:, 0])), columns=2)
+            is_distinct = np.ones(len(rows), dtype=np.bool_)
+            is_distinct[shared[whole[:, 0]]] = False
+            carried = rows[is_distinct & (rows[:, 0] == rows[-1, 0])]
+            yield some[whole, 2], some[first_part[is_new[first_part[:, 0]]], 2]
 
 
-def _repeats(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return (M, 2): row and first row of each repeat among (N, 3) two hashes and row, rows ascending."""
-    by_hash = np.argsort(rows[:, 0])
-    is_shared = np.diff(rows[by_hash, 0]) == 0
-    rows = rows[np.sort(by_hash[np.append(is_shared, False) | np.insert(is_shared, 0, False)])]
-    rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
-    is_repeat = np.append(False, (np.diff(rows[:, :2], axis=0) == 0).all(axis=1))[: len(rows)]
+def _repeats(rows: NDArray[np.int64], order: NDArray[np.int64], columns: int) -> Pairs:
+    """Return (M, 2): places of rows equal to an earlier one in the first columns, by which ``order`` sorts them."""
+    ordered = rows[order, :columns]
+    is_repeat = np.append(False, (ordered[1:] == ordered[:-1]).all(axis=1))[: len(rows)]
     first = np.maximum.accumulate(np.where(is_repeat, 0, np.arange(len(rows))))
-    return np.stack([rows[is_repeat, 2], rows[first[is_repeat], 2]], axis=1)
+    return np.stack([order[is_repeat], order[first[is_repeat]]], axis=1)

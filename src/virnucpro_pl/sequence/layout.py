@@ -2,6 +2,11 @@
 
 import hashlib
 import json
+import mmap
+import os
+import struct
+import weakref
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +19,8 @@ from virnucpro_pl.sequence.chunks import Geometry, check_chunking
 from virnucpro_pl.sequence.translation import Ambiguity, check_ambiguity
 
 FORMAT_VERSION = 3
+_TWO_OFFSETS = struct.Struct("=qq")
+_BATCHES_MAPPED = 64
 STATUSES = ("called", "no_orf", "ambiguous_only", "too_short", "empty")
 """What became of a record or chunk, best first; a record has the best status of its chunks.
 
@@ -129,32 +136,82 @@ def _ragged_column(kind: pa.DataType, joined: bytes, lengths: NDArray[np.int64])
 
 
 class RaggedColumn:
-    """Random access to a variable-length column of a memory-mapped Arrow file, without touching other rows."""
+    """Random access to a variable-length column of an Arrow file; only what is asked for is read.
+
+    Read, not mapped: every page of a map that was touched stays resident, with its neighbours, until the whole file is.
+    """
 
     def __init__(self, path: Path, name: str):
-        chunks = read_table(path).column(name).chunks
-        arrays = [(array.buffers(), array.offset, len(array)) for array in chunks]
-        self._first_rows = np.cumsum([0, *(length for _, _, length in arrays)])
-        self._offsets = [np.frombuffer(buffers[1], np.int64)[skip : skip + n + 1] for buffers, skip, n in arrays]
-        self._values = [memoryview(buffers[2] or b"") for buffers, _, _ in arrays]
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+        rows, offsets, values = [0], [], []
+        for array, place in _arrays(self._file, name):
+            rows.append(rows[-1] + len(array))
+            offsets.append(place(array.buffers()[1]))
+            values.append(place(array.buffers()[2]))
+        self._first_rows, self._offsets, self._values = (
+            np.array(one, dtype=np.int64) for one in (rows, offsets, values)
+        )
 
     def __len__(self) -> int:
         return int(self._first_rows[-1])
 
-    def lengths(self) -> NDArray[np.int64]:
-        """Bytes of each value."""
-        return np.concatenate([np.empty(0, np.int64), *map(np.diff, self._offsets)])
+    def lengths(self, start: int, end: int) -> NDArray[np.int64]:
+        """Bytes of each value of the rows from ``start`` up to ``end``."""
+        lengths: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
+        for batch in range(self._batch(start), self._batch(end - 1) + 1):
+            first = self._first_rows[batch]
+            here, after = max(start - first, 0), min(end - first, self._first_rows[batch + 1] - first)
+            read = os.pread(self._file, 8 * (after - here + 1), self._offsets[batch] + 8 * here)
+            offsets = np.frombuffer(read, dtype=np.int64)
+            lengths.append(offsets[1:] - offsets[:-1])
+        return np.concatenate(lengths)
 
     def take(self, rows: NDArray[np.int64]) -> list[bytes]:
         """Return the values of ``rows``, in their order; text as UTF-8."""
         batches = np.searchsorted(self._first_rows, rows, side="right") - 1
+        places = self._offsets[batches] + 8 * (rows - self._first_rows[batches])
         values = []
-        for batch, row in zip(batches.tolist(), (rows - self._first_rows[batches]).tolist(), strict=True):
-            start, end = self._offsets[batch][row : row + 2].tolist()
-            values.append(self._values[batch][start:end].tobytes())
+        for place, begin in zip(places.tolist(), self._values[batches].tolist(), strict=True):
+            start, end = _TWO_OFFSETS.unpack(os.pread(self._file, 16, place))
+            values.append(os.pread(self._file, end - start, begin + start))
         return values
 
+    def _batch(self, row: int) -> int:
+        return int(np.searchsorted(self._first_rows, row, side="right")) - 1
 
-def read_table(path: Path) -> pa.Table:
-    """Memory-map one of the store's Arrow files."""
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+def _arrays(file: int, name: str) -> Iterator[tuple[pa.Array, Callable[[pa.Buffer | None], int]]]:
+    """Yield the pieces of a column, with a function that tells where in the file a buffer of theirs lies."""
+    mapped = mmap.mmap(file, 0, access=mmap.ACCESS_READ)
+    whole = pa.py_buffer(mapped)
+    reader = pa.ipc.open_file(pa.BufferReader(whole))
+    for number in range(reader.num_record_batches):
+        yield reader.get_batch(number).column(name), lambda buffer: buffer.address - whole.address if buffer else 0
+        if number % _BATCHES_MAPPED == 0:
+            mapped.madvise(mmap.MADV_DONTNEED)  # or the pages around every batch's head would stay resident
+
+
+class TableReader:
+    """Reads some columns of an Arrow file from its beginning on, a record batch at a time."""
+
+    def __init__(self, path: Path, *columns: str):
+        schema = pa.ipc.open_file(pa.OSFile(str(path))).schema
+        options = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(name) for name in columns])
+        self._reader = pa.ipc.open_file(pa.OSFile(str(path)), options=options)
+        self._next_batch = 0
+        self._rest = pa.Table.from_batches([], self._reader.schema)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the record batches as they were written."""
+        return map(self._reader.get_batch, range(self._reader.num_record_batches))
+
+    def read(self, num_rows: int) -> pa.Table:
+        """Return the next rows."""
+        pieces = [self._rest]
+        while num_rows > sum(map(len, pieces)):
+            pieces.append(pa.Table.from_batches([self._reader.get_batch(self._next_batch)]))
+            self._next_batch += 1
+        table = pa.concat_tables(pieces)
+        self._rest = table.slice(num_rows)
+        return table.slice(0, num_rows)

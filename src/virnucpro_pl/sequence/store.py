@@ -1,4 +1,4 @@
-"""The ORF store: everything the devices and the results need to know of the input, in memory-mapped Arrow files.
+"""The ORF store: everything the devices and the results need to know of the input, in Arrow files.
 
 A store is a folder of
 
@@ -6,7 +6,8 @@ A store is a folder of
 - ``chunks.arrow``: record, number, start, end, orfs (number of), status; one row per chunk;
 - ``orfs.arrow``: record, chunk, frame, nucleotides, protein; one row per ORF;
 - ``duplicate_orfs.npy``, ``duplicate_proteins.npy``, ``duplicate_names.npy``: rows that repeat an earlier one;
-- ``manifest.json``: settings, inputs with their SHA-256, counts.
+- ``manifest.json``: settings, inputs with their SHA-256, counts;
+- ``by_length-distinct`` or ``by_length-all``, once they were needed: the ORFs in the order of embedding.
 
 Rows are in input order throughout, so the chunks of a record and the ORFs of a chunk are neighbours.
 """
@@ -14,20 +15,21 @@ Rows are in input order throughout, so the chunks of a record and the ORFs of a 
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from virnucpro_pl.digests import sha256_of, sha256_of_stream
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.sequence.builder import StoreBuilder
-from virnucpro_pl.sequence.layout import STATUSES, RaggedColumn, StoreSettings, read_table
+from virnucpro_pl.sequence.layout import STATUSES, RaggedColumn, StoreSettings
+from virnucpro_pl.sequence.length_order import LengthOrder, sort_by_length
+from virnucpro_pl.sequence.stored_array import StoredArray
 from virnucpro_pl.sequence.streams import open_input
 from virnucpro_pl.stages import StageClock
 
-__all__ = ["STATUSES", "OrfStore", "RaggedColumn", "StoreSettings", "prepare_store", "read_table"]
+__all__ = ["STATUSES", "OrfStore", "RaggedColumn", "StoreSettings", "prepare_store"]
 
 
 def prepare_store(inputs: list[str], folder: Path, settings: StoreSettings, clock: StageClock) -> Path:
@@ -39,7 +41,7 @@ def prepare_store(inputs: list[str], folder: Path, settings: StoreSettings, cloc
         UserError: the input or the settings are unusable.
     """
     settings.check()
-    try:
+    with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if all(Path(path).is_file() for path in inputs) and any(folder.glob("*/manifest.json")):
             known = folder / settings.key(input_digests(inputs, folder))
@@ -50,6 +52,13 @@ def prepare_store(inputs: list[str], folder: Path, settings: StoreSettings, cloc
             building.mkdir()
             digests = StoreBuilder(building, settings, clock).build(inputs)
             return _publish(building, folder / settings.key(digests))
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Say in one line what a disk refused."""
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())
         raise UserError(f"{error.filename or folder}: {reason}; is there space, may it be written?") from error
@@ -79,7 +88,7 @@ def _digest(path: str, memo: Path) -> str:
 
 
 class OrfStore:
-    """A finished store, memory-mapped: every process that opens it shares the same pages.
+    """A finished store; what is read of it stays in the system's cache, which all processes share.
 
     Instances travel to worker processes as the path alone.
     """
@@ -98,10 +107,24 @@ class OrfStore:
         """Rows of ``orfs.arrow``, repeated ORFs included."""
         return len(self.nucleotides)
 
-    def duplicate_orfs(self) -> NDArray[np.int64]:
-        """(M, 2): the ORFs that repeat an earlier one, ascending, each with the row of the first."""
-        return np.load(self.folder / "duplicate_orfs.npy")  # type: ignore[no-any-return]
+    def duplicate_orfs(self) -> StoredArray:
+        """(M, 2) int64: the ORFs that repeat an earlier one, ascending, each with the row of the first."""
+        return StoredArray(self.folder / "duplicate_orfs.npy")
 
-    def duplicate_proteins(self) -> NDArray[np.int64]:
-        """(M, 2): the ORFs whose protein an earlier one has, ascending, each with the row of the first."""
-        return np.load(self.folder / "duplicate_proteins.npy")  # type: ignore[no-any-return]
+    def duplicate_proteins(self) -> StoredArray:
+        """(M, 2) int64: the ORFs whose protein an earlier one has, ascending, each with the row of the first."""
+        return StoredArray(self.folder / "duplicate_proteins.npy")
+
+    def by_length(self, deduplicate: bool) -> LengthOrder:
+        """ORFs in the order of embedding, which the first process to ask for it leaves in the store's folder.
+
+        Args:
+            deduplicate: without the ORFs that repeat an earlier one, and with those of one protein side by side.
+
+        Raises:
+            UserError: the disk is full, or the folder may not be written.
+        """
+        repeats = (self.duplicate_orfs(), self.duplicate_proteins()) if deduplicate else None
+        folder = self.folder / f"by_length-{'distinct' if deduplicate else 'all'}"
+        with _explained(folder):
+            return sort_by_length(self.proteins, self.nucleotides, repeats, folder)
