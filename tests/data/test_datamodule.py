@@ -1,17 +1,22 @@
 """From files to batches: nothing lost, nothing doubled, whoever tokenises."""
 
 import itertools
+import multiprocessing
+import pickle
 from functools import partial
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from threading import Event
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.trainer.states import RunningStage
+from lightning.pytorch.utilities.data import _update_dataloader
 
 from support import synonymous_reads
 from virnucpro_pl.data.batch import OrfBatch
-from virnucpro_pl.data.datamodule import FastaDataModule
+from virnucpro_pl.data.datamodule import BatchesOfRank, FastaDataModule
 from virnucpro_pl.data.dataset import OrfBatches
 from virnucpro_pl.data.embedding_cache import EncoderIdentities
 from virnucpro_pl.encoders.packed import PackedTokens
@@ -101,20 +106,61 @@ def test_batches_keep_to_the_budget_and_lie_in_runs_of_equal_length(datamodule):
             assert lengths == sorted(set(lengths), reverse=True), "a length has more than one run"
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")  # more than a small machine has
-@pytest.mark.parametrize("workers", [1, 4])
-def test_spawned_workers_serve_the_same_batches(datamodule, workers):
-    """State kept in workers lost one in seventy ORFs of a rewrite."""
-    own = list(datamodule().predict_dataloader())
-    module = datamodule(num_workers=workers)
+def served_to_rank(module: FastaDataModule, rank: int, num_ranks: int) -> list[OrfBatch]:
+    """Batches of one of several devices, from a loader that Lightning has taken apart and built anew."""
     loader = module.predict_dataloader()
-    assert loader.num_workers == workers
-    assert loader.multiprocessing_context.get_start_method() == "spawn"
+    sampler = BatchesOfRank(loader.dataset, rank, num_ranks)
+    loader = _update_dataloader(loader, sampler, mode=RunningStage.PREDICTING)
+    if loader.num_workers:
+        assert loader.multiprocessing_context.get_start_method() == "spawn"
+    if loader.num_workers > 1:  # many of them start in no time from a process that has imported what they need
+        loader.multiprocessing_context = "forkserver"
+    return list(loader)
 
-    served = list(loader)
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create . worker processes")  # more than a small machine has
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize(
+    ("workers", "token_budget"), [(0, 60), (0, TOKEN_BUDGET), (0, 10**6), (1, 10**6), (4, TOKEN_BUDGET), (8, 60)]
+)
+def test_spawned_workers_serve_the_same_batches(datamodule, workers, token_budget, devices):
+    """State kept in workers lost one in seventy ORFs of a rewrite."""
+    multiprocessing.set_forkserver_preload(["virnucpro_pl.data.dataset", "transformers"])
+    own = list(datamodule(token_budget=token_budget).predict_dataloader())
+    module = datamodule(num_workers=workers, token_budget=token_budget)
+
+    ranks = [served_to_rank(module, rank, devices) for rank in range(devices)]
+
+    for served in ranks:
+        assert [batch.number for batch in served] == sorted(batch.number for batch in served)
+    served = sorted((batch for served in ranks for batch in served), key=lambda batch: batch.number)
     assert [batch.number for batch in served] == [batch.number for batch in own] == list(range(module.plan.num_batches))
     assert tokens_by_orf(served) == tokens_by_orf(own)
+    for batch, expected in zip(served, own, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(tensors_in(batch), tensors_in(expected), strict=True))
+
+
+def tensors_in(value) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    return [tensor for part in value for tensor in tensors_in(part)] if isinstance(value, tuple) else []
+
+
+def test_batches_travel_between_processes_without_tensors(datamodule, tmp_path):
+    """Which would go through shared memory and a socket; host arrays stay what they are."""
+    identities = EncoderIdentities("dna", "protein")
+    for cache in ({}, {"embedding_cache": tmp_path / "cache", "encoders": lambda: identities}):
+        batch = next(iter(datamodule(**cache).predict_dataloader()))
+        sent = ForkingPickler.dumps(batch)
+        assert b"rebuild" not in bytes(sent)
+        arrived = pickle.loads(sent)
+        assert type(arrived) is OrfBatch
+        assert type(arrived.dna) is PackedTokens
+        assert len(tensors_in(arrived)) == 9
+        assert all(torch.equal(a, b) for a, b in zip(tensors_in(arrived), tensors_in(batch), strict=True))
+        assert (arrived.number, arrived.dna.runs) == (batch.number, batch.dna.runs)
+        if cache:
+            assert np.array_equal(arrived.cached.dna_keys, batch.cached.dna_keys)
 
 
 def test_what_is_for_the_host_stays_there(datamodule, tmp_path):
