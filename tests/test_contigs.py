@@ -84,7 +84,9 @@ def test_contigs_of_several_assemblers_keep_their_own_rows(predict, fasta) -> No
 
 def test_names_of_one_spades_assembly_group_as_published(predict, fasta) -> None:
     """Where the published grouping by name is sound, it gives what is in the table of records."""
-    contigs = [(f"NODE_{n}_length_{length}_cov_2.5", contig(n, length)) for n, length in ((1, 1500), (2, 800), (12, 301))]
+    contigs = [
+        (f"NODE_{n}_length_{length}_cov_2.5", contig(n, length)) for n, length in ((1, 1500), (2, 800), (12, 301))
+    ]
     contigs.insert(2, (f"NODE_3_length_{len(NO_ORF)}_cov_9.1", NO_ORF))
 
     output = predict(fasta(*contigs))

@@ -19,7 +19,15 @@ def run(
     *arguments: object, threads: int = 1, before: Sequence[str] = (), cwd: Path | None = None, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **variables}
-    command = [*before, sys.executable, "-m", "virnucpro_pl", "predict", *map(str, arguments), "trainer.accelerator=cpu"]
+    command = [
+        *before,
+        sys.executable,
+        "-m",
+        "virnucpro_pl",
+        "predict",
+        *map(str, arguments),
+        "trainer.accelerator=cpu",
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=cwd, timeout=300)
 
 

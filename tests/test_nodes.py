@@ -16,8 +16,6 @@ from virnucpro_pl.results.tables import RESULT_FILES
 PROGRAM = [sys.executable, "-m", "virnucpro_pl", "predict"]
 SECONDS = 240  # a run that waits for a process that is gone must not hold up the tests
 
-Run = Callable[..., list[subprocess.CompletedProcess[str]]]
-
 
 @pytest.fixture(scope="module")
 def settings(mini: Path) -> list[str]:
@@ -174,7 +172,10 @@ def test_two_nodes_started_by_hand(settings: list[str], one_device: Path, tmp_pa
 @pytest.fixture
 def namespaces() -> Iterator[list[tuple[str, str, str]]]:
     """Two network namespaces joined by a cable: name, interface and address of each."""
-    ends = [(f"vnp{os.getpid()}{side}", f"ve{os.getpid()}{side}", f"10.213.7.{number}") for number, side in ((1, "a"), (2, "b"))]
+    ends = [
+        (f"vnp{os.getpid()}{side}", f"ve{os.getpid()}{side}", f"10.213.7.{number}")
+        for number, side in ((1, "a"), (2, "b"))
+    ]
 
     def ip(*words: str) -> None:
         subprocess.run(["ip", *words], check=True, capture_output=True)
@@ -184,7 +185,20 @@ def namespaces() -> Iterator[list[tuple[str, str, str]]]:
         for name, _, _ in ends:
             ip("netns", "add", name)
             made.append(name)
-        ip("link", "add", ends[0][1], "netns", ends[0][0], "type", "veth", "peer", "name", ends[1][1], "netns", ends[1][0])
+        ip(
+            "link",
+            "add",
+            ends[0][1],
+            "netns",
+            ends[0][0],
+            "type",
+            "veth",
+            "peer",
+            "name",
+            ends[1][1],
+            "netns",
+            ends[1][0],
+        )
         for name, interface, address in ends:
             ip("-n", name, "address", "add", f"{address}/24", "dev", interface)
             ip("-n", name, "link", "set", interface, "up")

@@ -120,9 +120,7 @@ def served_to_rank(module: FastaDataModule, rank: int, num_ranks: int) -> list[O
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create . worker processes")  # more than a small machine has
 @pytest.mark.parametrize("devices", [1, 2])
-@pytest.mark.parametrize(
-    ("workers", "token_budget"), [(0, 60), (0, TOKEN_BUDGET), (0, 10**6), (1, TOKEN_BUDGET)]
-)
+@pytest.mark.parametrize(("workers", "token_budget"), [(0, 60), (0, TOKEN_BUDGET), (0, 10**6), (1, TOKEN_BUDGET)])
 def test_spawned_workers_serve_the_same_batches(datamodule, workers, token_budget, devices):
     """State kept in workers lost one in seventy ORFs of a rewrite."""
     own = list(datamodule(token_budget=token_budget).predict_dataloader())
@@ -163,7 +161,8 @@ for token_budget in (60, 1000000):
             for rank in range(devices):
                 module._num_workers = workers
                 loader = module.predict_dataloader()
-                loader = _update_dataloader(loader, BatchesOfRank(loader.dataset, rank, devices), RunningStage.PREDICTING)
+                sampler = BatchesOfRank(loader.dataset, rank, devices)
+                loader = _update_dataloader(loader, sampler, RunningStage.PREDICTING)
                 loader.multiprocessing_context = "fork"
                 served += [orf for batch in loader for orf in batch.orfs.tolist()]
             assert sorted(served) == sorted(module.plan.rows.tolist()), (token_budget, workers, devices)
