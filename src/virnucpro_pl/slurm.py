@@ -2,7 +2,7 @@
 
 import os
 
-from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from virnucpro_pl.errors import UserError
 
