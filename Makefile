@@ -37,6 +37,11 @@ test-sweep: $(VENV)/.installed
 	$(RUN) -m pip install --quiet --constraint requirements.lock --upgrade --target build/sweep hydra-optuna-sweeper
 	PYTHONPATH=build/sweep:$$PYTHONPATH $(RUN) -m pytest tests/test_sweep.py -k optuna
 
+.PHONY: test-slurm
+test-slurm: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --constraint requirements.lock --upgrade --target build/slurm hydra-submitit-launcher
+	PYTHONPATH=build/slurm:$$PYTHONPATH $(RUN) -m pytest tests/test_sweep.py -k submitit
+
 # The wheel carries conf/ and the demo, and runs from any folder.
 .PHONY: wheel
 wheel: $(VENV)/.installed

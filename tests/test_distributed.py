@@ -2,20 +2,33 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from support import model_overrides
 from virnucpro_pl.results.tables import RESULT_FILES
 
 
-def run(*arguments: object, threads: int = 1) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, "-m", "virnucpro_pl", "predict", *map(str, arguments), "trainer.accelerator=cpu"]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+def run(
+    *arguments: object, threads: int = 1, before: Sequence[str] = (), cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), **variables}
+    command = [
+        *before,
+        sys.executable,
+        "-m",
+        "virnucpro_pl",
+        "predict",
+        *map(str, arguments),
+        "trainer.accelerator=cpu",
+    ]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=cwd, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +61,31 @@ def test_two_devices_write_the_same_bytes_with_other_threads(
     assert runs[0]["counts"]["calls"] == runs[1]["counts"]["calls"]
     assert runs[0]["figures"]["embedded_orfs"] == runs[1]["figures"]["embedded_orfs"]
     assert not (tmp_path / ".work").exists()
+    assert [path.name for path in tmp_path.glob("*.log")] == ["run.log"]
+
+
+def test_all_devices_use_the_dated_folder_of_the_first(mini: Path, one_device: Path, tmp_path: Path) -> None:
+    """Processes that Lightning starts read the clock later."""
+    settings = ["data.token_budget=256", "trainer.devices=2", "trainer.strategy=ddp", *model_overrides(mini)]
+    result = run(f"input={mini / 'inputs' / 'mini.fa'}", *settings, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (output,) = (tmp_path / "outputs" / "predict").iterdir()
+    for name in RESULT_FILES:
+        assert (output / name).read_bytes() == (one_device / name).read_bytes(), name
+
+
+def labels(output: Path) -> list[list[str]]:
+    rows = (output / "prediction_results.txt").read_text().splitlines()
+    return [row.split("\t")[:2] for row in rows]
+
+
+def test_fewer_batches_than_devices(mini: Path, one_device: Path, tmp_path: Path) -> None:
+    """Of a small input, or of the little that a killed run left."""
+    settings = ["data.token_budget=1000000", "trainer.devices=2", "trainer.strategy=ddp", *model_overrides(mini)]
+    result = run(f"input={mini / 'inputs' / 'mini.fa'}", f"output={tmp_path}", *settings)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "run.json").read_text())["figures"]["batches"] == 1
+    assert labels(tmp_path) == labels(one_device)
 
 
 def test_mistake_with_two_devices_is_told_once(mini: Path, tmp_path: Path) -> None:
@@ -94,6 +132,16 @@ def test_sweep_refuses_a_strategy_that_would_lose_batches(mini: Path, tmp_path: 
     assert "ddp_spawn" in result.stderr
 
 
+def test_sweep_over_numbers_of_devices_loses_nothing(mini: Path, one_device: Path, tmp_path: Path) -> None:
+    settings = ["data.token_budget=256", "trainer.strategy=ddp_spawn", *model_overrides(mini)]
+    result = run("-m", "trainer.devices=2,1", f"input={mini / 'inputs' / 'mini.fa'}", f"output={tmp_path}", *settings)
+    assert result.returncode == 0, result.stderr
+    for job, devices in (("0", 2), ("1", 1)):
+        assert json.loads((tmp_path / job / "run.json").read_text())["engine"]["world_size"] == devices
+        for name in RESULT_FILES:
+            assert (tmp_path / job / name).read_bytes() == (one_device / name).read_bytes(), (job, name)
+
+
 def test_workers_change_nothing(mini: Path, one_device: Path, tmp_path: Path) -> None:
     result = run(
         f"input={mini / 'inputs' / 'mini.fa'}",
@@ -105,3 +153,52 @@ def test_workers_change_nothing(mini: Path, one_device: Path, tmp_path: Path) ->
     assert result.returncode == 0, result.stderr
     for name in RESULT_FILES:
         assert (tmp_path / name).read_bytes() == (one_device / name).read_bytes(), name
+
+
+@pytest.fixture
+def long_folder(tmp_path: Path) -> str:
+    """Path of a folder that is too long for a socket in it, as workflow engines make them."""
+    folder = tmp_path / ("call-predict" * 10) / ("shard-0" * 10)
+    folder.mkdir(parents=True)
+    return str(folder)
+
+
+@pytest.mark.parametrize("strategy", ["auto", "ddp", "ddp_spawn"])
+def test_long_temporary_folder_holds_up_nobody(
+    strategy: str, long_folder: str, mini: Path, one_device: Path, tmp_path: Path
+) -> None:
+    assert len(long_folder) > 150
+    devices = [] if strategy == "auto" else [f"trainer.strategy={strategy}", "trainer.devices=2"]
+    settings = ["data.token_budget=256", "data.num_workers=2", *devices, *model_overrides(mini)]
+    output = tmp_path / "out"
+    result = run(f"input={mini / 'inputs' / 'mini.fa'}", f"output={output}", *settings, TMPDIR=long_folder)
+    assert result.returncode == 0, result.stderr
+    for name in RESULT_FILES:
+        assert (output / name).read_bytes() == (one_device / name).read_bytes(), name
+
+
+def with_shared_memory_of(size: str) -> list[str]:
+    """Start of a command that finds a small /dev/shm, as in containers."""
+    script = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", script, "sh"]
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_shared_memory_smaller_than_a_batch_is_enough(devices: int, mini: Path, tmp_path: Path) -> None:
+    small = with_shared_memory_of("1m")
+    if not shutil.which("unshare") or subprocess.run([*small, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("a /dev/shm of its own takes root, and a Linux that lets it mount one")
+    generator = np.random.default_rng(3)
+    reads = tmp_path / "reads.fa"
+    codons = ["GCT", "GGT", "CCT", "ACT", "GTT", "AAA"]
+    reads.write_text("".join(f">r{number}\n{''.join(generator.choice(codons, 99))}\n" for number in range(1000)))
+    settings = [f"input={reads}", "data.token_budget=60000", *model_overrides(mini)]
+    plain = run(f"output={tmp_path / 'plain'}", *settings)
+    assert plain.returncode == 0, plain.stderr
+    strategy = [f"trainer.devices={devices}", "trainer.strategy=ddp"] if devices > 1 else []
+
+    result = run(f"output={tmp_path / 'small'}", "data.num_workers=2", *strategy, *settings, before=small)
+
+    assert result.returncode == 0, result.stderr
+    for name in RESULT_FILES:
+        assert (tmp_path / "small" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes(), name

@@ -11,7 +11,7 @@ from support import CHECKOUT
 PACKAGE = CHECKOUT / "src" / "virnucpro_pl"
 LAYERS = [
     {"errors"},
-    {"failures", "host_memory", "read_ahead", "stages", "durable", "stopping", "folder_lock", "log_file"},
+    {"failures", "host_memory", "read_ahead", "slurm", "stages", "durable", "stopping", "folder_lock", "log_file"},
     {"digests"},
     {"sequence"},
     {"results", "encoders", "head"},

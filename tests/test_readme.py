@@ -63,7 +63,9 @@ def test_readme_stays_short() -> None:
 
 
 def test_requirements_name_tests_that_exist() -> None:
-    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (CHECKOUT / "docs" / "testing.md").read_text(encoding="utf-8"))
+    document = (CHECKOUT / "docs" / "testing.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", document)
     assert len(named) > 50
+    assert re.findall(r"^\| (\d) \|.*::", document.partition("## Traps")[2], re.MULTILINE) == list("1234567")
     for path, name in named:
         assert f"def {name}(" in (TESTS / path).read_text(encoding="utf-8"), f"{path}::{name}"

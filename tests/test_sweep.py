@@ -314,3 +314,20 @@ def test_optuna_searches_for_the_most_tokens_per_second(mini: Path, tmp_path: Pa
     found = OmegaConf.load(tmp_path / "optimization_results.yaml")
     assert found.best_value == float(best["tokens_per_second"])
     assert f"data.token_budget={found.best_params['data.token_budget']}" == best["overrides"]
+
+
+@pytest.mark.skipif(not find_spec("submitit"), reason="needs the extra 'slurm', as `make test-slurm` does")
+def test_jobs_that_submitit_starts_meet_in_one_table(mini: Path, tmp_path: Path) -> None:
+    """On this machine, by the executor that stands for a cluster's; one job is a mistake."""
+    command = [sys.executable, "-m", "virnucpro_pl", "predict", "-m", "hydra/launcher=submitit_local"]
+    command += [f"input={mini / 'inputs' / 'mini.fa'}", f"output={tmp_path}", "trainer.accelerator=cpu"]
+    command += [*model_overrides(mini), "data.token_budget=256,0"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert result.returncode == 2, result.stderr
+    done, failed = read_table(tmp_path)
+    assert done["status"] == DONE
+    assert failed["status"].startswith("failed: data.token_budget=0: give a number")
+    figures = json.loads((tmp_path / "0" / "run.json").read_text())["figures"]
+    assert float(done["tokens_per_second"]) == figures["tokens_per_second"]
+    assert len((tmp_path / "0" / "sequences.tsv").read_text().splitlines()) > 10
+    assert "Best: job 0" in result.stderr

@@ -1,17 +1,24 @@
 """From files to batches: nothing lost, nothing doubled, whoever tokenises."""
 
 import itertools
+import os
+import pickle
+import subprocess
+import sys
 from functools import partial
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from threading import Event
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.trainer.states import RunningStage
+from lightning.pytorch.utilities.data import _update_dataloader
 
 from support import synonymous_reads
 from virnucpro_pl.data.batch import OrfBatch
-from virnucpro_pl.data.datamodule import FastaDataModule
+from virnucpro_pl.data.datamodule import BatchesOfRank, FastaDataModule
 from virnucpro_pl.data.dataset import OrfBatches
 from virnucpro_pl.data.embedding_cache import EncoderIdentities
 from virnucpro_pl.encoders.packed import PackedTokens
@@ -101,20 +108,101 @@ def test_batches_keep_to_the_budget_and_lie_in_runs_of_equal_length(datamodule):
             assert lengths == sorted(set(lengths), reverse=True), "a length has more than one run"
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")  # more than a small machine has
-@pytest.mark.parametrize("workers", [1, 4])
-def test_spawned_workers_serve_the_same_batches(datamodule, workers):
-    """State kept in workers lost one in seventy ORFs of a rewrite."""
-    own = list(datamodule().predict_dataloader())
-    module = datamodule(num_workers=workers)
+def served_to_rank(module: FastaDataModule, rank: int, num_ranks: int) -> list[OrfBatch]:
+    """Batches of one of several devices, from a loader that Lightning has taken apart and built anew."""
     loader = module.predict_dataloader()
-    assert loader.num_workers == workers
-    assert loader.multiprocessing_context.get_start_method() == "spawn"
+    sampler = BatchesOfRank(loader.dataset, rank, num_ranks)
+    loader = _update_dataloader(loader, sampler, mode=RunningStage.PREDICTING)
+    if loader.num_workers:
+        assert loader.multiprocessing_context.get_start_method() == "spawn"
+    return list(loader)
 
-    served = list(loader)
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create . worker processes")  # more than a small machine has
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize(("workers", "token_budget"), [(0, 60), (0, TOKEN_BUDGET), (0, 10**6), (1, TOKEN_BUDGET)])
+def test_spawned_workers_serve_the_same_batches(datamodule, workers, token_budget, devices):
+    """State kept in workers lost one in seventy ORFs of a rewrite."""
+    own = list(datamodule(token_budget=token_budget).predict_dataloader())
+    module = datamodule(num_workers=workers, token_budget=token_budget)
+
+    ranks = [served_to_rank(module, rank, devices) for rank in range(devices)]
+
+    for served in ranks:
+        assert [batch.number for batch in served] == sorted(batch.number for batch in served)
+    served = sorted((batch for served in ranks for batch in served), key=lambda batch: batch.number)
     assert [batch.number for batch in served] == [batch.number for batch in own] == list(range(module.plan.num_batches))
     assert tokens_by_orf(served) == tokens_by_orf(own)
+    for batch, expected in zip(served, own, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(tensors_in(batch), tensors_in(expected), strict=True))
+
+
+MANY_WORKERS = """
+import json, sys, warnings
+from functools import partial
+import numpy as np
+import torch
+from lightning.pytorch.trainer.states import RunningStage
+from lightning.pytorch.utilities.data import _update_dataloader
+from virnucpro_pl.data.datamodule import BatchesOfRank, FastaDataModule
+from virnucpro_pl.weights.sources import DnabertSSource, read_tokenizer
+
+warnings.simplefilter("ignore")  # this machine has fewer cores
+torch.set_num_threads(1)
+reads, store, weights = sys.argv[1:]
+tokenizer = partial(read_tokenizer, DnabertSSource(weights))
+for token_budget in (60, 1000000):
+    module = FastaDataModule(reads, store, tokenizer, 300, token_budget=token_budget, num_workers=1)
+    module.prepare_data()
+    module.setup("predict")
+    for workers in (4, 8):
+        for devices in (1, 2):
+            served = []
+            for rank in range(devices):
+                module._num_workers = workers
+                loader = module.predict_dataloader()
+                sampler = BatchesOfRank(loader.dataset, rank, devices)
+                loader = _update_dataloader(loader, sampler, RunningStage.PREDICTING)
+                loader.multiprocessing_context = "fork"
+                served += [orf for batch in loader for orf in batch.orfs.tolist()]
+            assert sorted(served) == sorted(module.plan.rows.tolist()), (token_budget, workers, devices)
+            print(token_budget, workers, devices, len(served))
+"""
+
+
+def test_nothing_is_lost_with_many_workers(reads, mini, tmp_path):
+    """Forked, which starts dozens in no time; safe in a process of its own, which has no threads yet."""
+    command = [sys.executable, "-c", MANY_WORKERS, reads, tmp_path / "store", mini / "models" / "DNABERT-S"]
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
+    assert result.returncode == 0, result.stderr
+    counts = [line.split() for line in result.stdout.splitlines()]
+    assert [tuple(map(int, line[1:3])) for line in counts] == [(4, 1), (4, 2), (8, 1), (8, 2)] * 2
+    assert len({line[3] for line in counts}) == 1
+    assert int(counts[0][3]) > 50
+
+
+def tensors_in(value) -> list[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    return [tensor for part in value for tensor in tensors_in(part)] if isinstance(value, tuple) else []
+
+
+def test_batches_travel_between_processes_without_tensors(datamodule, tmp_path):
+    """Which would go through shared memory and a socket; host arrays stay what they are."""
+    identities = EncoderIdentities("dna", "protein")
+    for cache in ({}, {"embedding_cache": tmp_path / "cache", "encoders": lambda: identities}):
+        batch = next(iter(datamodule(**cache).predict_dataloader()))
+        sent = ForkingPickler.dumps(batch)
+        assert b"rebuild" not in bytes(sent)
+        arrived = pickle.loads(sent)
+        assert type(arrived) is OrfBatch
+        assert type(arrived.dna) is PackedTokens
+        assert len(tensors_in(arrived)) == 9
+        assert all(torch.equal(a, b) for a, b in zip(tensors_in(arrived), tensors_in(batch), strict=True))
+        assert (arrived.number, arrived.dna.runs) == (batch.number, batch.dna.runs)
+        if cache:
+            assert np.array_equal(arrived.cached.dna_keys, batch.cached.dna_keys)
 
 
 def test_what_is_for_the_host_stays_there(datamodule, tmp_path):

@@ -48,8 +48,9 @@ def build_trainer(cfg: DictConfig, clock: StageClock) -> Trainer:
         if better:
             trainer = instantiate(cfg.trainer, callbacks=callbacks, **better)
     except InstantiationException as error:
-        if isinstance(error.__cause__, MisconfigurationException | ValueError):
-            reason = " ".join(str(error.__cause__).split()).rstrip("!.")
+        cause = error.__cause__
+        if isinstance(cause, MisconfigurationException | ValueError) and not isinstance(cause, UserError):
+            reason = " ".join(str(cause).split()).rstrip("!.")
             raise UserError(f"trainer: {reason}; trainer.accelerator=auto takes what there is") from error
         raise
     if HydraConfig.get().mode is RunMode.MULTIRUN and isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):

@@ -1,8 +1,10 @@
 """The one contract between data and model."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -39,3 +41,38 @@ class OrfBatch(NamedTuple):
     """(N,) int64, likewise of the proteins"""
     cached: CachedEmbeddings | None = None
     """None where no cache is used"""
+
+    def __reduce__(self) -> tuple[Callable[..., "OrfBatch"], tuple[Any, ...]]:
+        """Travel from worker processes through their pipe, as plain arrays.
+
+        A tensor would travel through shared memory and a socket in the temporary folder. Where the one is small or the
+        path of the other long, as in containers, sending fails in a thread of the worker and the run waits forever.
+        """
+        return _with_tensors, tuple(_as_array(field) for field in self)
+
+
+class _Array(NamedTuple):
+    """What was a tensor, and is to be one again."""
+
+    values: NDArray[Any]
+
+
+def _as_array(value: Any) -> Any:
+    """Put arrays that share their memory in the place of tensors, in nested tuples too."""
+    if isinstance(value, Tensor):
+        return _Array(value.numpy())
+    if isinstance(value, PackedTokens | CachedEmbeddings):
+        return type(value)(*map(_as_array, value))
+    return value
+
+
+def _as_tensor(value: Any) -> Any:
+    if isinstance(value, _Array):
+        return torch.from_numpy(value.values)
+    if isinstance(value, PackedTokens | CachedEmbeddings):
+        return type(value)(*map(_as_tensor, value))
+    return value
+
+
+def _with_tensors(*fields: Any) -> OrfBatch:
+    return OrfBatch(*map(_as_tensor, fields))

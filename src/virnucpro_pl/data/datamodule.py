@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from lightning import LightningDataModule, Trainer
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 
 from virnucpro_pl.data.batch import OrfBatch
 from virnucpro_pl.data.dataset import OrfBatches, widths_at_hand
@@ -48,6 +48,22 @@ class ReadAheadLoader(DataLoader[OrfBatch]):
     def __iter__(self) -> Iterator[OrfBatch]:  # type: ignore[override]
         """Yield the batches."""
         return read_ahead(super().__iter__(), depth=_BATCHES_AHEAD)
+
+
+class BatchesOfRank(DistributedSampler[OrfBatch]):
+    """Every N-th batch for one of N ranks, none twice. Lightning's own sampler fails where a rank gets none."""
+
+    def __init__(self, batches: OrfBatches, rank: int, num_ranks: int):
+        super().__init__(batches, num_ranks, rank, shuffle=False)
+        self._numbers = range(rank, len(batches), num_ranks)
+
+    def __iter__(self) -> Iterator[int]:  # type: ignore[override]
+        """Yield the places of its batches, longest first."""
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._numbers)
 
 
 class FastaDataModule(LightningDataModule):
@@ -225,15 +241,17 @@ class FastaDataModule(LightningDataModule):
             return widths_at_hand(self.store, self.plan, self.waiting_batches, self.caches)
 
     def predict_dataloader(self) -> "DataLoader[OrfBatch]":
-        """One item is one packed batch, so Lightning's own sampler shares whole batches among the ranks."""
+        """One item is one packed batch; the ranks share whole batches."""
         tokenizers = self._read_dna_tokenizer(), protein_tokenizer()
         if not hasattr(self, "plan"):
             self._make_plan(self._found_token_budget(tokenizers))
         workers = self._num_workers
         batches = OrfBatches(self.store, self.plan, self.waiting_batches, *tokenizers, self.deduplicate, self.caches)
+        rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return ReadAheadLoader(
             batches,
             batch_size=None,
+            sampler=BatchesOfRank(batches, rank, num_ranks),
             collate_fn=_as_it_is,
             num_workers=workers,
             pin_memory=self._on_cuda(),

@@ -1,0 +1,294 @@
+"""Processes started by others than Lightning, on one node and on several: the bytes of one device."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from support import CHECKOUT, model_overrides
+from virnucpro_pl.results.tables import RESULT_FILES
+
+PROGRAM = [sys.executable, "-m", "virnucpro_pl", "predict"]
+SECONDS = 240  # a run that waits for a process that is gone must not hold up the tests
+
+
+@pytest.fixture(scope="module")
+def settings(mini: Path) -> list[str]:
+    reads = mini / "inputs" / "mini.fa"
+    return [f"input={reads}", "data.token_budget=256", "trainer.accelerator=cpu", *model_overrides(mini)]
+
+
+def run_together(
+    *commands: Sequence[object], environments: Sequence[dict[str, str]] = ({},)
+) -> list[subprocess.CompletedProcess[str]]:
+    """Run processes side by side; none outlives the test."""
+    started = [
+        subprocess.Popen(
+            list(map(str, command)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        )
+        for command, environment in zip(commands, environments, strict=True)
+    ]
+    try:
+        outputs = [process.communicate(timeout=SECONDS) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [
+        subprocess.CompletedProcess(process.args, process.returncode, *output)
+        for process, output in zip(started, outputs, strict=True)
+    ]
+
+
+@pytest.fixture(scope="module")
+def one_device(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("one")
+    (result,) = run_together([*PROGRAM, f"output={output}", *settings])
+    assert result.returncode == 0, result.stderr
+    return output
+
+
+def assert_same_results(
+    results: list[subprocess.CompletedProcess[str]], output: Path, one_device: Path, world_size: int
+) -> None:
+    for result in results:
+        assert result.returncode == 0, result.stderr
+    for name in RESULT_FILES:
+        assert (output / name).read_bytes() == (one_device / name).read_bytes(), name
+    assert json.loads((output / "run.json").read_text())["engine"]["world_size"] == world_size
+    assert not (output / ".work").exists()
+    assert [path.name for path in output.glob("*.log")] == ["run.log"]
+    told = "".join(result.stderr for result in results)
+    assert told.count("Results: ") == told.count("Device: ") == 1, "more than one process speaks"
+
+
+def free_port() -> str:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return str(found.getsockname()[1])
+
+
+def torchrun(processes: int) -> list[object]:
+    return [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes),
+        *PROGRAM[1:],
+        f"trainer.devices={processes}",
+        "trainer.strategy=ddp",
+    ]
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_torchrun(processes: int, settings: list[str], one_device: Path, tmp_path: Path) -> None:
+    results = run_together([*torchrun(processes), f"output={tmp_path}", *settings])
+    assert_same_results(results, tmp_path, one_device, processes)
+
+
+def test_torchrun_without_a_folder_of_results_is_refused(settings: list[str], tmp_path: Path) -> None:
+    """Each process would take a dated folder of its own."""
+    settings = [f"paths.default_output={tmp_path}/${{now:%H-%M-%S-%f}}", *settings]
+    (result,) = run_together([*torchrun(2), *settings])
+    assert result.returncode != 0
+    assert result.stderr.count("Error: output: name a folder") == 1
+    assert not list(tmp_path.rglob("*.tsv"))
+
+
+def slurm_task(task: int, nodes: int = 1, tasks_per_node: int = 2) -> dict[str, str]:
+    """Environment that srun gives a task; all nodes are this machine."""
+    names = "localhost" if nodes == 1 else "127.0.0.1,127.0.0.1"
+    return {
+        "SLURM_JOB_ID": "4711",
+        "SLURM_STEP_ID": "0",
+        "SLURM_JOB_NAME": "virnucpro",
+        "SLURM_NNODES": str(nodes),
+        "SLURM_JOB_NODELIST": names,
+        "SLURM_NODELIST": names,
+        "SLURM_NTASKS": str(nodes * tasks_per_node),
+        "SLURM_NTASKS_PER_NODE": str(tasks_per_node),
+        "SLURM_PROCID": str(task),
+        "SLURM_LOCALID": str(task % tasks_per_node),
+        "SLURM_NODEID": str(task // tasks_per_node),
+    }
+
+
+@pytest.mark.parametrize(("nodes", "tasks_per_node"), [(1, 2), (2, 1)])
+def test_slurm(nodes: int, tasks_per_node: int, settings: list[str], one_device: Path, tmp_path: Path) -> None:
+    command = [*PROGRAM, f"output={tmp_path}", "trainer=slurm", *settings]
+    port = free_port()
+    environments = [{**slurm_task(task, nodes, tasks_per_node), "MASTER_PORT": port} for task in (0, 1)]
+    results = run_together(command, command, environments=environments)
+    assert_same_results(results, tmp_path, one_device, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"SLURM_STEP_ID": None}, "start the command with srun"),
+        ({"SLURM_JOB_ID": None}, "start the command with srun"),
+        ({"SLURM_NTASKS_PER_NODE": None}, "--ntasks-per-node"),
+        ({"SLURM_NTASKS": "3"}, "3 tasks are not 1 nodes x 2 tasks per node"),
+    ],
+)
+def test_slurm_that_does_not_fit_is_told(
+    change: dict[str, str | None],
+    told: str,
+    cli: Callable,
+    settings: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {**slurm_task(0), **change}.items():
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    result = cli("predict", f"output={tmp_path}", "trainer=slurm", *settings)
+    assert result.code == 2
+    (line,) = [line for line in result.err.splitlines() if line.startswith("Error: ")]
+    assert line.startswith("Error: trainer=slurm: ")
+    assert told in line
+
+
+def node(number: int, address: str, port: str) -> dict[str, str]:
+    return {"MASTER_ADDR": address, "MASTER_PORT": port, "NODE_RANK": str(number)}
+
+
+NODES = ["trainer.num_nodes=2", "trainer.devices=1", "trainer.strategy=ddp"]
+
+
+def test_two_nodes_started_by_hand(settings: list[str], one_device: Path, tmp_path: Path) -> None:
+    command = [*PROGRAM, f"output={tmp_path}", *NODES, *settings]
+    port = free_port()
+    environments = [node(number, "127.0.0.1", port) for number in (0, 1)]
+    assert_same_results(run_together(command, command, environments=environments), tmp_path, one_device, 2)
+
+
+@pytest.fixture
+def namespaces() -> Iterator[list[tuple[str, str, str]]]:
+    """Two network namespaces joined by a cable: name, interface and address of each."""
+    ends = [
+        (f"vnp{os.getpid()}{side}", f"ve{os.getpid()}{side}", f"10.213.7.{number}")
+        for number, side in ((1, "a"), (2, "b"))
+    ]
+
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True, capture_output=True)
+
+    made = []
+    try:
+        for name, _, _ in ends:
+            ip("netns", "add", name)
+            made.append(name)
+        ip(
+            "link",
+            "add",
+            ends[0][1],
+            "netns",
+            ends[0][0],
+            "type",
+            "veth",
+            "peer",
+            "name",
+            ends[1][1],
+            "netns",
+            ends[1][0],
+        )
+        for name, interface, address in ends:
+            ip("-n", name, "address", "add", f"{address}/24", "dev", interface)
+            ip("-n", name, "link", "set", interface, "up")
+            ip("-n", name, "link", "set", "lo", "up")
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"network namespaces need root and iproute2: {error}")
+    else:
+        yield ends
+    finally:
+        for name in made:
+            ip("netns", "delete", name)
+
+
+def test_two_nodes_with_networks_of_their_own(
+    namespaces: list[tuple[str, str, str]], settings: list[str], one_device: Path, tmp_path: Path
+) -> None:
+    """Nothing but the cable and the output folder is shared."""
+    commands, environments = [], []
+    for number, (name, interface, _) in enumerate(namespaces):
+        commands.append(["ip", "netns", "exec", name, *PROGRAM, f"output={tmp_path}", *NODES, *settings])
+        environments.append({**node(number, namespaces[0][2], "29500"), "GLOO_SOCKET_IFNAME": interface})
+    assert_same_results(run_together(*commands, environments=environments), tmp_path, one_device, 2)
+
+
+SPY = """
+import json, time
+from pathlib import Path
+
+import torch.distributed as dist
+from lightning.pytorch.callbacks import Callback
+from torch.distributed.distributed_c10d import _get_default_group
+
+
+class Spy(Callback):
+    # Last of the callbacks, so that it sees what the others do at the end of prediction.
+    def __init__(self, folder, seconds, meet):
+        self.folder, self.seconds, self.meet = folder, seconds, meet
+        self.batches = 0
+
+    def number_of_collectives(self):
+        return _get_default_group()._get_sequence_number_for_group()
+
+    def on_predict_start(self, trainer, pl_module):
+        self.before = self.number_of_collectives()
+        self.began = time.monotonic()
+
+    def on_predict_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        if self.meet and batch_idx == 0:
+            dist.barrier()
+        if trainer.global_rank == 1:
+            time.sleep(self.seconds)
+        self.batches += 1
+        self.computed = time.monotonic()
+
+    def on_predict_end(self, trainer, pl_module):
+        found = {
+            "collectives": self.number_of_collectives() - self.before,
+            "batches": self.batches,
+            "seconds": self.computed - self.began,
+        }
+        (Path(self.folder) / f"spy-{trainer.global_rank}.json").write_text(json.dumps(found))
+"""
+
+
+def spied(folder: Path, settings: list[str], *, meet: bool, seconds: float) -> list[dict[str, float]]:
+    """Predict with two processes, the second of them slow, and return what a callback saw in each."""
+    (folder / "spy.py").write_text(SPY)
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [*PROGRAM, f"output={folder / 'out'}", "trainer.devices=2", "trainer.strategy=ddp", *settings]
+    command += ["+callbacks.spy._target_=spy.Spy", f"+callbacks.spy.folder={folder}"]
+    command += [f"+callbacks.spy.meet={meet}", f"+callbacks.spy.seconds={seconds}"]
+    (result,) = run_together(command, environments=[{"PYTHONPATH": path}])
+    assert result.returncode == 0, result.stderr
+    return [json.loads((folder / f"spy-{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def test_no_process_waits_for_another_while_predicting(settings: list[str], tmp_path: Path) -> None:
+    fast, slow = spied(tmp_path, settings, meet=False, seconds=2)
+    assert fast["collectives"] == slow["collectives"] == 0
+    assert slow["batches"] >= 3
+    assert slow["seconds"] >= 2 * slow["batches"]
+    assert fast["seconds"] < 2 * slow["batches"], "the fast process was held up"
+
+
+def test_the_spy_notices_processes_that_meet(settings: list[str], tmp_path: Path) -> None:
+    assert all(seen["collectives"] > 0 for seen in spied(tmp_path, settings, meet=True, seconds=0))
+
+
+def test_source_is_what_other_processes_run() -> None:
+    """Processes that the tests start must not run another checkout."""
+    code = "import virnucpro_pl; print(virnucpro_pl.__file__)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert Path(found).is_relative_to(CHECKOUT)
