@@ -165,7 +165,7 @@ for token_budget in (60, 1000000):
                 loader = _update_dataloader(loader, sampler, RunningStage.PREDICTING)
                 loader.multiprocessing_context = "fork"
                 served += [orf for batch in loader for orf in batch.orfs.tolist()]
-            assert sorted(served) == sorted(module.plan.rows.tolist()), (token_budget, workers, devices)
+            assert sorted(served) == sorted(np.asarray(module.plan.rows).tolist()), (token_budget, workers, devices)
             print(token_budget, workers, devices, len(served))
 """
 

@@ -147,7 +147,7 @@ class _Run:
         inputs, manifest = datamodule.inputs, datamodule.store.manifest
         calls, files = publish(datamodule.store, inputs, datamodule.gather, self._work, self._output, rules, after)
         sources = zip(manifest["inputs"], inputs, calls.pop("files"), strict=True)
-        counts = {key: value for key, value in manifest.items() if key not in ("format_version", "settings")}
+        counts = {key: value for key, value in manifest.items() if key not in ("format_version", "files", "settings")}
         counts["inputs"] = [{**source, "path": path, "calls": by_call} for source, path, by_call in sources]
         counts |= {"saved": datamodule.saved(), "calls": calls}
         starts = Starts(self._work).read()

@@ -143,6 +143,7 @@ class StoreBuilder:
         duplicate_orfs = self._duplicate_orfs.save(*arrays)
         manifest = {
             "format_version": FORMAT_VERSION,
+            "files": {path.name: path.stat().st_size for path in sorted(self._folder.iterdir())},
             "settings": self._settings._asdict(),
             "inputs": sources,
             "records": self._records.num_rows,

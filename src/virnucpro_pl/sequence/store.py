@@ -13,14 +13,17 @@ Rows are in input order throughout, so the chunks of a record and the ORFs of a 
 """
 
 import json
+import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from virnucpro_pl.digests import sha256_of, sha256_of_stream
+from virnucpro_pl.durable import flush
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.sequence.builder import StoreBuilder
 from virnucpro_pl.sequence.layout import STATUSES, RaggedColumn, StoreSettings
@@ -28,6 +31,11 @@ from virnucpro_pl.sequence.length_order import LengthOrder, sort_by_length
 from virnucpro_pl.sequence.stored_array import StoredArray
 from virnucpro_pl.sequence.streams import open_input
 from virnucpro_pl.stages import StageClock
+
+log = logging.getLogger(__name__)
+
+_BUILDING = "building-"
+_ABANDONED_SECONDS = 24 * 3600
 
 __all__ = ["STATUSES", "OrfStore", "RaggedColumn", "StoreSettings", "prepare_store"]
 
@@ -43,15 +51,38 @@ def prepare_store(inputs: list[str], folder: Path, settings: StoreSettings, cloc
     settings.check()
     with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        _clear_abandoned(folder)
         if all(Path(path).is_file() for path in inputs) and any(folder.glob("*/manifest.json")):
             known = folder / settings.key(input_digests(inputs, folder))
-            if (known / "manifest.json").exists():
+            if _is_whole(known):
                 return known
-        with tempfile.TemporaryDirectory(dir=folder, prefix="building-") as temporary:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=_BUILDING) as temporary:
             building = Path(temporary) / "store"
             building.mkdir()
             digests = StoreBuilder(building, settings, clock).build(inputs)
             return _publish(building, folder / settings.key(digests))
+
+
+def _clear_abandoned(folder: Path) -> None:
+    """Remove what was being built when its process was killed; others may be building beside."""
+    for path in folder.glob(f"{_BUILDING}*"):
+        if time.time() - max(inner.stat().st_mtime for inner in (path, *path.glob("store/*"))) > _ABANDONED_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_whole(store: Path) -> bool:
+    """Whether all files of a store are there in the sizes they were written in."""
+    try:
+        manifest = json.loads((store / "manifest.json").read_text())
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        manifest = {}
+    sizes = manifest.get("files", {"manifest": -1})
+    if all((store / name).is_file() and (store / name).stat().st_size == size for name, size in sizes.items()):
+        return True
+    log.warning("%s: damaged; the input is read again", store)
+    return False
 
 
 @contextmanager
@@ -66,12 +97,15 @@ def _explained(folder: Path) -> Iterator[None]:
 
 def _publish(building: Path, store: Path) -> Path:
     """Move a complete store to its place, unless another process has just put the same one there."""
+    for path in (*building.iterdir(), building):
+        flush(path)
     try:
         building.rename(store)
     except OSError:
-        if not (store / "manifest.json").exists():
+        if not _is_whole(store):
             shutil.rmtree(store)
             building.rename(store)
+    flush(store.parent)
     return store
 
 
