@@ -55,9 +55,8 @@ def plan_in_memory(residues, bases, token_budget, shared=NO_PAIRS, copies=NO_PAI
         starts = place == offsets[-1]
         shares = not starts and proteins[row] == proteins[order[place - 1]]
         more = 0 if shares else int(residues[row]) + 2
-        if not starts and (
-            (more and batch_tokens + more > token_budget) or batch_bases + bases[row] > 12 * token_budget
-        ):
+        has_room = not more or batch_tokens + more <= token_budget
+        if not starts and not (has_room and batch_bases + bases[row] <= 12 * token_budget):
             offsets.append(place)
             more, batch_tokens, batch_bases = int(residues[row]) + 2, 0, 0
         batch_tokens, batch_bases = batch_tokens + more, batch_bases + int(bases[row])

@@ -151,7 +151,8 @@ def test_the_rows_do_not_depend_on_the_block_size(tmp_path_factory, sequences, c
             stores.append(OrfStore(prepare_store([str(path)], folder / str(size), settings, StageClock())))
     for name in ("records", "chunks", "orfs"):
         assert table(stores[0], name) == table(stores[1], name)
-    assert stores[0].manifest == stores[1].manifest
+    manifests = [{**store.manifest, "files": None} for store in stores]  # Arrow files depend on it in size
+    assert manifests[0] == manifests[1]
     assert np.array_equal(stores[0].duplicate_orfs(), stores[1].duplicate_orfs())
 
 
