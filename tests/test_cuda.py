@@ -82,6 +82,7 @@ def test_ragged_batches_compile_nothing_anew(encoder):
     assert compiled() == before
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_a_step_never_waits_for_the_device(encoder):
     encoder.to("cuda", torch.float16)
     batches = [on_gpu(tokens_of(LENGTHS, seed)) for seed in range(3)]

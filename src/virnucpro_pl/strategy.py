@@ -2,11 +2,13 @@
 
 import hashlib
 import logging
+import os
 from datetime import timedelta
 from typing import Any, Literal
 
 import torch
 from lightning import Trainer
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
@@ -16,6 +18,7 @@ from virnucpro_pl.stopping import heed_termination
 
 log = logging.getLogger(__name__)
 
+_PARENT = "VIRNUCPRO_PARENT_PID"
 _PATIENCE = timedelta(days=1)  # the first rank may read its input for hours; lost ranks are noticed otherwise
 
 
@@ -34,11 +37,28 @@ class SeparateRanks(DDPStrategy):
         super().__init__(process_group_backend="gloo", timeout=_PATIENCE, start_method=start_method)
         self._watch = watch
 
+    def _configure_launcher(self) -> None:
+        super()._configure_launcher()
+        if not self._come_from_outside():
+            # Ranks must know it even if this process is gone before they have begun.
+            os.environ[_PARENT] = str(os.getpid())
+
+    def _come_from_outside(self) -> bool:
+        """Whether another program, or another process of this one, has started this process as one of several."""
+        return self.cluster_environment is None or self.cluster_environment.creates_processes_externally
+
+    def _parent(self) -> int | None:
+        """PID of the process that has started this rank; None for one that began by itself."""
+        if not self.local_rank:
+            return None
+        by_lightning = isinstance(self.cluster_environment, LightningEnvironment) and _PARENT in os.environ
+        return int(os.environ[_PARENT]) if by_lightning else os.getppid()
+
     def setup_environment(self) -> None:
         """Meet the other ranks."""
         heed_termination()
         self.set_world_ranks()
-        self._watch.begin(self)
+        self._watch.begin(self, self._parent())
         super().setup_environment()
 
     def setup(self, trainer: Trainer) -> None:

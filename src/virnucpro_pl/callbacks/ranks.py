@@ -72,14 +72,18 @@ class RankWatch(Callback):
         self._over: threading.Event | None = None  # made where it is used: callbacks travel to spawned ranks
         self._patience = _MEETING_SECONDS
 
-    def begin(self, strategy: ParallelStrategy) -> None:
-        """Start to watch, as soon as the ranks have been started; may be called again."""
+    def begin(self, strategy: ParallelStrategy, parent: int | None) -> None:
+        """Start to watch, as soon as the ranks have been started; may be called again.
+
+        Args:
+            strategy: knows the ranks.
+            parent: PID of the process without which this one must not go on.
+        """
         if self._thread:
             return
         self._children = _take_over_children(strategy)
         beats = Beats(self._folder / "ranks", strategy.global_rank, strategy.world_size, self._lost_seconds)
         figures = RankFigures(self._folder / "figures")
-        parent = os.getppid() if strategy.local_rank else None
         over = self._over = threading.Event()
 
         def watch() -> None:
