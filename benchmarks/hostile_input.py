@@ -1,4 +1,4 @@
-"""What input made to harm costs: time, peak memory and outcome of bombs, endless lines and absurd counts.
+"""What input made to harm costs: time, CPU time, peak memory and outcome of bombs, endless lines and absurd counts.
 
 Each case is written to a temporary folder, compressed where it is a bomb, and goes through ``prepare_store`` in a fresh
 process; with ``--predict`` the cases that are accepted go through the whole of ``predict`` with the demo model as well.
@@ -20,7 +20,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, NamedTuple
 
+BEGIN = time.perf_counter()
 MIB = 1 << 20
+COSTS = ("seconds", "CPU s", "peak MB")
 BAM_START = b"BAM\1"
 
 
@@ -103,7 +105,6 @@ def build(path: Path, folder: Path) -> None:
     from virnucpro_pl.sequence.store import StoreSettings, prepare_store
     from virnucpro_pl.stages import StageClock
 
-    begin = time.perf_counter()
     try:
         store = prepare_store([str(path)], folder, StoreSettings(300), StageClock())
         told = {
@@ -112,24 +113,24 @@ def build(path: Path, folder: Path) -> None:
         }
     except UserError as error:
         told = {"outcome": "refused", "detail": one_line(error).removeprefix(f"{path}: ")}
-    print(json.dumps({**told, "seconds": time.perf_counter() - begin, "peak MB": peak_mb()}))
+    print(json.dumps({**told, **spent()}))
 
 
-def peak_mb() -> float:
-    """Peak resident memory of this process, in MB (Linux)."""
-    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split(None, 1)[0]) / 1024
+def spent() -> dict[str, float]:
+    """Seconds and CPU seconds of this process since its start, and its peak resident memory in MB (Linux)."""
+    peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split(None, 1)[0]) / 1024
+    return {"seconds": time.perf_counter() - BEGIN, "CPU s": time.process_time(), "peak MB": peak}
 
 
 def predict(path: Path, folder: Path) -> None:
     """Run the whole of ``predict`` on a file."""
     from virnucpro_pl import __main__ as program
 
-    begin = time.perf_counter()
     sys.argv = ["virnucpro-pl", "predict", f"input={path}", f"output={folder / 'out'}", "trainer.accelerator=cpu"]
     program.main()
     records = json.loads((folder / "out" / "run.json").read_text())["counts"]["records"]
     told = {"outcome": "predicted", "detail": f"{records:,} records"}
-    print(json.dumps({**told, "seconds": time.perf_counter() - begin, "peak MB": peak_mb()}))
+    print(json.dumps({**told, **spent()}))
 
 
 def measure(program: str, path: Path) -> dict[str, str | float]:
@@ -138,7 +139,7 @@ def measure(program: str, path: Path) -> dict[str, str | float]:
         command = [sys.executable, __file__, "--measure", program, str(path), folder]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
-            return {"outcome": f"exit {result.returncode}", "detail": result.stderr[-300:], "seconds": 0, "peak MB": 0}
+            return {"outcome": f"exit {result.returncode}", "detail": result.stderr[-300:], **dict.fromkeys(COSTS, 0.0)}
         return json.loads(result.stdout.splitlines()[-1])
 
 
@@ -167,12 +168,11 @@ def main() -> None:
         {"build": build, "predict": predict}[program](Path(path), Path(folder))
         return
     names = [name for name in CASES if options.only in name]
-    print(f"{'case':<38} {'outcome':<10} {'seconds':>8} {'peak MB':>8}  detail")
+    print(f"{'case':<38} {'outcome':<10} {'seconds':>8} {'CPU s':>8} {'peak MB':>8}  detail")
     for name, case, told in run_cases(options.scale, names, options.predict):
         mark = "" if told["outcome"] in (case.outcome, "predicted") else "  NOT AS EXPECTED"
-        print(
-            f"{name:<38} {told['outcome']:<10} {told['seconds']:>8.1f} {told['peak MB']:>8.0f}  {told['detail']}{mark}"
-        )
+        costs = f"{told['seconds']:>8.1f} {told['CPU s']:>8.1f} {told['peak MB']:>8.0f}"
+        print(f"{name:<38} {told['outcome']:<10} {costs}  {told['detail']}{mark}", flush=True)
 
 
 if __name__ == "__main__":

@@ -85,6 +85,9 @@ def _parts(blocks: Iterator[bytes]) -> Iterator[Part]:
 
 def _split(text: bytes, goes_on: bool) -> Part:
     """Split some lines; ``goes_on``: the first of them is the rest of a line of letters."""
+    if b">" not in text:  # within a long record
+        letters = text.replace(b"\n", b"")
+        return Part([], letters, np.array([len(letters)], dtype=np.int64))
     array = np.frombuffer(text, dtype=np.uint8)
     ends = np.flatnonzero(array == ord("\n"))
     num_whole_lines = len(ends)
