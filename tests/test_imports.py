@@ -11,7 +11,8 @@ from support import CHECKOUT
 PACKAGE = CHECKOUT / "src" / "virnucpro_pl"
 LAYERS = [
     {"errors"},
-    {"failures", "host_memory", "read_ahead", "slurm", "stages", "durable", "stopping", "folder_lock", "log_file"},
+    {"failures", "host_memory", "read_ahead", "slurm", "stages", "durable", "stopping", "folder_lock", "log_file"}
+    | {"standard_output"},
     {"digests"},
     {"sequence"},
     {"results", "encoders", "head"},

@@ -3,6 +3,8 @@
 import gzip
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -216,6 +218,40 @@ def test_table_goes_to_standard_output_on_request(mini: Path, mini_overrides: li
     assert lines[0].startswith("record\tsequence_id\t")
     assert len(lines) == 1 + reads.count(b">")
     assert not (tmp_path / "-").exists()
+    [table] = tmp_path.rglob(RECORD_TABLE)
+    assert result.stdout == table.read_bytes()
+
+
+def test_who_stops_reading_ends_a_finished_run_quietly(mini: Path, mini_overrides: list[str], tmp_path: Path) -> None:
+    """As ``| head`` does; the status is that of ``cat`` in its place, and the results are there."""
+    reads = mini / "inputs" / "mini.fa"
+    command = [sys.executable, "-m", "virnucpro_pl", "predict", f"input={reads}", "output=-", *mini_overrides]
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        result = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path)
+    finally:
+        os.close(write_end)
+    assert result.returncode == 128 + signal.SIGPIPE
+    last_line = result.stderr.splitlines()[-1]
+    assert last_line.startswith("Results: "), result.stderr
+    assert [*tmp_path.rglob("run.json")]
+
+
+def test_a_table_is_not_held_whole_on_its_way_to_standard_output(tmp_path: Path) -> None:
+    with (tmp_path / "table").open("wb") as table:
+        table.truncate(100_000_000)
+    code = (
+        "import sys, tracemalloc; from pathlib import Path;"
+        "from virnucpro_pl.standard_output import copy_to_standard_output; tracemalloc.start();"
+        "copy_to_standard_output(Path('table')); print(tracemalloc.get_traced_memory()[1], file=sys.stderr)"
+    )
+    with (tmp_path / "copy").open("wb") as copy:
+        run = subprocess.run(
+            [sys.executable, "-c", code], stdout=copy, stderr=subprocess.PIPE, check=True, cwd=tmp_path
+        )
+    assert (tmp_path / "copy").stat().st_size == 100_000_000
+    assert int(run.stderr) < 1_000_000
 
 
 # --- what goes in

@@ -29,6 +29,7 @@ from virnucpro_pl.results.figures import RankFigures
 from virnucpro_pl.results.parts import PartsOfModel
 from virnucpro_pl.results.run_record import RUN_FILE
 from virnucpro_pl.stages import DNABERT_S, ESM2, StageClock
+from virnucpro_pl.standard_output import copy_to_standard_output
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def benchmark(cfg: DictConfig) -> float:
         log.info(line)
     log.info("Results: %s (%s, %s)", output, TABLE, PLOT)
     if cfg.output == "-":
-        sys.stdout.write((output / TABLE).read_text(encoding="utf-8"))
+        copy_to_standard_output(output / TABLE)
     return _tokens_per_second(measurements, precisions[0])
 
 

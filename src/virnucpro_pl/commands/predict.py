@@ -39,6 +39,7 @@ from virnucpro_pl.results.starts import Starts
 from virnucpro_pl.results.summary import DEMO_WARNING, merge_figures, summary_lines
 from virnucpro_pl.results.tables import RECORD_TABLE, RESULT_FILES
 from virnucpro_pl.stages import StageClock
+from virnucpro_pl.standard_output import copy_to_standard_output
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +181,7 @@ class _Run:
                 log.warning("Warning: %s", warning)
         log.info("Results: %s (start with %s)", self._output, RECORD_TABLE)
         if self._cfg.output == "-":
-            sys.stdout.write((self._output / RECORD_TABLE).read_text(encoding="utf-8"))
+            copy_to_standard_output(self._output / RECORD_TABLE)
         return float(run["figures"]["tokens_per_second"])
 
 
