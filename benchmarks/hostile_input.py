@@ -32,7 +32,7 @@ class Case(NamedTuple):
     content: Callable[[float], Iterator[bytes]]
     """Yields it, given the scale."""
     packing: str
-    """``none``, ``gzip``, ``zstd`` or ``xz``."""
+    """``none``, ``gzip``, ``xz``, or ``zstd`` with its options."""
     outcome: str
     """``refused``, or ``read``."""
 
@@ -61,6 +61,7 @@ CASES = {
     "zstd bomb, one record": Case(repeated(b">a\n", b"A", 10240 * MIB), "zstd", "refused"),
     "zstd bomb, one record of many lines": Case(repeated(b">a\n", b"ACGT\n", 10240 * MIB), "zstd", "refused"),
     "xz that asks for 1 GiB": Case(repeated(b">a\n", b"ACGT\n", 64 * MIB), "xz", "refused"),
+    "zstd that asks for 2 GiB": Case(repeated(b">a\n", b"ACGT\n", 64 * MIB), "zstd --long=31", "refused"),
     "FASTA, endless header": Case(repeated(b">a\nAC\n>", b"x", 10240 * MIB), "zstd", "refused"),
     "FASTA, endless comment": Case(repeated(b"#", b"#", 10240 * MIB), "zstd", "read"),
     "FASTA, endless comments": Case(repeated(b"", b"#\n", 10240 * MIB), "zstd", "read"),
@@ -80,9 +81,9 @@ CASES = {
 
 def write(path: Path, case: Case, scale: float) -> None:
     """Write the file of a case."""
-    if case.packing == "zstd":
+    if case.packing.startswith("zstd"):
         with path.open("wb") as packed:
-            process = subprocess.Popen(["zstd", "-q", "-c"], stdin=subprocess.PIPE, stdout=packed)
+            process = subprocess.Popen([*case.packing.split(), "-q", "-c"], stdin=subprocess.PIPE, stdout=packed)
             assert process.stdin
             process.stdin.writelines(case.content(scale))
             process.stdin.close()

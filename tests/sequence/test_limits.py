@@ -20,6 +20,7 @@ LINES = {"FASTQ, endless letters", "FASTQ, endless header", "SAM, endless line"}
 """A line of 64 MiB is read in buffers of twice the size each time; nothing else is held at all."""
 AT_SMALL_SCALE = [
     "xz that asks for 1 GiB",
+    "zstd that asks for 2 GiB",
     "FASTA, endless header",
     "FASTA, endless comment",
     "FASTQ, endless letters",

@@ -13,13 +13,19 @@ from xopen import xopen
 
 from virnucpro_pl.errors import UserError
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 STDIN = "-"
 MAX_LINE_BYTES = 64 << 20
 """Of FASTQ and SAM, whose lines are held whole: twenty times the longest nanopore read."""
-_MAX_XZ_BYTES = 256 << 20  # xz -9 needs 65 MiB; a file can ask for 4 GiB
+_MAX_WINDOW_LOG = 28  # 256 MiB: xz -9 needs 65, zstd unpacks 128 unless asked for more; files can ask for gigabytes
+_TOO_MUCH_MEMORY = ("Memory usage limit", "too much memory")  # as lzma and zstd say it
 _TAIL_BYTES = 64
 _MAGIC = {b"BZh": "bz2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b": "gzip"}
-_XOPEN_NAMES = {"bz2": "bz2", "zstd": "zst", "gzip": "gz", "bgzip": "gz"}
+_XOPEN_NAMES = {"bz2": "bz2", "gzip": "gz", "bgzip": "gz"}
 _Result = TypeVar("_Result")
 
 
@@ -154,16 +160,30 @@ class Text(io.RawIOBase):
             return action()
         except EOFError as error:
             raise UserError(f"{self._name}: the compressed data is cut short; copy the file again") from error
-        except Exception as error:  # every decompressor has an error class of its own
+        except Exception as error:
+            if not _tells_of_data(error):
+                raise
             reason = " ".join(str(error).split()) or type(error).__name__
+            if any(sign in reason for sign in _TOO_MUCH_MEMORY):
+                raise UserError(
+                    f"{self._name}: unpacking takes more than {1 << _MAX_WINDOW_LOG >> 20} MiB of memory; pack it"
+                    f" again, with xz -9 or zstd --long={_MAX_WINDOW_LOG} at most"
+                ) from error
             raise UserError(f"{self._name}: damaged or unreadable: {reason}; copy the file again") from error
 
 
-def _decompressed(source: BinaryIO, compression: str) -> BinaryIO:
+def _tells_of_data(error: Exception) -> bool:
+    """Whether an error is one of a decompressor: of a class of its own, or what Python's own raise; else it is ours."""
+    return isinstance(error, OSError | ValueError) or type(error).__module__ != "builtins"
+
+
+def _decompressed(source: BinaryIO, compression: str) -> BinaryIO | zstd.ZstdFile:
     if compression == "none":
         return source
     if compression == "xz":
         return io.BufferedReader(_Xz(source))
+    if compression == "zstd":
+        return zstd.open(source, options={zstd.DecompressionParameter.window_log_max: _MAX_WINDOW_LOG})
     return xopen(source, "rb", threads=0, format=_XOPEN_NAMES[compression])
 
 
@@ -177,18 +197,7 @@ class _Xz(io.RawIOBase):
 
     @staticmethod
     def _new_decompressor() -> lzma.LZMADecompressor:
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_XZ_BYTES)
-
-    def _decompress(self, data: bytes, size: int) -> bytes:
-        try:
-            return self._decompressor.decompress(data, size)
-        except lzma.LZMAError as error:
-            if "Memory usage limit" in str(error):
-                mib = _MAX_XZ_BYTES >> 20
-                raise ValueError(
-                    f"unpacking takes more than {mib} MiB of memory; pack it with xz -9 or less"
-                ) from error
-            raise
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=1 << _MAX_WINDOW_LOG)
 
     def readable(self) -> bool:
         return True
@@ -207,7 +216,7 @@ class _Xz(io.RawIOBase):
                 self._waiting = self._waiting or self._source.read(1 << 16)
                 if not self._waiting:
                     raise EOFError
-            block = self._decompress(self._waiting, len(buffer))
+            block = self._decompressor.decompress(self._waiting, len(buffer))
             self._waiting = b""
         buffer[: len(block)] = block
         return len(block)
