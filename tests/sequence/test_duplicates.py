@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from virnucpro_pl.sequence import duplicates
-from virnucpro_pl.sequence.duplicates import DuplicateFinder
+from virnucpro_pl.sequence import duplicates, stored_array
+from virnucpro_pl.sequence.duplicates import DuplicateFinder, number_repeats
 from virnucpro_pl.sequence.row_sorter import RowSorter
+from virnucpro_pl.sequence.stored_array import StoredArray
 
 Row = tuple[bytes, bytes]
 
@@ -47,6 +48,23 @@ def test_repeated_rows_are_found(tmp_path_factory, blocks: list[list[Row]], max_
         patch.setattr(duplicates, "RowSorter", partial(RowSorter, max_rows=max_rows))
         found = find(tmp_path_factory.mktemp("duplicates"), blocks)
     assert found == expected([row for block in blocks for row in block])
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from("abc")), st.sampled_from([1, 3, 1000]), st.sampled_from([1, 4, 1000]))
+def test_repeats_are_numbered_in_their_order(
+    tmp_path_factory, names: list[str], max_rows: int, block_rows: int
+) -> None:
+    folder = tmp_path_factory.mktemp("duplicates")
+    finder = DuplicateFinder(folder)
+    finder.add(names)
+    finder.save(folder / "repeats.npy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates, "RowSorter", partial(RowSorter, max_rows=max_rows))
+        patch.setattr(stored_array, "BLOCK_ROWS", block_rows)
+        number_repeats(StoredArray(folder / "repeats.npy"), folder, folder / "numbers.npy")
+    counts = [names[: row + 1].count(name) for row, name in enumerate(names)]
+    assert np.load(folder / "numbers.npy").tolist() == [[row, count] for row, count in enumerate(counts) if count > 1]
 
 
 def test_rows_of_one_part_are_compared_by_it(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_renamed_duplicates_collide_with_no_other_name(fasta, build) -> None:
     names = ["x", "x", "x_dup2", "y", "x__dup3", "x", "x_dupe", ""]
     store = build(fasta(*((name, "GCT" * 9) for name in names)))
     duplicates = np.load(store.folder / "duplicate_names.npy")
-    assert duplicates.tolist() == [[1, 0], [5, 0]]
+    assert duplicates.tolist() == [[1, 2], [5, 3]]
     assert store.manifest["duplicate_names"] == 2
     renamed = [f"x{store.manifest['duplicate_suffix']}{number}" for number in (2, 3)]
     assert not {*renamed} & {*names}

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_pl.sequence.mates import final_names
+from virnucpro_pl.sequence.stored_array import StoredArray
 
 
 class UniqueNames:
@@ -21,19 +22,16 @@ class UniqueNames:
     def __init__(self, store: Path, manifest: dict[str, Any]):
         self._inputs = manifest["inputs"]
         self._suffix = manifest["duplicate_suffix"]
-        duplicates = np.load(store / "duplicate_names.npy")
-        self._records = duplicates[:, 0]
-        order = np.lexsort((duplicates[:, 0], duplicates[:, 1]))
-        first = duplicates[order, 1]
-        starts = np.searchsorted(first, first, side="left")
-        self._numbers = np.empty(len(first), dtype=np.int64)
-        self._numbers[order] = np.arange(len(first)) - starts + 2
+        self._repeats = StoredArray(store / "duplicate_names.npy")
+        self._row = 0
 
     def of(self, first_record: int, names: Sequence[str]) -> list[str]:
-        """Name consecutive records, given the number of the first, from 0, and their names in their files."""
+        """Name the next records, given the number of the first, from 0, and their names in their files."""
         unique = final_names(self._inputs, first_record, names)
-        start, end = np.searchsorted(self._records, [first_record, first_record + len(names)])
-        for record, number in zip(self._records[start:end].tolist(), self._numbers[start:end].tolist(), strict=True):
+        repeats = self._repeats[self._row : self._row + len(names)]
+        repeats = repeats[repeats[:, 0] < first_record + len(names)]
+        self._row += len(repeats)
+        for record, number in repeats.tolist():
             unique[record - first_record] += f"{self._suffix}{number}"
         return unique
 

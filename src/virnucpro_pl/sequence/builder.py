@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from virnucpro_pl.host_memory import keep_freed_memory
 from virnucpro_pl.read_ahead import read_ahead
 from virnucpro_pl.sequence.chunks import Chunks, cut_records
-from virnucpro_pl.sequence.duplicates import DuplicateFinder
+from virnucpro_pl.sequence.duplicates import DuplicateFinder, number_repeats
 from virnucpro_pl.sequence.layout import (
     CHUNKS,
     FORMAT_VERSION,
@@ -28,6 +28,7 @@ from virnucpro_pl.sequence.layout import (
 )
 from virnucpro_pl.sequence.mates import PairEvidence, assign_mates, final_names
 from virnucpro_pl.sequence.records import BLOCK_BYTES, InputFacts, RecordBlock, read_records
+from virnucpro_pl.sequence.stored_array import StoredArray
 from virnucpro_pl.sequence.translation import find_orfs
 from virnucpro_pl.stages import CHUNKING, PLANNING, TRANSLATION, StageClock
 
@@ -164,14 +165,17 @@ class StoreBuilder:
 
         Mates, known at the end of the input only, have names of their own.
         """
-        found = self._duplicate_names.save(path)
-        if not any(source["mates"] for source in sources):
-            return found
-        first_record, final = 0, DuplicateFinder(self._folder)
-        for batch in TableReader(self._folder / "records.arrow", "name").batches():
-            final.add(final_names(sources, first_record, batch.column("name").to_pylist()))
-            first_record += len(batch)
-        return final.save(path)
+        names = self._duplicate_names
+        if any(source["mates"] for source in sources):
+            first_record, names = 0, DuplicateFinder(self._folder)
+            for batch in TableReader(self._folder / "records.arrow", "name").batches():
+                names.add(final_names(sources, first_record, batch.column("name").to_pylist()))
+                first_record += len(batch)
+        repeats = path.with_name("repeats.npy")
+        found = names.save(repeats)
+        number_repeats(StoredArray(repeats), self._folder, path)
+        repeats.unlink()
+        return found
 
 
 def count_formulas(names: list[str]) -> int:

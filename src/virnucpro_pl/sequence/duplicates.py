@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_pl.sequence.row_sorter import RowSorter
+from virnucpro_pl.sequence.stored_array import StoredArray
 
 Pairs = NDArray[np.int64]
 _NO_HASH = 0
@@ -66,6 +67,26 @@ class DuplicateFinder:
             is_distinct[shared[whole[:, 0]]] = False
             carried = rows[is_distinct & (rows[:, 0] == rows[-1, 0])]
             yield some[whole, 2], some[first_part[is_new[first_part[:, 0]]], 2]
+
+
+def number_repeats(repeats: StoredArray, folder: Path, path: Path) -> None:
+    """Write (M, 2) int64: each row that repeats an earlier one, ascending, and which of its kind it is, from 2.
+
+    Args:
+        repeats: as :meth:`DuplicateFinder.save` has them.
+        folder: where what does not fit in memory is sorted.
+        path: of the array.
+    """
+    by_first, numbered = (RowSorter(folder, columns=2) for _ in range(2))
+    for block in repeats.blocks():
+        by_first.add(block[:, ::-1])
+    last, before = -1, 0  # the row that a block ended with the repeats of, and how many of them there were
+    for first, row in (block.T for block in by_first.blocks()):
+        numbers = np.arange(len(first)) - np.searchsorted(first, first) + 2
+        numbers[first == last] += before
+        last, before = int(first[-1]), int(numbers[-1]) - 1
+        numbered.add(np.stack([row, numbers], axis=1))
+    numbered.save(path)
 
 
 def _repeats(rows: NDArray[np.int64], order: NDArray[np.int64], columns: int) -> Pairs:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from virnucpro_pl.sequence.chunks import Geometry, check_chunking
 from virnucpro_pl.sequence.translation import Ambiguity, check_ambiguity
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 _TWO_OFFSETS = struct.Struct("=qq")
 _BATCHES_MAPPED = 64
 STATUSES = ("called", "no_orf", "ambiguous_only", "too_short", "empty")

@@ -5,7 +5,8 @@ A store is a folder of
 - ``records.arrow``: name, description, sequence, chunks (number of), status; one row per input record;
 - ``chunks.arrow``: record, number, start, end, orfs (number of), status; one row per chunk;
 - ``orfs.arrow``: record, chunk, frame, nucleotides, protein; one row per ORF;
-- ``duplicate_orfs.npy``, ``duplicate_proteins.npy``, ``duplicate_names.npy``: rows that repeat an earlier one;
+- ``duplicate_orfs.npy``, ``duplicate_proteins.npy``: rows that repeat an earlier one, and the first of their kind;
+- ``duplicate_names.npy``: records that repeat an earlier name, and which of its kind each is, from 2;
 - ``manifest.json``: settings, inputs with their SHA-256, counts;
 - ``by_length-distinct`` or ``by_length-all``, once they were needed: the ORFs in the order of embedding.
 
