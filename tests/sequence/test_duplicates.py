@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from virnucpro_pl.sequence import duplicates, stored_array
+from virnucpro_pl.sequence import duplicates, row_sorter, stored_array
 from virnucpro_pl.sequence.duplicates import DuplicateFinder, number_repeats
 from virnucpro_pl.sequence.row_sorter import RowSorter
 from virnucpro_pl.sequence.stored_array import StoredArray
@@ -61,6 +61,7 @@ def test_repeats_are_numbered_in_their_order(
     finder.save(folder / "repeats.npy")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(duplicates, "RowSorter", partial(RowSorter, max_rows=max_rows))
+        patch.setattr(row_sorter, "LEAST_READ", 1)
         patch.setattr(stored_array, "BLOCK_ROWS", block_rows)
         number_repeats(StoredArray(folder / "repeats.npy"), folder, folder / "numbers.npy")
     counts = [names[: row + 1].count(name) for row, name in enumerate(names)]
