@@ -27,7 +27,7 @@ from pathlib import Path
 from virnucpro_pl.benchmarking.synthetic_reads import write_reads
 from virnucpro_pl.results.tables import RESULT_FILES
 
-READS, LENGTH = 900, 300
+READS, LENGTH = 3000, 300
 WAYS = ("SIGKILL", "SIGTERM", "SIGKILL of two", "SIGTERM of two", "rank lost", "in a write", "in a write", "disk full")
 GRACE = 30.0  # seconds a cluster waits between SIGTERM and SIGKILL
 LIMIT = 600.0  # seconds after which a run counts as hung
@@ -60,6 +60,7 @@ class Case:
     number: int
     way: str
     random: random.Random
+    parts: int = 0
     told: list[str] = field(default_factory=list)
     mistakes: list[str] = field(default_factory=list)
 
@@ -126,7 +127,7 @@ def kill_once(bench: Bench, case: Case, output: Path) -> None:
     devices = 2 if "two" in case.way or case.way == "rank lost" or case.random.random() < 0.3 else 1
     if case.way == "in a write":
         at = f"{case.random.choice(['fsync', 'replace'])}:{case.random.choice(['before', 'after'])}"
-        at += f":{case.random.randint(1, 45)}"
+        at += f":{case.random.randint(1, 250)}"
         code, _ = wait(bench.start(output, 1, CHAOS_AT=at))
         case.told.append(f"{at} -> {code}")
         case.expect(code in (0, -signal.SIGKILL), f"status {code} where it should have killed itself")
@@ -198,6 +199,7 @@ def run_case(bench: Bench, case: Case) -> Case:
         else:
             for _ in range(1 if case.random.random() < 0.7 else 2):
                 kill_once(bench, case, output)
+        case.parts = len([*output.glob(".work/parts/*/part-*.parquet")])
         devices = case.random.choice([1, 2])
         code, errors = wait(bench.start(output, devices))
         case.expect(code == 0, f"resuming ended with {code}: {errors[-600:]}")
@@ -210,7 +212,9 @@ def run_case(bench: Bench, case: Case) -> Case:
         case.expect(verified.returncode == 0, f"verify: {verified.stderr[-300:]}")
         record = (output / "run.json").read_text(encoding="utf-8") if (output / "run.json").exists() else ""
         resumed = re.search(r'"resumed": (\d+)', record)
-        case.told.append(f"resumed on {devices}, {resumed[1] if resumed else '?'} time(s) on record")
+        case.told.append(
+            f"{case.parts} parts; resumed on {devices}, {resumed[1] if resumed else '?'} time(s) on record"
+        )
     if not case.mistakes:
         shutil.rmtree(bench.folder / f"case-{case.number}", ignore_errors=True)
     return case
@@ -244,7 +248,8 @@ def main() -> None:
             verdict = "; ".join(case.mistakes) or "equal"
             print(f"{case.number + 1:3} {case.way:15} {verdict:6} | {'; '.join(case.told)}", flush=True)
     equal = sum(not case.mistakes for case in cases)
-    print(f"{equal} of {len(cases)} resumed to the files of the undisturbed run")
+    print(f"{equal} of {len(cases)} resumed to the files of the undisturbed run", end="; ")
+    print(f"{sum(case.parts > 0 for case in cases)} of them had scores on the disk when they were killed")
     if equal < len(cases):
         sys.exit(f"kept for a look: {folder}")
     shutil.rmtree(folder)
