@@ -169,6 +169,64 @@ def test_two_nodes_started_by_hand(settings: list[str], one_device: Path, tmp_pa
     assert_same_results(run_together(command, command, environments=environments), tmp_path, one_device, 2)
 
 
+def test_nodes_with_stores_of_their_own(settings: list[str], one_device: Path, tmp_path: Path) -> None:
+    commands = [
+        [*PROGRAM, f"output={tmp_path / 'out'}", *NODES, *settings, *store_of_its_own(tmp_path / str(number))]
+        for number in (0, 1)
+    ]
+    port = free_port()
+    results = run_together(*commands, environments=[node(number, "127.0.0.1", port) for number in (0, 1)])
+    assert_same_results(results, tmp_path / "out", one_device, 2)
+    stores = [{path.name for path in (tmp_path / str(number)).glob("*/")} for number in (0, 1)]
+    assert stores[0] == stores[1] != set()
+
+
+def store_of_its_own(folder: Path) -> list[str]:
+    return ["data.store_per_node=true", f"data.store_dir={folder}"]
+
+
+def test_nodes_that_read_other_inputs_are_told(settings: list[str], mini: Path, tmp_path: Path) -> None:
+    other = tmp_path / "mini.fa"
+    other.write_text((mini / "inputs" / "mini.fa").read_text() + ">one_more\nACGT\n")
+    command = [*PROGRAM, f"output={tmp_path / 'out'}", *NODES, *settings]
+    commands = [
+        [*command, *store_of_its_own(tmp_path / "0")],
+        [*command, *store_of_its_own(tmp_path / "1"), f"input={other}"],
+    ]
+    port = free_port()
+    first, second = run_together(*commands, environments=[node(number, "127.0.0.1", port) for number in (0, 1)])
+    assert (first.returncode, second.returncode) == (1, 1)
+    assert "Traceback" not in first.stderr + second.stderr
+    assert "or they read inputs that differ" in second.stderr
+    assert "a process of another rank has ended" in first.stderr
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_node_that_is_gone_makes_the_others_fail(lost: int, settings: list[str], tmp_path: Path) -> None:
+    """Nobody but its signs of life tells of a process on another machine."""
+    (tmp_path / "slow.py").write_text(
+        "import os, signal, time\n"
+        "from lightning.pytorch.callbacks import Callback\n"
+        "class Slow(Callback):\n"
+        "    def on_predict_batch_end(self, trainer, *_, **__):\n"
+        f"        if trainer.global_rank == {lost}:\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        time.sleep(3)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [*PROGRAM, f"output={tmp_path / 'out'}", *NODES, *settings, "+callbacks.slow._target_=slow.Slow"]
+    command += ["callbacks.ranks.beat_seconds=0.5", "callbacks.ranks.lost_seconds=4"]
+    port = free_port()
+    environments = [{**node(number, "127.0.0.1", port), "PYTHONPATH": path} for number in (0, 1)]
+    results = run_together(command, command, environments=environments)
+
+    assert results[lost].returncode == -9
+    assert results[1 - lost].returncode == 1
+    assert f"Error: rank {lost} has given no sign of life for 4 s" in results[1 - lost].stderr
+    assert "Traceback" not in results[1 - lost].stderr
+    assert [*(tmp_path / "out").glob(".work/parts/*/part-*.parquet")], "what was done is kept"
+
+
 @pytest.fixture
 def namespaces() -> Iterator[list[tuple[str, str, str]]]:
     """Two network namespaces joined by a cable: name, interface and address of each."""

@@ -37,6 +37,7 @@ Commands: {", ".join(COMMANDS)}
 
   python -m virnucpro_pl predict                          the packaged sample with the packaged demo model
   python -m virnucpro_pl predict input=reads.fasta.gz output=results/ model=virnucpro_500
+  python -m virnucpro_pl verify output=results/           are the results complete, and as they were written
   python -m virnucpro_pl benchmark architecture=esm2_3b   how fast this machine is, with random weights
   python -m virnucpro_pl COMMAND --help                   what can be set
   python -m virnucpro_pl --version

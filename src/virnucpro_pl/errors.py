@@ -31,6 +31,12 @@ class RankLostError(RunFailedError):
     """Another process of the run is gone; the message says which."""
 
 
+class NodesDifferError(RunFailedError):
+    """The processes of a run do not see the same files; the message says which. Each process tells of it itself."""
+
+    can_continue = False
+
+
 class MissingScoresError(RunFailedError):
     """Scores that should be on the disk are not; the message says how many."""
 

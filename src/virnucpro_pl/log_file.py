@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import suppress
 
 
 class LogFile(logging.FileHandler):
@@ -16,11 +17,16 @@ class LogFile(logging.FileHandler):
         try:
             super().emit(record)
         except OSError:  # when opening the file
-            self._silent = True
+            self._give_up()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Give up on a file that cannot be written; a mistake in a log call is still told."""
         if isinstance(sys.exc_info()[1], OSError):
-            self._silent = True
+            self._give_up()
         else:
             super().handleError(record)
+
+    def _give_up(self) -> None:
+        self._silent = True
+        with suppress(OSError):  # what it still holds cannot be written either
+            self.close()

@@ -28,7 +28,9 @@ def _signals() -> list[signal.Signals]:
 def _stop(_number: int, _frame: FrameType | None) -> None:
     for number in _signals():  # what is being saved now must not be interrupted again
         signal.signal(number, signal.SIG_IGN)
-    raise _failure or Terminated()
+    global _failure
+    failure, _failure = _failure, None
+    raise failure or Terminated()
 
 
 def heed_termination() -> None:

@@ -13,7 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from virnucpro_pl.callbacks.ranks import RankWatch
-from virnucpro_pl.errors import UserError
+from virnucpro_pl.errors import NodesDifferError
 from virnucpro_pl.stopping import heed_termination
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class SeparateRanks(DDPStrategy):
         """Bring the model to its device.
 
         Raises:
-            UserError: this rank has read other weights than the first.
+            NodesDifferError: this rank has read other weights than the first.
         """
         assert self.accelerator is not None
         assert self.model is not None
@@ -75,7 +75,7 @@ class SeparateRanks(DDPStrategy):
         self.setup_precision_plugin()
         own = weights_fingerprint(self.model)
         if self.broadcast(own) != own:
-            raise UserError(
+            raise NodesDifferError(
                 f"rank {self.global_rank} has read other weights than the first rank: do all nodes hold the same files?"
             )
 

@@ -127,11 +127,15 @@ class RankWatch(Callback):
         if not trainer.is_global_zero:
             self.close()
 
-    def close(self) -> None:
-        """Stop watching, and wait for the ranks this process has started."""
+    def stop(self) -> None:
+        """Stop watching and giving signs of life."""
         if self._over and self._thread:
             self._over.set()
             self._thread.join()
+
+    def close(self) -> None:
+        """Stop, and wait for the ranks this process has started."""
+        self.stop()
         deadline = time.monotonic() + _SAVING_SECONDS
         for child in self._children:
             try:

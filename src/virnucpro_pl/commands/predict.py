@@ -24,7 +24,7 @@ from virnucpro_pl.commands.building import (
     origin,
 )
 from virnucpro_pl.commands.identity import INPUT, identity_of_scores, settings_identity, weights_identity
-from virnucpro_pl.commands.ranks import check_output_is_named, end_ranks, first_rank_decides, lost_rank
+from virnucpro_pl.commands.ranks import check_output_is_named, end_ranks, first_rank_decides, lost_rank, watch_of
 from virnucpro_pl.commands.run_folder import RunFolder
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.digests import sha256_of
@@ -141,6 +141,7 @@ class _Run:
         """Check that every planned ORF was scored exactly once, write the result files, and finish the run."""
         world_size = self._trainer.world_size
         stages, throughput = (self._figures.read(kind, world_size) for kind in ("stages", "throughput"))
+        watch_of(self._trainer).stop()  # all have finished; signs of life would come into the folder as it is removed
         datamodule = self._datamodule
         if not hasattr(datamodule, "store"):  # the ranks were children of this process
             datamodule.setup("predict")

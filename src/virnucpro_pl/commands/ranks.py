@@ -57,11 +57,15 @@ def first_rank_decides(trainer: Trainer, decide: Callable[[], bool]) -> bool:
     return bool(trainer.strategy.broadcast(answer)) if meets else answer
 
 
+def watch_of(trainer: Trainer) -> RankWatch:
+    """Return the callback that watches the ranks."""
+    (watch,) = (callback for callback in trainer.callbacks if isinstance(callback, RankWatch))  # type: ignore[attr-defined]
+    return watch
+
+
 def end_ranks(trainer: Trainer) -> None:
     """Wait until the processes that this one has started have ended, and let none of them go on alone."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, RankWatch):
-            callback.close()
+    watch_of(trainer).close()
     for process in _spawned(trainer):
         if process.is_alive():
             process.terminate()
@@ -72,11 +76,13 @@ def end_ranks(trainer: Trainer) -> None:
 
 
 def lost_rank(error: BaseException) -> RankLostError | None:
-    """Tell that a spawned process was killed, if that is what an error of torch says."""
+    """Tell that another process is gone, if that is what an error of torch says."""
     if isinstance(error, ProcessExitedException):
         how = f"was killed by {error.signal_name}" if error.signal_name else f"ended with status {error.exit_code}"
         process = f"process {error.error_index} (PID {error.error_pid})"
-        return RankLostError(f"{process} {how}; the other ranks have kept their finished batches")
+        return RankLostError(f"{process} {how}; finished batches are kept")
+    if "gloo" in str(error):  # whose errors have no class of their own
+        return RankLostError("a process of another rank has ended while this one waited for it; its message tells why")
     return None
 
 

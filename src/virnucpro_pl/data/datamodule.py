@@ -15,7 +15,7 @@ from virnucpro_pl.data.embedding_cache import EncoderCaches, EncoderIdentities, 
 from virnucpro_pl.data.packing import Plan, plan_batches
 from virnucpro_pl.encoders.dnabert_s import DnaTokenizer
 from virnucpro_pl.encoders.esm2 import ProteinTokenizer, protein_tokenizer
-from virnucpro_pl.errors import UserError
+from virnucpro_pl.errors import NodesDifferError, UserError
 from virnucpro_pl.read_ahead import read_ahead
 from virnucpro_pl.results.parts import Parts
 from virnucpro_pl.results.scores import ScoreFile
@@ -152,12 +152,12 @@ class FastaDataModule(LightningDataModule):
         """Open the store and plan the batches (every rank).
 
         Raises:
-            UserError: another node has read another input.
+            NodesDifferError: this node has no store, or of another input than the first.
         """
         name, self._encoders = self._first_rank_says(lambda: (self.store_folder.name, self._encoders))
         folder = self._store_dir / name
         if not folder.is_dir():
-            raise UserError(
+            raise NodesDifferError(
                 f"{folder} is not there: data.store_dir is not shared by the nodes (data.store_per_node=true has each"
                 " build its own), or they read inputs that differ"
             )

@@ -1,7 +1,7 @@
 """Reading the sequences of SAM, BAM and CRAM files, as ``samtools fasta`` gives them.
 
 SAM is split here, because htslib refuses lines that name a reference which the header lacks, and keeps the whole
-header. BAM and CRAM go through pysam (``docs/decisions/0011-alignments.md``).
+header. BAM and CRAM go through pysam (``docs/decisions/0012-alignments.md``).
 """
 
 import importlib
