@@ -4,8 +4,11 @@ import logging
 import os
 import re
 import sys
+import threading
+import time
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -22,7 +25,8 @@ from virnucpro_pl.failures import (
     needs_no_traceback,
     one_line,
 )
-from virnucpro_pl.stopping import Terminated, terminable
+from virnucpro_pl.log_file import LogFile
+from virnucpro_pl.stopping import EXIT_TERMINATED, Terminated, terminable
 
 _PACKAGE = Path(__file__).parent
 # A wheel carries conf/ inside the package; a checkout keeps it beside src/.
@@ -47,6 +51,7 @@ _PLAIN = re.compile(r"[\w/.+%*@?|-]*", re.ASCII)  # what Hydra takes without quo
 
 log = logging.getLogger("virnucpro_pl")
 _job_began = False
+_LEAVING_SECONDS = 3.0
 
 
 def _run_folder(output: str, default: str) -> str:
@@ -107,13 +112,13 @@ def run(cfg: DictConfig) -> float | None:
         with terminable():
             return getattr(import_module(f"virnucpro_pl.commands.{name}"), name)(cfg)  # type: ignore[no-any-return]
     except Terminated:
-        log.error("Terminated; %s", _how_to_go_on(cfg))
-        raise
+        log.error("Terminated%s", _how_to_go_on(cfg))
+        _leave(EXIT_TERMINATED)
     except (KeyboardInterrupt, SystemExit) as stop:
         # Lightning turns an interrupt into an exit of its own.
         if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
-            log.error("Interrupted; %s", _how_to_go_on(cfg))
-            sys.exit(EXIT_INTERRUPTED)
+            log.error("Interrupted%s", _how_to_go_on(cfg))
+            _leave(EXIT_INTERRUPTED)
         raise
     except Exception as error:
         _tell(error, cfg)
@@ -123,20 +128,45 @@ def run(cfg: DictConfig) -> float | None:
 
 
 def _how_to_go_on(cfg: DictConfig) -> str:
-    """A folder that nobody named has the time in its name, and the next start would take another."""
-    folder = HydraConfig.get().runtime.output_dir if HydraConfig.get().mode is RunMode.RUN else None
-    named = f" with output={folder}" if folder and cfg.output == cfg.paths.default_output else ""
-    return f"start the same command again{named} to continue where it stopped"
+    """Say how a prediction is continued; other commands begin anew.
+
+    A folder that nobody named has the time in its name, and the next start would take another.
+    """
+    hydra = HydraConfig.get()
+    default = OmegaConf.select(cfg, "paths.default_output")
+    unnamed = default is not None and cfg.output == default
+    if hydra.job.config_name != "predict" or (unnamed and hydra.mode is not RunMode.RUN):
+        return ""
+    named = f" with output={hydra.runtime.output_dir}" if unnamed else ""
+    without = " without overwrite=true" if cfg.overwrite else ""
+    return f"; start the same command again{named}{without} to continue where it stopped"
 
 
 def _tell(error: Exception, cfg: DictConfig) -> None:
     """Log what can be done about an error, or where it comes from."""
     if needs_no_traceback(error):
-        log.error("Error: %s%s", one_line(error), f"; {_how_to_go_on(cfg)}" if can_continue(error) else "")
+        log.error("Error: %s%s", one_line(error), _how_to_go_on(cfg) if can_continue(error) else "")
     elif exit_status(error) == EXIT_FAILED:
-        log.exception("The run failed; %s", _how_to_go_on(cfg))
-    elif not _process_of(HydraConfig.get().job.name):  # all ranks meet the same mistake; one tells of it
+        log.exception("The run failed%s", _how_to_go_on(cfg))
+    elif "rank" not in _process_of(HydraConfig.get().job.name):
         log.error("Error: %s", one_line(error))
+    else:  # most often all ranks meet the same mistake, and one tells of it; the others keep it in their logs
+        record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "Error: %s", (one_line(error),), None)
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, LogFile):
+                handler.handle(record)
+
+
+def _leave(status: int) -> NoReturn:
+    """Exit, also where a thread waits for input that may never come; all is saved and said."""
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon]
+    deadline = time.monotonic() + _LEAVING_SECONDS
+    for thread in others:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    if any(thread.is_alive() for thread in others):
+        logging.shutdown()
+        os._exit(status)
+    sys.exit(status)
 
 
 def main() -> None:

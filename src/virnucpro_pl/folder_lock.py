@@ -22,21 +22,36 @@ class FolderLock:
     """
 
     def __init__(self, file: Path):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        self._file = file
+        self._descriptor = self._open()
+
+    def _open(self) -> int:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(self._file, os.O_RDWR | os.O_CREAT, 0o666)
 
     def take_alone(self, patience: float) -> bool:
         """Return whether nobody else holds it, after waiting up to ``patience`` seconds for those who do."""
         deadline = time.monotonic() + patience
-        while not self._take(fcntl.LOCK_EX):
+        while not (self._take(fcntl.LOCK_EX) and self._is_the_file()):
             if time.monotonic() >= deadline:
                 return False
             time.sleep(_POLL_SECONDS)
         return True
 
-    def share(self) -> None:
-        """Let others have it too, but nobody alone."""
-        self._take(fcntl.LOCK_SH)
+    def share(self) -> bool:
+        """Let others have it too, but nobody alone; False if somebody has it alone."""
+        return self._take(fcntl.LOCK_SH)
+
+    def _is_the_file(self) -> bool:
+        """Whether others would find this file; whoever had the lock before may have removed it, then open it anew."""
+        try:
+            if os.path.samestat(os.fstat(self._descriptor), self._file.stat()):
+                return True
+        except FileNotFoundError:
+            pass
+        os.close(self._descriptor)
+        self._descriptor = self._open()
+        return False
 
     def _take(self, kind: int) -> bool:
         try:

@@ -10,8 +10,12 @@ _Item = TypeVar("_Item")
 
 def read_ahead(items: Iterator[_Item], depth: int) -> Iterator[_Item]:
     """Yield the items, none of them None, while a thread takes up to ``depth`` more from the iterator."""
-    with ThreadPoolExecutor(1) as reader:
+    reader = ThreadPoolExecutor(1)
+    try:
         upcoming = deque(reader.submit(next, items, None) for _ in range(depth))
         while (item := upcoming.popleft().result()) is not None:
             upcoming.append(reader.submit(next, items, None))
             yield item
+    finally:
+        # Not waited for: when the program is stopped, standard input may be silent for ever.
+        reader.shutdown(wait=False, cancel_futures=True)

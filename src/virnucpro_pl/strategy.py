@@ -3,13 +3,17 @@
 import hashlib
 import logging
 import os
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from lightning import Trainer
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
+from lightning.pytorch.trainer.call import _call_callback_hooks
 from torch import Tensor, nn
 
 from virnucpro_pl.callbacks.ranks import RankWatch
@@ -39,6 +43,8 @@ class SeparateRanks(DDPStrategy):
 
     def _configure_launcher(self) -> None:
         super()._configure_launcher()
+        if self._start_method == "spawn":
+            self._launcher = _SavingLauncher(self, start_method="spawn")
         if not self._come_from_outside():
             # Ranks must know it even if this process is gone before they have begun.
             os.environ[_PARENT] = str(os.getpid())
@@ -57,9 +63,13 @@ class SeparateRanks(DDPStrategy):
     def setup_environment(self) -> None:
         """Meet the other ranks."""
         heed_termination()
+        self.begin_watch()
+        super().setup_environment()
+
+    def begin_watch(self) -> None:
+        """Give signs of life and watch those of others; called again once this process has started others."""
         self.set_world_ranks()
         self._watch.begin(self, self._parent())
-        super().setup_environment()
 
     def setup(self, trainer: Trainer) -> None:
         """Bring the model to its device.
@@ -83,6 +93,22 @@ class SeparateRanks(DDPStrategy):
         """Wait for all ranks; Lightning's own handler of SIGTERM, in place since a moment, would wait for ever."""
         heed_termination()
         super().barrier(*args, **kwargs)
+
+
+class _SavingLauncher(_MultiProcessingLauncher):
+    """Lets callbacks of spawned ranks save what is done when a rank is stopped, as they can in other processes."""
+
+    def launch(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return super().launch(partial(_save_when_stopped, function), *args, **kwargs)
+
+
+def _save_when_stopped(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    try:
+        return function(*args, **kwargs)
+    except BaseException as error:
+        trainer = function.__self__  # type: ignore[attr-defined]  # it is a method of the trainer
+        _call_callback_hooks(trainer, "on_exception", error)
+        raise
 
 
 def weights_fingerprint(module: nn.Module) -> str:

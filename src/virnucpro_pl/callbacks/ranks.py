@@ -7,7 +7,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +18,7 @@ from virnucpro_pl.errors import RankLostError
 from virnucpro_pl.failures import EXIT_FAILED
 from virnucpro_pl.folder_lock import LOCK_FILE, FolderLock
 from virnucpro_pl.results.figures import RankFigures
-from virnucpro_pl.stopping import heed_termination, raise_in_main_thread
+from virnucpro_pl.stopping import disarm, heed_termination, raise_in_main_thread
 
 log = logging.getLogger(__name__)
 
@@ -73,15 +72,16 @@ class RankWatch(Callback):
         self._patience = _MEETING_SECONDS
 
     def begin(self, strategy: ParallelStrategy, parent: int | None) -> None:
-        """Start to watch, as soon as the ranks have been started; may be called again.
+        """Start to watch; called again once this process has started others.
 
         Args:
             strategy: knows the ranks.
             parent: PID of the process without which this one must not go on.
         """
+        self._children = self._children or _take_over_children(strategy)
         if self._thread:
             return
-        self._children = _take_over_children(strategy)
+        first_child = strategy.global_rank + 1
         beats = Beats(self._folder / "ranks", strategy.global_rank, strategy.world_size, self._lost_seconds)
         figures = RankFigures(self._folder / "figures")
         over = self._over = threading.Event()
@@ -93,7 +93,9 @@ class RankWatch(Callback):
                 if time.monotonic() >= next_beat:
                     beats.give()
                     next_beat = time.monotonic() + self._beat_seconds
-                told = _lost_child(self._children) or _lost_parent(parent) or beats.lost(figures.ranks("throughput"))
+                finished = figures.ranks("throughput")
+                running = [child for rank, child in enumerate(self._children, first_child) if rank not in finished]
+                told = _lost_child(running) or _lost_parent(parent) or beats.lost(finished)
             if told:
                 error = RankLostError(f"{told}; finished batches are kept")
                 raise_in_main_thread(error)
@@ -117,15 +119,14 @@ class RankWatch(Callback):
         self._patience = _SAVING_SECONDS  # from now on there is something to save
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Let the other ranks of this machine write what they have, at the same time as this one."""
-        for child in self._children:
-            if child.poll() is None:
-                child.send_signal(signal.SIGTERM)
+        """Let the other ranks of this machine write what they have, at the same time as this one, undisturbed."""
+        disarm()
+        self._terminate_children()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Stop watching; the first rank goes on until it has the figures of all."""
         if not trainer.is_global_zero:
-            self.close()
+            self.close(failed=False)
 
     def stop(self) -> None:
         """Stop watching and giving signs of life."""
@@ -133,10 +134,16 @@ class RankWatch(Callback):
             self._over.set()
             self._thread.join()
 
-    def close(self) -> None:
-        """Stop, and wait for the ranks this process has started."""
+    def close(self, failed: bool) -> None:
+        """Stop, and wait for the ranks this process has started.
+
+        Args:
+            failed: tell them to end first.
+        """
         self.stop()
-        deadline = time.monotonic() + _SAVING_SECONDS
+        if failed:
+            self._terminate_children()
+        deadline = time.monotonic() + self._patience
         for child in self._children:
             try:
                 child.wait(max(0.0, deadline - time.monotonic()))
@@ -145,6 +152,11 @@ class RankWatch(Callback):
         self._children = ()
         if self._lock:
             self._lock.release()
+
+    def _terminate_children(self) -> None:
+        for child in self._children:
+            if child.poll() is None:
+                child.send_signal(signal.SIGTERM)
 
     def _kill_children(self) -> None:
         for child in self._children:
@@ -165,10 +177,10 @@ def _take_over_children(strategy: ParallelStrategy) -> Sequence[Child]:
 
 
 def _lost_child(children: Sequence[Child]) -> str | None:
-    for rank, child in enumerate(children, start=1):
+    for child in children:
         if status := child.poll():
             how = f"was killed by signal {-status}" if status < 0 else f"failed with exit status {status}"
-            return f"process {rank} of this machine (PID {child.pid}) {how}"
+            return f"another process of this machine (PID {child.pid}) {how}"
     return None
 
 
@@ -178,6 +190,8 @@ def _lost_parent(parent: int | None) -> str | None:
 
 class Beats:
     """Signs of life: one file per rank, touched again and again. Times of different machines are never compared.
+
+    A rank that was stopped for a while, or cannot give signs itself, does not judge others.
 
     Args:
         folder: shared by all ranks.
@@ -190,19 +204,28 @@ class Beats:
         self._folder = folder
         self._rank = rank
         self._lost_seconds = lost_seconds
-        now = time.monotonic()
+        now = self._looked = time.monotonic()
         watched = range(1, world_size) if rank == 0 else range(1)
         self._seen: dict[int, tuple[int | None, float]] = dict.fromkeys(watched, (None, now))
 
     def give(self) -> None:
         """Give a sign, unless the work folder is not there (yet, or any more)."""
-        with suppress(OSError):
+        try:
             self._folder.mkdir(exist_ok=True)
             (self._folder / str(self._rank)).touch()
+        except OSError:
+            self._judge_anew()
+
+    def _judge_anew(self) -> None:
+        now = time.monotonic()
+        self._seen = {other: (beat, now) for other, (beat, _) in self._seen.items()}
 
     def lost(self, finished: set[int]) -> str | None:
         """Name a rank that has been silent for too long and has not finished."""
         now = time.monotonic()
+        if now - self._looked > self._lost_seconds / 4:
+            self._judge_anew()
+        self._looked = now
         for other, (before, since) in self._seen.items():
             try:
                 beat: int | None = (self._folder / str(other)).stat().st_mtime_ns

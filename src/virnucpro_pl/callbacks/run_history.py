@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
@@ -24,4 +25,7 @@ class RunHistory(Callback):
         if trainer.is_global_zero:
             datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
             batches = datamodule.plan.num_batches
-            self._starts.add(trainer.world_size, batches - len(datamodule.waiting_batches), batches)
+            done = batches - len(datamodule.waiting_batches)
+            device = pl_module.device
+            name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+            self._starts.add(trainer.world_size, done, batches, torch=torch.__version__, device=name)

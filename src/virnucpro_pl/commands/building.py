@@ -53,12 +53,24 @@ def build_trainer(cfg: DictConfig, clock: StageClock) -> Trainer:
             reason = " ".join(str(cause).split()).rstrip("!.")
             raise UserError(f"trainer: {reason}; trainer.accelerator=auto takes what there is") from error
         raise
+    _check_processes(trainer)
     if HydraConfig.get().mode is RunMode.MULTIRUN and isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
         raise UserError(
             f"trainer.strategy={cfg.trainer.strategy} cannot run in a sweep, where its second job would lose batches;"
             " use trainer.strategy=ddp_spawn, or one run after another"
         )
     return trainer
+
+
+def _check_processes(trainer: Trainer) -> None:
+    """Make sure that as many processes were started from outside as the trainer expects; Lightning checks too late."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    if environment is None or not environment.creates_processes_externally:
+        return
+    try:
+        environment.validate_settings(num_devices=trainer.num_devices, num_nodes=trainer.num_nodes)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 def _better_settings(cfg: DictConfig, trainer: Trainer) -> dict[str, Any]:

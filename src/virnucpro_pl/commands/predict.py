@@ -24,11 +24,17 @@ from virnucpro_pl.commands.building import (
     origin,
 )
 from virnucpro_pl.commands.identity import INPUT, identity_of_scores, settings_identity, weights_identity
-from virnucpro_pl.commands.ranks import check_output_is_named, end_ranks, first_rank_decides, lost_rank, watch_of
+from virnucpro_pl.commands.ranks import (
+    check_output_is_named,
+    end_ranks,
+    first_rank_decides,
+    from_another_rank,
+    watch_of,
+)
 from virnucpro_pl.commands.run_folder import RunFolder
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.digests import sha256_of
-from virnucpro_pl.errors import OutOfMemoryError, is_out_of_memory
+from virnucpro_pl.errors import OutOfMemoryError, escaped, is_out_of_memory
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.consensus import CallingRules
 from virnucpro_pl.results.figures import RankFigures
@@ -65,14 +71,18 @@ def predict(cfg: DictConfig) -> float:
         logging.getLogger().setLevel(logging.WARNING)  # the first rank speaks for all
     run = _Run(cfg, trainer, clock)
     try:
-        if first_rank_decides(trainer, run.prepare):
+        if first_rank_decides(trainer, run.prepare, run.folder.is_finished):
             run.embed_and_score()
             if trainer.is_global_zero:
                 run.write_results(rules)
-        return run.tell() if trainer.is_global_zero else float("nan")
+    except BaseException:
+        end_ranks(trainer, failed=True)
+        raise
+    else:
+        end_ranks(trainer, failed=False)
     finally:
-        end_ranks(trainer)
         run.folder.leave()
+    return run.tell() if trainer.is_global_zero else float("nan")
 
 
 class _Run:
@@ -133,8 +143,8 @@ class _Run:
         except Exception as error:
             if is_out_of_memory(error) and not isinstance(error, OutOfMemoryError):
                 raise OutOfMemoryError(_out_of_memory_text(self._trainer, self._datamodule)) from error
-            if lost := lost_rank(error):
-                raise lost from error
+            if told := from_another_rank(error):
+                raise told from error
             raise
 
     def write_results(self, rules: CallingRules) -> None:
@@ -144,6 +154,7 @@ class _Run:
         watch_of(self._trainer).stop()  # all have finished; signs of life would come into the folder as it is removed
         datamodule = self._datamodule
         if not hasattr(datamodule, "store"):  # the ranks were children of this process
+            datamodule.trainer = self._trainer  # whose device decides on the plan
             datamodule.setup("predict")
         after = StageClock()
         inputs, manifest = datamodule.inputs, datamodule.store.manifest
@@ -176,10 +187,10 @@ class _Run:
         if finished:
             log.info("Finished already, %s; nothing to do", run["started"])
         for line in summary_lines(run):
-            log.info(line)
+            log.info(escaped(line))
         for warning in run["warnings"]:
             if warning != DEMO_WARNING:  # the summary ends with it
-                log.warning("Warning: %s", warning)
+                log.warning("Warning: %s", escaped(str(warning)))
         log.info("Results: %s (start with %s)", self._output, RECORD_TABLE)
         if self._cfg.output == "-":
             copy_to_standard_output(self._output / RECORD_TABLE)

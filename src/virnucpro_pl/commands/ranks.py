@@ -1,5 +1,7 @@
 """Several processes, one run: the first one decides whether there is anything to do."""
 
+import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -8,11 +10,14 @@ from typing import Any
 from lightning import Trainer
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from omegaconf import DictConfig
-from torch.multiprocessing.spawn import ProcessExitedException
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
+from virnucpro_pl import errors
 from virnucpro_pl.callbacks.ranks import RankWatch
-from virnucpro_pl.errors import RankLostError, UserError
+from virnucpro_pl.errors import RankLostError, RunFailedError, UserError
 from virnucpro_pl.failures import exit_status
+from virnucpro_pl.stopping import Terminated
+from virnucpro_pl.strategy import SeparateRanks
 
 _SAVING_SECONDS = 25.0
 
@@ -29,30 +34,34 @@ def check_output_is_named(cfg: DictConfig, trainer: Trainer) -> None:
         )
 
 
-def first_rank_decides(trainer: Trainer, decide: Callable[[], bool]) -> bool:
+def first_rank_decides(trainer: Trainer, decide: Callable[[], bool], is_finished: Callable[[], bool]) -> bool:
     """Return on all ranks what the first one decides: whether to predict.
 
     Ranks that Lightning starts are not there yet when the first one decides, and are only started for a yes. Those
-    that torchrun or SLURM have started wait for its word, and end with it.
+    that torchrun or SLURM have started wait for its word, and end with it. Nodes started by hand cannot be told, but
+    see the record of a finished run.
 
     Args:
         trainer: not used before.
         decide: called on the first rank.
+        is_finished: whether a finished run is in the folder, for nodes started by hand.
     """
     meets = _come_from_outside(trainer)
     if meets:
         trainer.strategy.setup_environment()
     if not trainer.is_global_zero:
-        answer = trainer.strategy.broadcast(None) if meets else True
+        answer = trainer.strategy.broadcast(None) if meets else not is_finished()
         if isinstance(answer, bool):
             return answer
         sys.exit(answer)
+    if trainer.num_nodes > 1 and not meets and isinstance(trainer.strategy, SeparateRanks):
+        trainer.strategy.begin_watch()  # other nodes wait already
     try:
         answer = decide()
     except BaseException as error:
-        status = error.code if isinstance(error, SystemExit) else exit_status(error)
         if meets:
-            trainer.strategy.broadcast(status)
+            with suppress(RuntimeError):  # the others may be gone, which must not hide the reason
+                trainer.strategy.broadcast(error.code if isinstance(error, SystemExit) else exit_status(error))
         raise
     return bool(trainer.strategy.broadcast(answer)) if meets else answer
 
@@ -63,9 +72,14 @@ def watch_of(trainer: Trainer) -> RankWatch:
     return watch
 
 
-def end_ranks(trainer: Trainer) -> None:
-    """Wait until the processes that this one has started have ended, and let none of them go on alone."""
-    watch_of(trainer).close()
+def end_ranks(trainer: Trainer, failed: bool) -> None:
+    """Wait until the processes that this one has started have ended, and let none of them go on alone.
+
+    Args:
+        trainer: has started them.
+        failed: tell them to end first, as this one does.
+    """
+    watch_of(trainer).close(failed)
     for process in _spawned(trainer):
         if process.is_alive():
             process.terminate()
@@ -75,14 +89,22 @@ def end_ranks(trainer: Trainer) -> None:
             process.kill()
 
 
-def lost_rank(error: BaseException) -> RankLostError | None:
-    """Tell that another process is gone, if that is what an error of torch says."""
+def from_another_rank(error: BaseException) -> BaseException | None:
+    """Tell what another process has met, or that it is gone, if that is what an error of torch says."""
     if isinstance(error, ProcessExitedException):
         how = f"was killed by {error.signal_name}" if error.signal_name else f"ended with status {error.exit_code}"
         process = f"process {error.error_index} (PID {error.error_pid})"
         return RankLostError(f"{process} {how}; finished batches are kept")
+    if isinstance(error, ProcessRaisedException):
+        if told := re.search(r"^virnucpro_pl\.errors\.(\w+): (.*)", str(error), re.MULTILINE):
+            kind: type[Exception] = getattr(errors, told[1], RunFailedError)
+            return kind(told[2])
+        if told := re.search(r"^OSError: \[Errno (\d+)\]", str(error), re.MULTILINE):
+            return OSError(int(told[1]), os.strerror(int(told[1])))
+    if "is killed by signal: Terminated" in str(error):  # torch's DataLoader of its workers, which were told as well
+        return Terminated()
     if "gloo" in str(error):  # whose errors have no class of their own
-        return RankLostError("a process of another rank has ended while this one waited for it; its message tells why")
+        return RankLostError("another process has ended while this one waited for it; its own message or log tells why")
     return None
 
 
@@ -93,7 +115,5 @@ def _come_from_outside(trainer: Trainer) -> bool:
 
 def _spawned(trainer: Trainer) -> list[Any]:
     """Processes of ``ddp_spawn``."""
-    procs: list[Any] = []
-    with suppress(AttributeError):
-        procs = [process for process in trainer.strategy.launcher.procs if hasattr(process, "is_alive")]  # type: ignore[union-attr]
-    return procs
+    procs = getattr(trainer.strategy.launcher, "procs", None) or ()
+    return [process for process in procs if hasattr(process, "is_alive")]

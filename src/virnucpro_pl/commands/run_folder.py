@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,10 @@ class RunFolder:
         """Whether a run was here before, finished or not."""
         return bool(self._known)
 
+    def is_finished(self) -> bool:
+        """Whether the record of a finished run is there, for ranks other than the first, which wait for no answer."""
+        return read_run_record(self._output) is not None
+
     def enter(self, overwrite: bool) -> None:
         """Make sure that nobody else is at work here, and look at what is there.
 
@@ -52,11 +57,14 @@ class RunFolder:
             return
         self._lock = FolderLock(self._work / LOCK_FILE)
         if not self._lock.take_alone(_PATIENCE):
-            raise UserError(f"output={self._output}: another run is at work there; wait for it or give another folder")
+            raise self._in_use()
         if overwrite:
             self._clear()
         elif not self._read_finished() and self._identity_file.exists():
-            self._known = json.loads(self._identity_file.read_text(encoding="utf-8"))
+            try:
+                self._known = dict(json.loads(self._identity_file.read_text(encoding="utf-8")))
+            except (ValueError, TypeError) as error:
+                raise self._refusal("holds an unfinished run whose identity.json is damaged") from error
 
     def _read_finished(self) -> bool:
         run = read_run_record(self._output)
@@ -98,7 +106,8 @@ class RunFolder:
         self.check(identity)
         write_text(self._identity_file, json.dumps(identity_of_scores(identity), indent=2))
         assert self._lock is not None
-        self._lock.share()
+        if not self._lock.share():  # turning it into a shared one lets go of it for a moment
+            raise self._in_use()
 
     def finish(self, run: dict[str, Any]) -> None:
         """Leave the run record, which makes the run a finished one, and remove what was needed only until here."""
@@ -107,13 +116,25 @@ class RunFolder:
         self.clear_work()
 
     def clear_work(self) -> None:
-        """Remove what a finished run does not need any more; it may have been killed before it could."""
-        shutil.rmtree(self._work, ignore_errors=True)
+        """Remove what a finished run does not need any more; it may have been killed before it could.
+
+        The lock goes last, so that nobody else enters before. Where another start is at work, it is left to that.
+        """
+        with suppress(OSError):  # a folder that may only be read
+            if self._lock is None and self._work.is_dir():
+                self._lock = FolderLock(self._work / LOCK_FILE)
+                if not self._lock.take_alone(0.0):
+                    return
+            self._empty_work()
+            shutil.rmtree(self._work)
 
     def leave(self) -> None:
         """Let others in."""
         if self._lock:
             self._lock.release()
+
+    def _in_use(self) -> UserError:
+        return UserError(f"output={self._output}: another run is at work there; wait for it or give another folder")
 
     def _refusal(self, reason: str) -> UserError:
         return UserError(
@@ -123,6 +144,14 @@ class RunFolder:
     def _clear(self) -> None:
         for name in (RUN_FILE, *self._result_files):
             (self._output / name).unlink(missing_ok=True)
+        self._empty_work()
+
+    def _empty_work(self) -> None:
+        """Remove all but the lock; other ranks may be leaving signs of life there."""
         for path in self._work.iterdir():
-            if path.name != LOCK_FILE:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if path.name == LOCK_FILE:
+                continue
+            if path.is_symlink() or not path.is_dir():
+                path.unlink()
+            else:
+                shutil.rmtree(path, ignore_errors=path.name == "ranks")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from virnucpro_pl.errors import DamagedResultsError, UserError
+from virnucpro_pl.errors import DamagedResultsError, UserError, escaped
 from virnucpro_pl.results.run_record import RUN_FILE, read_run_record
 from virnucpro_pl.results.verification import input_state, verify_files
 
@@ -32,9 +32,9 @@ def verify(cfg: DictConfig) -> float:
 
     found = list(verify_files(folder, run))
     for name, mistake in found:
-        log.log(logging.ERROR if mistake else logging.INFO, "  %-40s %s", name, mistake or "ok")
+        log.log(logging.ERROR if mistake else logging.INFO, "  %-40s %s", escaped(name), mistake or "ok")
     for source in run["counts"]["inputs"]:
-        log.info("  input %s: %s", source["path"], input_state(source))
+        log.info("  input %s: %s", escaped(source["path"]), input_state(source))
     if damaged := [name for name, mistake in found if mistake]:
         raise DamagedResultsError(f"{folder}: {', '.join(damaged)} not as written; run predict again, overwrite=true")
     counts = run["counts"]

@@ -15,14 +15,14 @@ from virnucpro_pl.data.embedding_cache import EncoderCaches, EncoderIdentities, 
 from virnucpro_pl.data.packing import Plan, plan_batches
 from virnucpro_pl.encoders.dnabert_s import DnaTokenizer
 from virnucpro_pl.encoders.esm2 import ProteinTokenizer, protein_tokenizer
-from virnucpro_pl.errors import NodesDifferError, UserError
+from virnucpro_pl.errors import MissingScoresError, NodesDifferError, UserError
 from virnucpro_pl.read_ahead import read_ahead
 from virnucpro_pl.results.parts import Parts
 from virnucpro_pl.results.scores import ScoreFile
 from virnucpro_pl.sequence.chunks import Geometry
 from virnucpro_pl.sequence.records import resolve_inputs
 from virnucpro_pl.sequence.store import OrfStore, StoreSettings, input_digests, prepare_store
-from virnucpro_pl.sequence.stored_array import StoredArray
+from virnucpro_pl.sequence.stored_array import BLOCK_ROWS, StoredArray
 from virnucpro_pl.sequence.translation import Ambiguity
 from virnucpro_pl.stages import PLANNING, StageClock
 
@@ -227,6 +227,9 @@ class FastaDataModule(LightningDataModule):
         self.parts.gather(self.plan, scores)
         for pairs in repeats.blocks() if repeats else ():
             scores[pairs[:, 0]] = scores[pairs[:, 1]]
+        for start in range(0, self.store.num_orfs, BLOCK_ROWS):
+            if np.isnan(scores[start : start + BLOCK_ROWS]).any():
+                raise MissingScoresError(f"{self.store.folder}: its plan is damaged; start over with overwrite=true")
 
     def saved(self) -> dict[str, int]:
         """ORFs that need no embedding, as repeats of others, and proteins that do not, as others' ORFs have them."""

@@ -105,8 +105,10 @@ class Parts:
 
     def noted_token_budget(self) -> int | None:
         """Return the budget an earlier start found, None if there was none."""
-        note = self.folder / "token_budget"
-        return int(note.read_text(encoding="ascii")) if note.exists() else None
+        try:
+            return int((self.folder / "token_budget").read_text(encoding="ascii"))
+        except (FileNotFoundError, ValueError):
+            return None
 
     def clear_unfinished(self) -> None:
         """Remove what was being written when an earlier run was killed; nobody else may be writing."""

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 _ROWS_AT_ONCE = 1 << 10
 """Between two releases of pages; each row may touch 64 KiB, as the kernel maps a page's neighbours too"""
-_BLOCK = bytes(1 << 20)
+_BLOCK = b"\xff" * (1 << 20)  # as float32, no numbers
 _ITEM_BYTES = 8
 
 
 class ScoreFile:
-    """(orfs, 2) float32 in a file, zero at first; what is read and written leaves memory again at once.
+    """(orfs, 2) float32 in a file, NaN at first; what is read and written leaves memory again at once.
 
     It takes and gives rows by number as an array does. The whole file is written when it is made: in a map of a file
     with holes a full disk would end the process.

@@ -20,13 +20,14 @@ class Starts:
     def __init__(self, folder: Path):
         self._file = folder / "starts.json"
 
-    def add(self, devices: int, done: int, batches: int) -> None:
+    def add(self, devices: int, done: int, batches: int, **engine: str) -> None:
         """Note that this process starts to predict.
 
         Args:
             devices: processes that predict.
             done: batches that earlier starts have done.
             batches: batches of the plan.
+            engine: what computes.
         """
         start = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -35,12 +36,14 @@ class Starts:
             "devices": devices,
             "batches_done_before": done,
             "batches": batches,
+            **engine,
         }
         write_text(self._file, json.dumps([*self.read(), start], indent=2))
 
     def read(self) -> list[dict[str, Any]]:
         """Return all starts, the first one first."""
-        if not self._file.exists():
+        try:
+            starts = json.loads(self._file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):  # it is for information only
             return []
-        starts: list[dict[str, Any]] = json.loads(self._file.read_text(encoding="utf-8"))
-        return starts
+        return starts if isinstance(starts, list) else []

@@ -19,7 +19,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +67,9 @@ def prepare_store(inputs: list[str], folder: Path, settings: StoreSettings, cloc
 def _clear_abandoned(folder: Path) -> None:
     """Remove what was being built when its process was killed; others may be building beside."""
     for path in folder.glob(f"{_BUILDING}*"):
-        if time.time() - max(inner.stat().st_mtime for inner in (path, *path.glob("store/*"))) > _ABANDONED_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process is just done with it
+            if time.time() - max(inner.stat().st_mtime for inner in (path, *path.glob("store/*"))) > _ABANDONED_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_whole(store: Path) -> bool:
