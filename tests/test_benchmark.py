@@ -52,7 +52,7 @@ def test_everything_is_measured_and_told(benchmark: Benchmark, tmp_path: Path) -
     assert result.code == 0, result.err
     assert not result.out
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {"benchmark.csv", "benchmark.png", "run.json", "run.log", ".hydra"}
+    assert left == {"benchmark.csv", "benchmark.png", "run.json", "run.log"}
 
     kinds = {(row["part"], row["encoder"], row["engine"]) for row in read(tmp_path)}
     for precision in ("32-true", "bf16-true"):

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from virnucpro_pl.callbacks import ranks as ranks_module
 from virnucpro_pl.callbacks.ranks import Beats
 from virnucpro_pl.durable import replacing, write_text
 from virnucpro_pl.errors import RankLostError
@@ -98,6 +99,18 @@ def test_a_lock_lasts_as_long_as_its_process_however_that_ends(tmp_path: Path) -
         assert time.monotonic() - began < 15
 
 
+def test_a_lock_whose_file_was_removed_is_taken_on_the_new_one(tmp_path: Path) -> None:
+    """A finished run removes its work folder while another start waits for it."""
+    file = tmp_path / "work" / "lock"
+    waiting = FolderLock(file)
+    file.unlink()
+    with FolderLock(file) as other:
+        assert other.take_alone(0.0)
+        assert not waiting.take_alone(0.0), "both would be at work"
+    assert waiting.take_alone(5.0)
+    waiting.release()
+
+
 def test_a_lock_is_shared_by_all_and_taken_alone_by_one(tmp_path: Path) -> None:
     first, second, third = (FolderLock(tmp_path / "lock") for _ in range(3))
     first.share()
@@ -142,6 +155,31 @@ def test_termination_is_raised_where_the_program_is() -> None:
     assert caught.value.code == EXIT_TERMINATED == 143
 
 
+def test_an_interrupt_is_followed_by_no_termination() -> None:
+    """A terminal interrupts all processes, and the first one tells the others to end as well."""
+    with terminable():
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_other_threads_may_predict_too() -> None:
+    failed = []
+
+    def heed() -> None:
+        try:
+            with terminable():
+                heed_termination()
+        except ValueError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=heed)
+    thread.start()
+    thread.join()
+    assert not failed
+
+
 def test_a_second_termination_does_not_disturb_the_saving() -> None:
     with terminable():
         with pytest.raises(Terminated):
@@ -171,32 +209,79 @@ def test_an_error_of_a_watching_thread_reaches_the_main_one() -> None:
 # --- ranks
 
 
+class Clock:
+    """Time that passes when told."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def tick(self, seconds: float) -> None:
+        self.now += seconds
+        time.sleep(0.01)  # file systems tell times apart by some milliseconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(ranks_module, "time", clock)
+    return clock
+
+
+def three_ranks(folder: Path) -> list[Beats]:
+    folder.mkdir()
+    return [Beats(folder / "ranks", rank, world_size=3, lost_seconds=180) for rank in range(3)]
+
+
 @pytest.mark.parametrize(("watcher", "watched"), [(0, 2), (2, 0)])
-def test_a_silent_rank_is_noticed(tmp_path: Path, watcher: int, watched: int) -> None:
-    ranks = [Beats(tmp_path / "ranks", rank, world_size=3, lost_seconds=0.3) for rank in range(3)]
-    for _ in range(4):  # all give signs, for longer than one may be silent
+def test_a_silent_rank_is_noticed(tmp_path: Path, clock: Clock, watcher: int, watched: int) -> None:
+    ranks = three_ranks(tmp_path / "work")
+    for _ in range(10):  # all give signs, for longer than one may be silent
         for rank in ranks:
             rank.give()
         assert ranks[watcher].lost(set()) is None
-        time.sleep(0.15)
-    for _ in range(4):  # all but one
+        clock.tick(30)
+    for _ in range(7):  # all but one
         for number, rank in enumerate(ranks):
             if number != watched:
                 rank.give()
-        ranks[watcher].lost(set())
-        time.sleep(0.15)
-    assert f"rank {watched} has given no sign of life" in str(ranks[watcher].lost(set()))
+        told = ranks[watcher].lost(set())
+        clock.tick(30)
+    assert told == f"rank {watched} has given no sign of life for 180 s"
     assert ranks[watcher].lost({watched}) is None, "a rank that has finished need not give any"
 
 
-def test_only_the_first_rank_watches_all(tmp_path: Path) -> None:
-    first, second, _ = (Beats(tmp_path / "ranks", rank, world_size=3, lost_seconds=0.1) for rank in range(3))
-    first.give()
-    second.lost(set())
-    time.sleep(0.2)
-    first.give()
-    assert second.lost(set()) is None
-    assert first.lost(set()) is not None
+def test_only_the_first_rank_watches_all(tmp_path: Path, clock: Clock) -> None:
+    first, second, _ = three_ranks(tmp_path / "work")
+    for _ in range(10):
+        first.give()
+        told = [rank.lost(set()) for rank in (first, second)]
+        clock.tick(30)
+    assert told[0] is not None
+    assert told[1] is None
+
+
+def test_who_was_stopped_judges_nobody(tmp_path: Path, clock: Clock) -> None:
+    """A suspended job, or a file system that did not answer."""
+    first, *others = three_ranks(tmp_path / "work")
+    for rank in others:
+        rank.give()
+    first.lost(set())
+    clock.tick(3600)
+    assert first.lost(set()) is None
+    clock.tick(30)
+    assert first.lost(set()) is None
+
+
+def test_who_can_give_no_sign_judges_nobody(tmp_path: Path, clock: Clock) -> None:
+    """A finished folder has no work folder, and may only be read."""
+    first = Beats(tmp_path / "missing" / "ranks", 0, 2, lost_seconds=180)
+    for _ in range(20):
+        first.give()
+        assert first.lost(set()) is None
+        clock.tick(30)
 
 
 def test_no_sign_is_left_where_there_is_no_work_folder(tmp_path: Path) -> None:

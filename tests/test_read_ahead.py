@@ -1,6 +1,7 @@
 """Items are prepared ahead, all of them, in order."""
 
 import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -32,4 +33,23 @@ def test_no_more_than_the_depth_is_taken_ahead_and_the_thread_ends():
     next(ahead)
     ahead.close()
     assert len(taken) <= 1 + 3
+    deadline = time.monotonic() + 10
+    while threading.active_count() > threads_before and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert threading.active_count() == threads_before
+
+
+def test_items_that_never_come_hold_up_nobody():
+    """As when the program is stopped while standard input is silent."""
+    coming = threading.Event()
+
+    def items():
+        yield 1
+        coming.wait()
+
+    ahead = read_ahead(items(), depth=2)
+    next(ahead)
+    began = time.monotonic()
+    ahead.close()
+    assert time.monotonic() - began < 5
+    coming.set()
