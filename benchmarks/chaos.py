@@ -118,6 +118,10 @@ def wait(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, errors
 
 
+def parts_in(output: Path) -> int:
+    return len([*output.glob(".work/parts/*/part-*.parquet")])
+
+
 def ranks_of(pid: int) -> list[int]:
     """Processes that a run has started for its other devices; a GPU run has further children."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -135,8 +139,14 @@ def kill_once(bench: Bench, case: Case, output: Path) -> None:
         case.expect(code in (0, -signal.SIGKILL), f"status {code} where it should have killed itself")
         return
     process = bench.start(output, devices)
-    moment = case.random.uniform(0.05, 1.0) * bench.seconds[devices]
-    time.sleep(moment)
+    began = time.monotonic()
+    if case.number % 2:  # any moment; starting takes most of so short a run
+        time.sleep(case.random.uniform(0.05, 1.0) * bench.seconds[devices])
+    else:  # while it predicts, or a little later
+        while process.poll() is None and not parts_in(output):
+            time.sleep(0.02)
+        time.sleep(case.random.uniform(0.0, 0.25) * bench.seconds[devices])
+    moment = time.monotonic() - began
     victims = [process.pid]
     if case.way == "rank lost":
         deadline = time.monotonic() + bench.seconds[devices]
@@ -201,7 +211,7 @@ def run_case(bench: Bench, case: Case) -> Case:
         else:
             for _ in range(1 if case.random.random() < 0.7 else 2):
                 kill_once(bench, case, output)
-        case.parts = len([*output.glob(".work/parts/*/part-*.parquet")])
+        case.parts = parts_in(output)
         devices = case.random.choice([1, 2])
         code, errors = wait(bench.start(output, devices))
         case.expect(code == 0, f"resuming ended with {code}: {errors[-600:]}")
