@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -124,8 +124,11 @@ def parts_in(output: Path) -> int:
 
 def ranks_of(pid: int) -> list[int]:
     """Processes that a run has started for its other devices; a GPU run has further children."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in children if b"_ddp_process_" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [int(child) for child in children if b"_ddp_process_" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    except (FileNotFoundError, ProcessLookupError):  # it has just ended
+        return []
 
 
 def kill_once(bench: Bench, case: Case, output: Path) -> None:
@@ -155,7 +158,8 @@ def kill_once(bench: Bench, case: Case, output: Path) -> None:
         victims = ranks[:1]
     number = signal.SIGTERM if case.way.startswith("SIGTERM") else signal.SIGKILL
     for victim in victims:
-        os.kill(victim, number)
+        with suppress(ProcessLookupError):
+            os.kill(victim, number)
     began = time.monotonic()
     code, errors = wait(process)
     took = time.monotonic() - began
