@@ -11,6 +11,7 @@ import pytest
 
 from support import CHECKOUT, MINI, Result, model_overrides
 
+collect_ignore = ["fuzz"]  # run by hand, and needs atheris
 MUST_HAVE_SHARED = os.environ.get("VIRNUCPRO_REQUIRE_GOLDEN") == "1"
 
 # As __main__ sets it: the same bits whatever the number of threads. Read when torch is imported.

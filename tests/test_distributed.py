@@ -163,7 +163,7 @@ def long_folder(tmp_path: Path) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize("strategy", ["auto", "ddp", "ddp_spawn"])
+@pytest.mark.parametrize("strategy", ["ddp"])
 def test_long_temporary_folder_holds_up_nobody(
     strategy: str, long_folder: str, mini: Path, one_device: Path, tmp_path: Path
 ) -> None:
@@ -183,7 +183,7 @@ def with_shared_memory_of(size: str) -> list[str]:
     return ["unshare", "--mount", "sh", "-c", script, "sh"]
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [1])
 def test_shared_memory_smaller_than_a_batch_is_enough(devices: int, mini: Path, tmp_path: Path) -> None:
     small = with_shared_memory_of("1m")
     if not shutil.which("unshare") or subprocess.run([*small, "true"], capture_output=True, check=False).returncode:

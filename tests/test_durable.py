@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -155,7 +156,15 @@ def test_termination_is_raised_where_the_program_is() -> None:
     assert caught.value.code == EXIT_TERMINATED == 143
 
 
-def test_an_interrupt_is_followed_by_no_termination() -> None:
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Interrupts as on a terminal; a shell starts what runs in the background with them ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_is_followed_by_no_termination(interrupts: None) -> None:
     """A terminal interrupts all processes, and the first one tells the others to end as well."""
     with terminable():
         with pytest.raises(KeyboardInterrupt):

@@ -18,9 +18,10 @@ from lightning.pytorch.utilities.data import _update_dataloader
 
 from support import synonymous_reads
 from virnucpro_pl.data.batch import OrfBatch
-from virnucpro_pl.data.datamodule import BatchesOfRank, FastaDataModule
+from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.data.dataset import OrfBatches
 from virnucpro_pl.data.embedding_cache import EncoderIdentities
+from virnucpro_pl.data.loading import BatchesOfRank
 from virnucpro_pl.encoders.packed import PackedTokens
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.results.parts import Parts, ScoredBatch
@@ -144,7 +145,8 @@ import numpy as np
 import torch
 from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities.data import _update_dataloader
-from virnucpro_pl.data.datamodule import BatchesOfRank, FastaDataModule
+from virnucpro_pl.data.datamodule import FastaDataModule
+from virnucpro_pl.data.loading import BatchesOfRank
 from virnucpro_pl.weights.sources import DnabertSSource, read_tokenizer
 
 warnings.simplefilter("ignore")  # this machine has fewer cores

@@ -70,7 +70,8 @@ class PartWriter(BasePredictionWriter):
         scores = prediction.scores.numpy()
         if not np.isfinite(scores).all():
             raise FloatingPointError(
-                f"batch {prediction.number}: some scores are not numbers; run again with trainer.precision=32-true"
+                f"batch {prediction.number}: some scores are not numbers; start over with trainer.precision=32-true"
+                " overwrite=true"
             )
         if not self._waiting:
             self._since = time.monotonic()

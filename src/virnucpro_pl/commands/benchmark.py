@@ -102,8 +102,10 @@ class _Builder:
         clock = StageClock()
         trainer = build_trainer(cfg, clock)
         # In a folder of its own, where no other measurement has left scores that need no computing any more.
-        parts = PartsOfModel(self._work / "parts" / precision.name, reads.name)
-        return Prediction(trainer, instantiate(cfg.model, clock=clock), instantiate(cfg.data, clock=clock, parts=parts))
+        datamodule = instantiate(cfg.data, clock=clock)
+        # Set afterwards, as Hydra would make a configuration of it.
+        datamodule.find_parts = PartsOfModel(self._work / "parts" / precision.name, reads.name)
+        return Prediction(trainer, instantiate(cfg.model, clock=clock), datamodule)
 
 
 def _device(cfg: DictConfig) -> torch.device:

@@ -1,22 +1,22 @@
 """The LightningDataModule of prediction: input files to packed batches."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from lightning import LightningDataModule, Trainer
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 
 from virnucpro_pl.data.batch import OrfBatch
 from virnucpro_pl.data.dataset import OrfBatches, widths_at_hand
 from virnucpro_pl.data.embedding_cache import EncoderCaches, EncoderIdentities, make_cache_folder, open_caches
+from virnucpro_pl.data.loading import BatchesOfRank, ReadAheadLoader, as_it_is
 from virnucpro_pl.data.packing import Plan, plan_batches
 from virnucpro_pl.encoders.dnabert_s import DnaTokenizer
 from virnucpro_pl.encoders.esm2 import ProteinTokenizer, protein_tokenizer
 from virnucpro_pl.errors import MissingScoresError, NodesDifferError, UserError
-from virnucpro_pl.read_ahead import read_ahead
 from virnucpro_pl.results.parts import Parts
 from virnucpro_pl.results.scores import ScoreFile
 from virnucpro_pl.sequence.chunks import Geometry
@@ -26,44 +26,15 @@ from virnucpro_pl.sequence.stored_array import BLOCK_ROWS, StoredArray
 from virnucpro_pl.sequence.translation import Ambiguity
 from virnucpro_pl.stages import PLANNING, StageClock
 
-_BATCHES_AHEAD = 3
 _CUDA_TOKENS, _CPU_TOKENS = 16384, 4096  # a GPU wants large matrices, a CPU what its caches hold
 
 _Decided = TypeVar("_Decided")
+_NO_STORE = (
+    "data.store_dir is not shared by the nodes (data.store_per_node=true has each build its own), or they read inputs"
+    " that differ"
+)
 FindTokenBudget = Callable[[Trainer, Callable[[int], OrfBatch], int], int | None]
 """From the trainer, the longest batch of a given budget, and the tokens of one device, to a budget that fits."""
-
-
-def _as_it_is(batch: Any) -> Any:
-    """Keep what is for the host, the keys of cached embeddings, from becoming tensors that move to the device."""
-    return batch
-
-
-class ReadAheadLoader(DataLoader[OrfBatch]):
-    """Prepares the next batches in a thread while the device is busy with one.
-
-    Tokenising runs outside Python's lock, so a thread suffices, and starts in no time where a process takes seconds.
-    """
-
-    def __iter__(self) -> Iterator[OrfBatch]:  # type: ignore[override]
-        """Yield the batches."""
-        return read_ahead(super().__iter__(), depth=_BATCHES_AHEAD)
-
-
-class BatchesOfRank(DistributedSampler[OrfBatch]):
-    """Every N-th batch for one of N ranks, none twice. Lightning's own sampler fails where a rank gets none."""
-
-    def __init__(self, batches: OrfBatches, rank: int, num_ranks: int):
-        super().__init__(batches, num_ranks, rank, shuffle=False)
-        self._numbers = range(rank, len(batches), num_ranks)
-
-    def __iter__(self) -> Iterator[int]:  # type: ignore[override]
-        """Yield the places of its batches, longest first."""
-        return iter(self._numbers)
-
-    def __len__(self) -> int:
-        """Return how many there are."""
-        return len(self._numbers)
 
 
 class FastaDataModule(LightningDataModule):
@@ -157,10 +128,7 @@ class FastaDataModule(LightningDataModule):
         name, self._encoders = self._first_rank_says(lambda: (self.store_folder.name, self._encoders))
         folder = self._store_dir / name
         if not folder.is_dir():
-            raise NodesDifferError(
-                f"{folder} is not there: data.store_dir is not shared by the nodes (data.store_per_node=true has each"
-                " build its own), or they read inputs that differ"
-            )
+            raise NodesDifferError(f"{folder} is not there: {_NO_STORE}")
         self.store = OrfStore(folder)
         if self.deduplicate:
             with self._clock(PLANNING):
@@ -208,8 +176,7 @@ class FastaDataModule(LightningDataModule):
         """Return on every rank what the first one decides: only it looks at the disk, where others may write soon."""
         if self.trainer is None:
             return decide()
-        decided = decide() if self.trainer.is_global_zero else None
-        return self.trainer.strategy.broadcast(decided)  # type: ignore[return-value]
+        return self.trainer.strategy.broadcast(decide() if self.trainer.is_global_zero else None)  # type: ignore[return-value]
 
     def gather(self, scores: ScoreFile | NDArray[np.float32]) -> None:
         """Fill in the scores of all ORFs from the parts on disk.
@@ -255,7 +222,7 @@ class FastaDataModule(LightningDataModule):
             batches,
             batch_size=None,
             sampler=BatchesOfRank(batches, rank, num_ranks),
-            collate_fn=_as_it_is,
+            collate_fn=as_it_is,
             num_workers=workers,
             pin_memory=self._on_cuda(),
             # Forking a process that runs threads can deadlock; a fresh interpreter cannot.
