@@ -142,19 +142,6 @@ def test_sweep_over_numbers_of_devices_loses_nothing(mini: Path, one_device: Pat
             assert (tmp_path / job / name).read_bytes() == (one_device / name).read_bytes(), (job, name)
 
 
-def test_workers_change_nothing(mini: Path, one_device: Path, tmp_path: Path) -> None:
-    result = run(
-        f"input={mini / 'inputs' / 'mini.fa'}",
-        f"output={tmp_path}",
-        "data.token_budget=256",
-        "data.num_workers=2",
-        *model_overrides(mini),
-    )
-    assert result.returncode == 0, result.stderr
-    for name in RESULT_FILES:
-        assert (tmp_path / name).read_bytes() == (one_device / name).read_bytes(), name
-
-
 @pytest.fixture
 def long_folder(tmp_path: Path) -> str:
     """Path of a folder that is too long for a socket in it, as workflow engines make them."""

@@ -306,14 +306,16 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["+callbacks.slow._target_=slow_batches.Slow", "callbacks.part_writer.max_orfs=1"]
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize(("devices", "strategy"), [(1, "auto"), (2, "ddp"), (2, "ddp_spawn")])
 def test_termination_keeps_what_is_done_and_exits_with_143(
-    slow: list[str], undisturbed: dict[str, bytes], tmp_path: Path, devices: int
+    slow: list[str], undisturbed: dict[str, bytes], tmp_path: Path, devices: int, strategy: str
 ) -> None:
     """R22, R37"""
     output = tmp_path / "out"
-    with started(output, *slow, f"trainer.devices={devices}") as process:
-        wait_for(lambda: len(parts(output)) >= 2 * devices, process)
+    # Parts of more than one batch, the last of which are written because the run is stopped.
+    words = [*slow, "callbacks.part_writer.max_orfs=8", f"trainer.devices={devices}", f"trainer.strategy={strategy}"]
+    with started(output, *words) as process:
+        wait_for(lambda: len(parts(output)) >= devices, process)
         process.send_signal(signal.SIGTERM)
         sent = time.monotonic()
         _, errors = process.communicate()
@@ -328,6 +330,15 @@ def test_termination_keeps_what_is_done_and_exits_with_143(
     assert process.returncode == 0, errors
     assert files(output) == undisturbed
     assert run_record(output)["starts"][-1]["batches_done_before"] >= kept  # the last part may hold several
+
+
+def test_silent_standard_input_holds_up_nobody(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "virnucpro_pl", "predict", "input=-", f"output={tmp_path / 'out'}"]
+    command += [*model_overrides(MINI), "trainer.accelerator=cpu"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: [*(tmp_path / "out").glob(".work/store/building-*")], process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=15) == 143
 
 
 def test_slurms_notice_is_a_termination(slow: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
