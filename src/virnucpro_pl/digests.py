@@ -3,10 +3,11 @@
 import hashlib
 import json
 import logging
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from virnucpro_pl.durable import replacing
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,6 @@ def _read_memo(memo: Path) -> dict[str, list[Any]]:
 
 
 def _write_memo(memo: Path, known: dict[str, list[Any]]) -> None:
-    unfinished = memo.with_name(f"{memo.name}.{os.getpid()}.tmp")
-    with suppress(OSError):  # a cache that may only be read
+    # A cache may only be read, and the work folder of a finished run is gone.
+    with suppress(OSError), replacing(memo) as unfinished:
         unfinished.write_text(json.dumps(known, indent=2), encoding="utf-8")
-        unfinished.replace(memo)

@@ -1,6 +1,5 @@
 """One file of cached embeddings: written once, memory-mapped afterwards."""
 
-import os
 import uuid
 import zlib
 from pathlib import Path
@@ -8,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from virnucpro_pl.durable import replacing
 
 FORMAT_VERSION = "1"
 """To be raised also when encoders come to compute other numbers: embeddings of another version are not used."""
@@ -39,17 +40,9 @@ def write_shard(folder: Path, identity: str, keys: NDArray[np.uint64], embedding
         pa.Array.from_buffers(schema.field("embedding").type, len(keys), [None], children=[values]),
     ]
     shard = folder / f"{uuid.uuid4().hex}{SUFFIX}"  # whoever else writes here takes another name
-    unfinished = shard.with_suffix(".tmp")
-    try:
-        with unfinished.open("wb") as stream:
-            with pa.ipc.new_file(stream, schema) as writer:
-                writer.write_batch(pa.record_batch(columns, schema=schema))
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(shard)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
+    with replacing(shard) as unfinished, unfinished.open("wb") as stream:
+        with pa.ipc.new_file(stream, schema) as writer:
+            writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
 def _schema(identity: str, width: int) -> pa.Schema:
