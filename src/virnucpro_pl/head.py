@@ -1,11 +1,15 @@
 """The classifier on top of the two embeddings."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 OTHERS, VIRUS = 0, 1
 """The two classes, in the order of the published model's outputs."""
+Inputs = Literal["both", "dna", "protein"]
+"""Which embeddings a head takes: both concatenated, DNA first, or those of one encoder."""
 _FEWEST_ROWS = 4  # MKL multiplies fewer by another routine, with other last bits
 
 

@@ -1,7 +1,8 @@
 """The LightningModule: encoders and head, nothing else."""
 
 import logging
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple, get_args
 
 import torch
 from lightning import LightningModule
@@ -13,7 +14,8 @@ from virnucpro_pl.encoders.attention import Backend
 from virnucpro_pl.encoders.dnabert_s import DnabertS
 from virnucpro_pl.encoders.esm2 import Esm2
 from virnucpro_pl.encoders.packed import PackedTokens
-from virnucpro_pl.head import Head
+from virnucpro_pl.errors import UserError
+from virnucpro_pl.head import Head, Inputs
 from virnucpro_pl.host_memory import keep_freed_memory
 from virnucpro_pl.stages import DNABERT_S, ESM2, HEAD, StageClock
 from virnucpro_pl.weights.sources import DnabertSSource, Esm2Source, HeadSource, check_widths
@@ -29,11 +31,14 @@ class ScoredOrfs(NamedTuple):
     orfs: Tensor
     """(N,) int64, rows of the ORF store"""
     scores: Tensor
-    """(N, 2) float32, probabilities of ``others`` and ``virus``"""
+    """(N, 2) float32, probabilities of ``others`` and ``virus``; (N, 0) of a model without head"""
     arrived: torch.cuda.Event | None
     """When all of it is there; None where it always was"""
     new_embeddings: tuple[Tensor, Tensor] | None = None
-    """(M, D) float32 each, of the sequences in the batch's ``dna`` and ``protein``; None where no cache keeps them"""
+    """(M, D) float32 each, of the sequences in the batch's ``dna`` and ``protein``; None where no cache keeps them.
+
+    An encoder that is not used gives (0, 0).
+    """
 
     @classmethod
     def leave(
@@ -56,15 +61,17 @@ class ScoredOrfs(NamedTuple):
 
 
 class VirNucPro(LightningModule):
-    """DNABERT-S on the nucleotides and ESM-2 on the protein of each ORF, and a head on both.
+    """DNABERT-S on the nucleotides and ESM-2 on the protein of each ORF, and a head on both, or on one of them.
 
-    The weights are read in ``configure_model``, in every process by itself and in the trainer's precision.
+    The weights are read in ``configure_model``, in every process by itself and in the trainer's precision; those of an
+    encoder that is not used never are.
 
     Args:
         dna_encoder: source of DNABERT-S.
         protein_encoder: source of ESM-2.
-        head: source of the classifier.
+        head: source of the classifier; None to embed only.
         name: what the results call this model.
+        inputs: which encoders are used; None leaves it to the head, which was trained for these.
         attention: which attention kernels; ``auto`` takes the best that can run.
         exact: plain torch operations throughout, slow, as a reference.
         fp8: ESM-2's linear layers in float8.
@@ -77,8 +84,9 @@ class VirNucPro(LightningModule):
         self,
         dna_encoder: DnabertSSource,
         protein_encoder: Esm2Source,
-        head: HeadSource,
+        head: HeadSource | None,
         name: str,
+        inputs: Inputs | None = None,
         attention: Backend = "auto",
         exact: bool = False,
         fp8: bool = False,
@@ -98,28 +106,54 @@ class VirNucPro(LightningModule):
         self.dna_encoder: DnabertS | None = None
         self.protein_encoder: Esm2 | None = None
         self.head: Head | None = None
+        if inputs not in (None, *get_args(Inputs)):
+            raise UserError(f"model.inputs={inputs}: choose one of {', '.join(get_args(Inputs))}")
+        self._inputs = inputs
         self.widths_at_hand: tuple[int | None, int | None] = None, None
         """Of the DNA and the protein embeddings, where the batches bring all of them and no encoder is needed"""
 
+    @cached_property
+    def inputs(self) -> Inputs:
+        """Which encoders are used.
+
+        Raises:
+            UserError: others were asked for than the head takes.
+        """
+        trained = self.head_source.trained_inputs() if self.head_source else None
+        if self._inputs and trained and self._inputs != trained:
+            raise UserError(
+                f"model.inputs={self._inputs}, but the head was trained on {trained}; leave model.inputs out"
+            )
+        return self._inputs or trained or "both"
+
     def identity(self) -> dict[str, Any]:
         """What tells these weights from others; fetches from the hub what is not on disk."""
-        return {
-            "head": self.head_source.identity(),
-            "dna_encoder": self.dna_source.identity(),
-            "protein_encoder": self.protein_source.identity(),
-        }
+        sources = {"head": self.head_source, **self.encoder_sources()}
+        return {name: source.identity() for name, source in sources.items() if source}
+
+    def encoder_sources(self) -> dict[str, DnabertSSource | Esm2Source]:
+        """Sources of the encoders that are used."""
+        sources: dict[str, DnabertSSource | Esm2Source]
+        sources = {"dna_encoder": self.dna_source, "protein_encoder": self.protein_source}
+        unused = {"both": "", "dna": "protein_encoder", "protein": "dna_encoder"}[self.inputs]
+        return {name: source for name, source in sources.items() if name != unused}
 
     def configure_model(self) -> None:
         """Load the weights; Lightning calls this more than once."""
-        head = self.head or self.head_source.load()
+        head = self.head or (self.head_source.load() if self.head_source else None)
         dna_width, protein_width = self.widths_at_hand
-        if dna_width is None:
+        if self.inputs == "protein":
+            dna_width = 0
+        elif dna_width is None:
             self.dna_encoder = self.dna_encoder or self.dna_source.load()
             dna_width = self.dna_encoder.embedding_width
-        if protein_width is None:
+        if self.inputs == "dna":
+            protein_width = 0
+        elif protein_width is None:
             self.protein_encoder = self.protein_encoder or self.protein_source.load()
             protein_width = self.protein_encoder.embedding_width
-        check_widths(dna_width, protein_width, head, self.head_source)
+        if head and self.head_source:
+            check_widths(dna_width, protein_width, head, self.head_source)
         self.head = head
 
     def on_predict_start(self) -> None:
@@ -134,10 +168,10 @@ class VirNucPro(LightningModule):
         Raises:
             UserError: the device cannot do what is asked.
         """
-        assert self.head is not None
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.head.float()  # it costs nothing, and its batch norm was never meant for less
+        if self.head:
+            self.head.float()  # it costs nothing, and its batch norm was never meant for less
         for encoder in self._encoders().values():
             self.arithmetic.apply(encoder)
 
@@ -156,24 +190,28 @@ class VirNucPro(LightningModule):
         return {name: encoder for name, encoder in encoders.items() if encoder is not None}
 
     def embed(self, batch: OrfBatch) -> Tensor:
-        """(N, dna + protein) float32 embeddings, DNA first, in the order of ``batch.orfs``."""
+        """(N, dna + protein) float32 embeddings of the encoders used, DNA first, in the order of ``batch.orfs``."""
         return _of_orfs(batch, *self._embed_sequences(batch))
 
     def _embed_sequences(self, batch: OrfBatch) -> tuple[Tensor, Tensor]:
         """Embeddings of the distinct nucleotides and proteins of a batch, those from the cache last."""
         dna_cached, protein_cached = batch.cached[:2] if batch.cached else (None, None)
-        with self._clock(DNABERT_S, self.device):
-            dna = _embeddings(self.dna_encoder, batch.dna, dna_cached)
-        with self._clock(ESM2, self.device):
-            protein = _embeddings(self.protein_encoder, batch.protein, protein_cached)
+        dna = protein = torch.empty((1, 0), device=self.device)  # of an encoder that is not used: a row for all ORFs
+        if self.inputs != "protein":
+            with self._clock(DNABERT_S, self.device):
+                dna = _embeddings(self.dna_encoder, batch.dna, dna_cached)
+        if self.inputs != "dna":
+            with self._clock(ESM2, self.device):
+                protein = _embeddings(self.protein_encoder, batch.protein, protein_cached)
         return dna, protein
 
     def predict_step(self, batch: OrfBatch, batch_idx: int) -> ScoredOrfs:
         """Score one packed batch."""
-        assert self.head is not None
         dna, protein = self._embed_sequences(batch)
-        with self._clock(HEAD, self.device):
-            scores = self.head.scores(_of_orfs(batch, dna, protein))
+        scores = torch.empty((len(batch.orfs), 0), device=self.device)
+        if self.head:
+            with self._clock(HEAD, self.device):
+                scores = self.head.scores(_of_orfs(batch, dna, protein))
         new = None
         if batch.cached:
             new = dna[: batch.dna.num_sequences], protein[: batch.protein.num_sequences]

@@ -117,6 +117,8 @@ class EmbeddingCaching(Callback):
 
 def _write_all(caches: EncoderCaches, waiting: tuple[list[_NewEmbeddings], list[_NewEmbeddings]]) -> None:
     for cache, batches in zip(caches, waiting, strict=True):
+        if cache is None:
+            continue
         keys = np.concatenate([np.empty((0, 2), dtype=np.uint64), *(batch.keys for batch in batches)])
         if len(keys):
             cache.write(keys, np.concatenate([batch.embeddings for batch in batches]))

@@ -34,6 +34,10 @@ from virnucpro_pl.strategy import SeparateRanks
 def build_trainer(cfg: DictConfig, clock: StageClock) -> Trainer:
     """Build the trainer and its callbacks.
 
+    Args:
+        cfg: has them, and the model.
+        clock: for the callbacks that need it.
+
     Raises:
         UserError: the device is not there, or a sweep asks for a strategy that cannot run in one.
     """
@@ -41,6 +45,7 @@ def build_trainer(cfg: DictConfig, clock: StageClock) -> Trainer:
     callbacks = [
         instantiate(callback, clock=clock) if "clock" in callback else instantiate(callback)
         for callback in cfg.callbacks.values()
+        if callback
     ]
     try:
         trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks)
@@ -107,18 +112,15 @@ def identify_encoders(model: VirNucPro, arithmetic: dict[str, Any], memo: Path |
         arithmetic: what the embeddings depend on beside the weights.
         memo: where the digests of weights are kept.
     """
-    identity = model.identity()
-    texts = [
-        json.dumps(
-            {
-                "encoder": encoder,
-                "weights": sorted(sha256_of(Path(identity[name]["path"]), memo).values()),
-                **arithmetic,
-            }
-        )
-        for name, encoder in (("dna_encoder", DNABERT_S), ("protein_encoder", ESM2))
-    ]
-    return EncoderIdentities(*texts)
+    sources = model.encoder_sources()
+
+    def text(name: str, encoder: str) -> str | None:
+        if name not in sources:
+            return None
+        digests = sha256_of(Path(sources[name].identity()["path"]), memo)
+        return json.dumps({"encoder": encoder, "weights": sorted(digests.values()), **arithmetic})
+
+    return EncoderIdentities(text("dna_encoder", DNABERT_S), text("protein_encoder", ESM2))
 
 
 def arithmetic_of(trainer: Trainer, model: VirNucPro) -> dict[str, Any]:

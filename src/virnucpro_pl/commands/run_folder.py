@@ -22,7 +22,7 @@ class RunFolder:
     Args:
         output: folder of the results.
         work: folder within it of what is needed until they are there.
-        result_files: names of the results.
+        result_files: names of the results, files or folders.
     """
 
     def __init__(self, output: Path, work: Path, result_files: Iterable[str]):
@@ -143,7 +143,7 @@ class RunFolder:
 
     def _clear(self) -> None:
         for name in (RUN_FILE, *self._result_files):
-            (self._output / name).unlink(missing_ok=True)
+            _remove(self._output / name)
         self._empty_work()
 
     def _empty_work(self) -> None:
@@ -151,7 +151,12 @@ class RunFolder:
         for path in self._work.iterdir():
             if path.name == LOCK_FILE:
                 continue
-            if path.is_symlink() or not path.is_dir():
-                path.unlink()
-            else:
-                shutil.rmtree(path, ignore_errors=path.name == "ranks")
+            _remove(path, ignore_errors=path.name == "ranks")
+
+
+def _remove(path: Path, ignore_errors: bool = False) -> None:
+    """Remove a file, a link or a folder, if it is there."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=ignore_errors)

@@ -11,23 +11,31 @@ from torch.utils.data import DataLoader
 
 from virnucpro_pl.data.batch import OrfBatch
 from virnucpro_pl.data.dataset import OrfBatches, widths_at_hand
-from virnucpro_pl.data.embedding_cache import EncoderCaches, EncoderIdentities, make_cache_folder, open_caches
+from virnucpro_pl.data.embedding_cache import (
+    EmbeddingDtype,
+    EncoderCaches,
+    EncoderIdentities,
+    make_cache_folder,
+    open_caches,
+)
 from virnucpro_pl.data.loading import BatchesOfRank, ReadAheadLoader, as_it_is
 from virnucpro_pl.data.packing import Plan, plan_batches
 from virnucpro_pl.encoders.dnabert_s import DnaTokenizer
 from virnucpro_pl.encoders.esm2 import ProteinTokenizer, protein_tokenizer
 from virnucpro_pl.errors import MissingScoresError, NodesDifferError, UserError
+from virnucpro_pl.head import Inputs
 from virnucpro_pl.results.parts import Parts
 from virnucpro_pl.results.scores import ScoreFile
 from virnucpro_pl.sequence.chunks import Geometry
 from virnucpro_pl.sequence.records import resolve_inputs
-from virnucpro_pl.sequence.store import OrfStore, StoreSettings, input_digests, prepare_store
+from virnucpro_pl.sequence.store import OrfStore, StoreSettings, input_digests, prepare_store, stored_at
 from virnucpro_pl.sequence.stored_array import BLOCK_ROWS, StoredArray
 from virnucpro_pl.sequence.translation import Ambiguity
 from virnucpro_pl.stages import PLANNING, StageClock
 
 _CUDA_TOKENS, _CPU_TOKENS = 16384, 4096  # a GPU wants large matrices, a CPU what its caches hold
 
+Tokenizers = tuple[DnaTokenizer | None, ProteinTokenizer | None]
 _Decided = TypeVar("_Decided")
 _NO_STORE = (
     "data.store_dir is not shared by the nodes (data.store_per_node=true has each build its own), or they read inputs"
@@ -41,7 +49,8 @@ class FastaDataModule(LightningDataModule):
     """Reads, chunks and translates sequence files into the ORF store, plans batches, and serves them tokenised.
 
     Args:
-        input: FASTA or FASTQ, plain or compressed: a path, several, a pattern, or ``-`` for standard input.
+        input: FASTA or FASTQ, plain or compressed: a path, several, a pattern, or ``-`` for standard input; or the
+            folder of a store, such as a dataset, whose chunks and ORFs are taken as they are.
         store_dir: folder the ORF store is kept in.
         dna_tokenizer: gives the tokenizer of the DNA encoder.
         chunk_length: most bases of a chunk.
@@ -57,6 +66,8 @@ class FastaDataModule(LightningDataModule):
         parts: gives the parts on disk of a plan, told by its key; their batches need no work any more. Asked on the
             first rank only, and may be set until ``setup``.
         find_token_budget: finds the budget for ``auto``, where it can be found.
+        embedding_dtype: what the embedding cache keeps new embeddings as.
+        encoder_inputs: which encoders will be used; the others' inputs are not prepared.
         clock: takes the time of the stages.
     """
 
@@ -76,6 +87,8 @@ class FastaDataModule(LightningDataModule):
         encoders: Callable[[], EncoderIdentities] | None = None,
         parts: Callable[[str], Parts] | None = None,
         find_token_budget: FindTokenBudget | None = None,
+        embedding_dtype: EmbeddingDtype = "float32",
+        encoder_inputs: Inputs = "both",
         clock: StageClock | None = None,
     ):
         super().__init__()
@@ -87,23 +100,27 @@ class FastaDataModule(LightningDataModule):
             raise UserError(f"data.token_budget={token_budget}: give a number of tokens, 16384 is usual, or auto")
         if num_workers < 0:
             raise UserError(f"data.num_workers={num_workers}: give a number of processes, or 0 for none")
-        self.inputs = resolve_inputs(input)
+        given = Path(input) if isinstance(input, str) and stored_at(Path(input)) else None
+        self.inputs = [str(given)] if given else resolve_inputs(input)
         self._cache_folder: Path | None = None
         if embedding_cache is not None:
             if encoders is None:
                 raise ValueError("an embedding cache must know whose embeddings it holds; give encoders")
             self._cache_folder = make_cache_folder(embedding_cache)
+        self._embedding_dtype: EmbeddingDtype = embedding_dtype
         self._identify_encoders = encoders
         self._encoders: EncoderIdentities | None = None
         self._token_budget = token_budget
         self.deduplicate = deduplicate
-        self._store_dir = Path(store_dir)
+        self._store_dir = given.parent if given else Path(store_dir)
         self._read_dna_tokenizer = dna_tokenizer
         self._num_workers = num_workers
         self.find_parts: Callable[[str], Parts] | None = parts
         self._find_token_budget = find_token_budget
+        self._encoder_inputs = encoder_inputs
         self._clock = clock or StageClock()
-        self._store_folder: Path | None = None
+        self._store_folder: Path | None = given
+        self._is_prepared = False
         self.token_budget: int
         self.store: OrfStore
         self.duplicates: StoredArray | None = None
@@ -116,6 +133,7 @@ class FastaDataModule(LightningDataModule):
         """Build the ORF store, unless an earlier run left it (once per machine)."""
         if self._store_folder is None:
             self._store_folder = prepare_store(self.inputs, self._store_dir, self.settings, self._clock)
+        self._is_prepared = True
         if self._cache_folder and self._identify_encoders and self._encoders is None:
             self._encoders = self._identify_encoders()
 
@@ -134,7 +152,7 @@ class FastaDataModule(LightningDataModule):
             with self._clock(PLANNING):
                 self.duplicates = self.store.duplicate_orfs()
         if self._cache_folder and self._encoders:
-            self.caches = open_caches(self._cache_folder, self._encoders)
+            self.caches = open_caches(self._cache_folder, self._encoders, self._embedding_dtype)
         asked: int | Literal["auto"] | None = self._token_budget or self._usual_token_budget()
         plan_key = f"{name} {asked} {self.deduplicate}"
         self.parts, noted = self._first_rank_says(lambda: self._parts_on_disk(plan_key))
@@ -151,8 +169,8 @@ class FastaDataModule(LightningDataModule):
 
     @property
     def is_prepared(self) -> bool:
-        """Whether the ORF store is there."""
-        return self._store_folder is not None
+        """Whether the input has been looked at in this process."""
+        return self._is_prepared
 
     def can_be_read_twice(self) -> bool:
         """Whether all inputs are files, not streams."""
@@ -212,7 +230,7 @@ class FastaDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> "DataLoader[OrfBatch]":
         """One item is one packed batch; the ranks share whole batches."""
-        tokenizers = self._read_dna_tokenizer(), protein_tokenizer()
+        tokenizers = self.tokenizers()
         if not hasattr(self, "plan"):
             self._make_plan(self._found_token_budget(tokenizers))
         workers = self._num_workers
@@ -230,6 +248,11 @@ class FastaDataModule(LightningDataModule):
             prefetch_factor=4 if workers else None,
         )
 
+    def tokenizers(self) -> Tokenizers:
+        """Tokenizers of both encoders, None for one that is not used."""
+        used = self._encoder_inputs
+        return self._read_dna_tokenizer() if used != "protein" else None, protein_tokenizer() if used != "dna" else None
+
     def _plan(self, token_budget: int) -> Plan:
         return plan_batches(self.store.by_length(self.deduplicate), token_budget)
 
@@ -242,7 +265,7 @@ class FastaDataModule(LightningDataModule):
     def _batches_to_do(self) -> NDArray[np.int64]:
         return self.parts.waiting_batches(self.plan) if self.parts else np.arange(self.plan.num_batches)
 
-    def _found_token_budget(self, tokenizers: tuple[DnaTokenizer, ProteinTokenizer]) -> int:
+    def _found_token_budget(self, tokenizers: Tokenizers) -> int:
         """Have the budget found on every rank, and noted before any rank writes its first part."""
 
         def longest_batch(token_budget: int) -> OrfBatch:

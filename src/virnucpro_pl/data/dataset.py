@@ -15,21 +15,24 @@ from virnucpro_pl.data.packing import Plan
 from virnucpro_pl.encoders.dnabert_s import DnaTokenizer
 from virnucpro_pl.encoders.esm2 import ProteinTokenizer
 from virnucpro_pl.encoders.packed import PackedTokens, pack
-from virnucpro_pl.sequence.store import OrfStore
+from virnucpro_pl.sequence.store import OrfStore, RaggedColumn
 
 _NO_KEYS = np.empty((0, 2), dtype=np.uint64)
 
 
 class OrfBatches(Dataset[OrfBatch]):
-    """The batches of a plan that are still to be embedded; an item is one packed batch."""
+    """The batches of a plan that are still to be embedded; an item is one packed batch.
+
+    An encoder without tokenizer is not used, and finds nothing in a batch.
+    """
 
     def __init__(
         self,
         store: OrfStore,
         plan: Plan,
         numbers: NDArray[np.int64],
-        dna_tokenizer: DnaTokenizer,
-        protein_tokenizer: ProteinTokenizer,
+        dna_tokenizer: DnaTokenizer | None,
+        protein_tokenizer: ProteinTokenizer | None,
         deduplicate: bool,
         caches: EncoderCaches | None = None,
     ):
@@ -48,8 +51,8 @@ class OrfBatches(Dataset[OrfBatch]):
         number = int(self.numbers[index])
         orfs = self._plan.batch(number)
         dna_cache, protein_cache = self._caches or (None, None)
-        dna = self._inputs(self._store.nucleotides.take(orfs), self._dna_tokenizer, dna_cache)
-        protein = self._inputs(self._store.proteins.take(orfs), self._protein_tokenizer, protein_cache)
+        dna = self._inputs(self._store.nucleotides, orfs, self._dna_tokenizer, dna_cache)
+        protein = self._inputs(self._store.proteins, orfs, self._protein_tokenizer, protein_cache)
         cached = None
         if self._caches:
             cached = CachedEmbeddings(dna.cached, protein.cached, dna.keys, protein.keys)
@@ -57,11 +60,14 @@ class OrfBatches(Dataset[OrfBatch]):
 
     def _inputs(
         self,
-        sequences: list[bytes],
-        tokenizer: Callable[[list[bytes]], list[NDArray[np.int64]]],
+        column: RaggedColumn,
+        orfs: NDArray[np.int64],
+        tokenizer: Callable[[list[bytes]], list[NDArray[np.int64]]] | None,
         cache: EmbeddingCache | None,
     ) -> "_Inputs":
-        places = np.arange(len(sequences))
+        if tokenizer is None:
+            return _Inputs(pack([]), torch.zeros(len(orfs), dtype=torch.int64), None, _NO_KEYS)
+        sequences, places = column.take(orfs), np.arange(len(orfs))
         if self._deduplicate:
             sequences, places = _distinct(sequences)
         keys, is_cached, cached = _NO_KEYS, np.zeros(len(sequences), dtype=np.bool_), None
@@ -96,13 +102,13 @@ def widths_at_hand(
 ) -> tuple[int | None, int | None]:
     """Widths of the DNA and the protein embeddings if the caches have them for all these batches, else None."""
     columns = (store.nucleotides, store.proteins)
-    widths = [cache.width for cache in caches]
+    widths = [cache.width if cache else None for cache in caches]
     for number in numbers.tolist():
         if widths == [None, None]:
             break
         orfs = plan.batch(number)
         for side, (column, cache) in enumerate(zip(columns, caches, strict=True)):
-            if widths[side] is not None and not cache.holds_all(content_keys(column.take(orfs))):
+            if cache and widths[side] is not None and not cache.holds_all(content_keys(column.take(orfs))):
                 widths[side] = None
     return widths[0], widths[1]
 

@@ -9,7 +9,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,23 +20,31 @@ from virnucpro_pl.errors import UserError
 log = logging.getLogger(__name__)
 
 
-class EncoderIdentities(NamedTuple):
-    """What must be equal for two runs to get the same embeddings: weights and arithmetic, as text."""
+EmbeddingDtype = Literal["float32", "float16"]
 
-    dna: str
-    protein: str
+
+class EncoderIdentities(NamedTuple):
+    """What must be equal for two runs to get the same embeddings: weights and arithmetic, as text.
+
+    None for an encoder that is not used.
+    """
+
+    dna: str | None
+    protein: str | None
 
 
 class EncoderCaches(NamedTuple):
-    """The caches of both encoders."""
+    """The caches of both encoders; None for one that is not used."""
 
-    dna: "EmbeddingCache"
-    protein: "EmbeddingCache"
+    dna: "EmbeddingCache | None"
+    protein: "EmbeddingCache | None"
 
 
-def open_caches(folder: Path, identities: EncoderIdentities) -> EncoderCaches:
-    """Open the caches of two encoders below ``folder``."""
-    return EncoderCaches(*(EmbeddingCache(folder, identity) for identity in identities))
+def open_caches(folder: Path, identities: EncoderIdentities, dtype: EmbeddingDtype = "float32") -> EncoderCaches:
+    """Open the caches of the encoders below ``folder``; what is added to them is kept as ``dtype``."""
+    return EncoderCaches(
+        *(None if identity is None else EmbeddingCache(folder, identity, dtype=dtype) for identity in identities)
+    )
 
 
 def make_cache_folder(folder: str | Path) -> Path:
@@ -68,28 +76,32 @@ class EmbeddingCache:
         root: folder of the cache.
         identity: tells the encoder and its arithmetic apart.
         shards: the files to open; None for all there are.
+        dtype: what is added is kept as; what is there already stays as it is.
     """
 
-    def __init__(self, root: Path, identity: str, shards: Sequence[Path] | None = None):
+    def __init__(
+        self, root: Path, identity: str, shards: Sequence[Path] | None = None, dtype: EmbeddingDtype = "float32"
+    ):
         self._root = root
+        self._dtype = dtype
         self._identity = identity
-        self._folder = root / hashlib.sha256(f"{FORMAT_VERSION} {identity}".encode()).hexdigest()[:16]
-        paths = sorted(self._folder.glob(f"*{SUFFIX}")) if shards is None else shards
-        self._shards = [shard for shard in map(self._open, paths) if shard]
+        self.folder = root / hashlib.sha256(f"{FORMAT_VERSION} {identity}".encode()).hexdigest()[:16]
+        paths = sorted(self.folder.glob(f"*{SUFFIX}")) if shards is None else shards
+        self.shards = [shard for shard in map(self._open, paths) if shard]
         self._damaged: set[int] = set()
         # One index over all shards, 16 bytes for an embedding; where keys are equal the first one is found.
-        high = np.concatenate([np.empty(0, dtype=np.uint64), *(shard.high for shard in self._shards)])
+        high = np.concatenate([np.empty(0, dtype=np.uint64), *(shard.high for shard in self.shards)])
         self._order = np.argsort(high, kind="stable")
         self._high = high[self._order]
-        self._first_rows = np.cumsum([0, *(len(shard.high) for shard in self._shards)])
+        self._first_rows = np.cumsum([0, *(len(shard.high) for shard in self.shards)])
 
-    def __reduce__(self) -> tuple[type["EmbeddingCache"], tuple[Path, str, list[Path]]]:
-        return EmbeddingCache, (self._root, self._identity, [shard.path for shard in self._shards])
+    def __reduce__(self) -> tuple[type["EmbeddingCache"], tuple[Path, str, list[Path], EmbeddingDtype]]:
+        return EmbeddingCache, (self._root, self._identity, [shard.path for shard in self.shards], self._dtype)
 
     @property
     def width(self) -> int | None:
         """D of the embeddings; None where there are none."""
-        return self._shards[0].width if self._shards else None
+        return self.shards[0].width if self.shards else None
 
     def holds_all(self, keys: NDArray[np.uint64]) -> bool:
         """Whether there is an undamaged embedding for each of (N, 2) keys."""
@@ -102,31 +114,48 @@ class EmbeddingCache:
         """
         is_found = np.zeros(len(keys), dtype=np.bool_)
         embeddings = np.empty((len(keys), self.width or 0), dtype=np.float32)
+        asked, shards, rows = self._look_up(keys)
+        for number in np.setdiff1d(shards, list(self._damaged)).tolist():
+            here, shard_rows = asked[shards == number], rows[shards == number]
+            embeddings[here], is_same, is_sound = self.shards[number].read(shard_rows, keys[here, 1])
+            is_found[here] = is_same & is_sound
+            if not is_sound.all():
+                self._damaged.add(number)
+                self._set_aside(self.shards[number].path, "embeddings are not as they were written")
+        return is_found, embeddings[is_found] if is_found.any() else None
+
+    def locate(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return (N,) which of ``shards`` has each of (N, 2) keys, -1 if none, and (N,) the row in it."""
+        found_shards, found_rows = np.full((2, len(keys)), -1, dtype=np.int32)
+        asked, shards, rows = self._look_up(keys)
+        for number in np.unique(shards).tolist():
+            here, shard_rows = asked[shards == number], rows[shards == number]
+            is_same = self.shards[number].low[shard_rows] == keys[here, 1]
+            found_shards[here[is_same]], found_rows[here[is_same]] = number, shard_rows[is_same]
+        return found_shards, found_rows
+
+    def _look_up(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return which of (N, 2) keys have an equal first half here, in which shard, and in which row of it."""
         places = np.searchsorted(self._high, keys[:, 0])
         asked = np.flatnonzero(places < len(self._high))
         asked = asked[self._high[places[asked]] == keys[asked, 0]]
         rows = self._order[places[asked]]
         shards = np.searchsorted(self._first_rows, rows, side="right") - 1
-        for number in np.setdiff1d(shards, list(self._damaged)).tolist():
-            here = asked[shards == number]
-            shard_rows = rows[shards == number] - self._first_rows[number]
-            embeddings[here], is_same, is_sound = self._shards[number].read(shard_rows, keys[here, 1])
-            is_found[here] = is_same & is_sound
-            if not is_sound.all():
-                self._damaged.add(number)
-                self._set_aside(self._shards[number].path, "embeddings are not as they were written")
-        return is_found, embeddings[is_found] if is_found.any() else None
+        return asked, shards, rows - self._first_rows[shards]
 
     def write(self, keys: NDArray[np.uint64], embeddings: NDArray[np.float32]) -> None:
-        """Add (N, D) embeddings of sequences with (N, 2) keys.
+        """Add (N, D) embeddings of sequences with (N, 2) keys; those that are no numbers as ``dtype`` are left out.
 
         Raises:
             OSError: they cannot be written.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         first = np.unique(keys, axis=0, return_index=True)[1]
-        write_shard(self._folder, self._identity, keys[first], embeddings[first])
-        description = self._folder / "encoder.json"
+        with np.errstate(over="ignore"):
+            kept = embeddings[first].astype(self._dtype, copy=False)
+        is_finite = np.isfinite(kept).all(axis=1)
+        write_shard(self.folder, self._identity, keys[first][is_finite], kept[is_finite])
+        description = self.folder / "encoder.json"
         if not description.exists():
             description.write_text(self._identity + "\n", encoding="utf-8")
 

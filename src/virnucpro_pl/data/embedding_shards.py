@@ -19,20 +19,21 @@ class DamagedShardError(Exception):
     """The file holds something else than a shard of this encoder."""
 
 
-def write_shard(folder: Path, identity: str, keys: NDArray[np.uint64], embeddings: NDArray[np.float32]) -> None:
+def write_shard(folder: Path, identity: str, keys: NDArray[np.uint64], embeddings: NDArray[np.floating]) -> None:
     """Write embeddings as a new file: under another name first, flushed to the disk, then renamed.
 
     Args:
         folder: where the shards of the encoder are.
         identity: tells the encoder and its arithmetic apart.
         keys: (N, 2) of the sequences.
-        embeddings: (N, D).
+        embeddings: (N, D) float32 or float16, kept as they are.
 
     Raises:
         OSError: it cannot be written.
     """
-    schema = _schema(identity, embeddings.shape[1])
-    values = pa.Array.from_buffers(pa.float32(), embeddings.size, [None, pa.py_buffer(embeddings)])
+    kind = pa.from_numpy_dtype(embeddings.dtype)
+    schema = _schema(identity, embeddings.shape[1], kind)
+    values = pa.Array.from_buffers(kind, embeddings.size, [None, pa.py_buffer(embeddings)])
     columns = [
         _column(keys[:, 0]),
         _column(keys[:, 1]),
@@ -45,13 +46,13 @@ def write_shard(folder: Path, identity: str, keys: NDArray[np.uint64], embedding
             writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
-def _schema(identity: str, width: int) -> pa.Schema:
+def _schema(identity: str, width: int, kind: pa.DataType) -> pa.Schema:
     return pa.schema(
         [
             ("key_high", pa.uint64()),
             ("key_low", pa.uint64()),
             ("crc32", pa.uint32()),
-            ("embedding", pa.list_(pa.float32(), width)),
+            ("embedding", pa.list_(kind, width)),
         ],
         metadata={"format": FORMAT_VERSION, "encoder": identity},
     )
@@ -80,7 +81,7 @@ class Shard:
             raise DamagedShardError(
                 " ".join(str(error).split())
             ) from error  # Arrow's, also where the file is cut short
-        self.high, self._low, self._crc32 = (column.to_numpy() for column in batch.columns[:3])
+        self.high, self.low, self._crc32 = (column.to_numpy() for column in batch.columns[:3])
         self.width: int = batch.schema.field("embedding").type.list_size
         self._embeddings = batch.column("embedding").flatten().to_numpy().reshape(batch.num_rows, self.width)
 
@@ -93,9 +94,14 @@ class Shard:
             rows: (N,) which to read.
             low: (N,) second halves of the keys they should have; ``high`` holds the first halves of all.
         """
+        embeddings, is_sound = self.take(rows)
+        return embeddings, self.low[rows] == low, is_sound
+
+    def take(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return the (N, D) embeddings of (N,) rows, and (N,) whether they are as they were written."""
         embeddings = self._embeddings[rows]
         crc32 = np.array([zlib.crc32(embedding) for embedding in embeddings], dtype=np.uint32)
-        return embeddings, self._low[rows] == low, self._crc32[rows] == crc32
+        return embeddings.astype(np.float32, copy=False), self._crc32[rows] == crc32
 
 
 def _read_batch(path: Path, identity: str) -> pa.RecordBatch:
@@ -103,8 +109,10 @@ def _read_batch(path: Path, identity: str) -> pa.RecordBatch:
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     table.validate(full=True)
     batches = table.to_batches()
-    width = getattr(table.schema.field(3).type, "list_size", 0) if len(table.schema) == 4 else 0
-    if not width or not table.schema.equals(_schema(identity, width), check_metadata=True):
+    kind = table.schema.field(3).type if len(table.schema) == 4 else pa.null()
+    width, kind = (kind.list_size, kind.value_type) if pa.types.is_fixed_size_list(kind) else (0, kind)
+    is_float = kind in (pa.float32(), pa.float16())
+    if not (width and is_float and table.schema.equals(_schema(identity, width, kind), check_metadata=True)):
         raise DamagedShardError("it is of another encoder or another version of this program")
     is_whole = len(batches) == 1 and len(batches[0].column(3).values) == width * batches[0].num_rows
     if not is_whole or any(column.null_count for column in table.columns):

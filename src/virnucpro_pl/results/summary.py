@@ -50,7 +50,9 @@ def merge_figures(
         "batches": batches,
         "embedded_orfs": sums["orfs"],
         "encoders": {
-            name: _encoder(throughput, stages, sums, key, name) for name, key in ((DNABERT_S, "dna"), (ESM2, "protein"))
+            name: _encoder(throughput, stages, sums, key, name)
+            for name, key in ((DNABERT_S, "dna"), (ESM2, "protein"))
+            if sums[f"{key}_sequences"] or sums[f"{key}_cached"] or not sums["orfs"]  # else it is not used
         },
         "packing_efficiency": _share(tokens, sums["dna_processed"] + sums["protein_processed"]),
         "budget_fill": min(1.0, _share(sums["protein_tokens"], batches * token_budget)),

@@ -106,10 +106,10 @@ def write_results(
                 with clock(CONSENSUS):
                     chunks = call_chunks(part.scores, part.num_orfs, rules)
                 with clock(WRITING):
-                    chunk_ids = _chunk_ids(part)
-                    orf_table.writelines(_orf_rows(part, chunk_ids))
-                    consensus_rows.extend(_consensus_rows(chunks, chunk_ids))
-                    chunk_table.write(_chunk_rows(part, chunks, chunk_ids))
+                    ids = name_chunks(part)
+                    orf_table.writelines(_orf_rows(part, ids))
+                    consensus_rows.extend(_consensus_rows(chunks, ids))
+                    chunk_table.write(_chunk_rows(part, chunks, ids))
                 counts.add_orfs(part.scores)
                 called.append(chunks)
                 num_orfs.append(part.num_orfs)
@@ -155,7 +155,8 @@ class _ParquetTable:
         self._waiting = []
 
 
-def _chunk_ids(part: Chunks) -> list[str]:
+def name_chunks(part: Chunks) -> list[str]:
+    """Names of chunks, as published."""
     names, numbers = part.records.names, part.chunks.column("number").to_pylist()
     return [f"{names[owner]}_chunk_{number}" for owner, number in zip(part.owners.tolist(), numbers, strict=True)]
 

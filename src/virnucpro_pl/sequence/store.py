@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 _BUILDING = "building-"
 _ABANDONED_SECONDS = 24 * 3600
 
-__all__ = ["STATUSES", "OrfStore", "RaggedColumn", "StoreSettings", "prepare_store"]
+__all__ = ["STATUSES", "OrfStore", "RaggedColumn", "StoreSettings", "prepare_store", "stored_at"]
 
 
 def prepare_store(inputs: list[str], folder: Path, settings: StoreSettings, clock: StageClock) -> Path:
@@ -62,6 +62,11 @@ def prepare_store(inputs: list[str], folder: Path, settings: StoreSettings, cloc
             building.mkdir()
             digests = StoreBuilder(building, settings, clock).build(inputs)
             return _publish(building, folder / settings.key(digests))
+
+
+def stored_at(path: Path) -> bool:
+    """Whether a folder is a finished store, such as a dataset."""
+    return (path / "manifest.json").is_file() and (path / "orfs.arrow").is_file()
 
 
 def _clear_abandoned(folder: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from virnucpro_pl.encoders.dnabert_s import DnabertS, DnaTokenizer
 from virnucpro_pl.encoders.esm2 import Esm2
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.head import Head
+from virnucpro_pl.head import Head, Inputs
 from virnucpro_pl.weights.checkpoints import Checkpoint, read_file
 from virnucpro_pl.weights.convert import load_dnabert_s, load_esm2, load_head
 
@@ -157,6 +157,10 @@ class HeadSource:
         if told is not None and not str(told).isdecimal():
             raise UserError(f"model.head.weights={self.weights}: its chunk_length is {told!r} and should be a number")
         return self.chunk_length if told is None else int(told)
+
+    def trained_inputs(self) -> Inputs | None:
+        """Which embeddings the head was trained on; None where the file does not tell."""
+        return None
 
     def check_chunk_length(self, chunk_length: int) -> None:
         """Refuse a chunk length other than the head's.

@@ -1,0 +1,170 @@
+"""What every command that runs the encoders does: an output folder, an input, and a trainer that goes through it."""
+
+import logging
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from hydra.utils import instantiate
+from lightning import Trainer
+from omegaconf import DictConfig
+
+from virnucpro_pl.commands.building import arithmetic_of, device_text, digest_memo, identify_encoders
+from virnucpro_pl.commands.identity import INPUT, settings_identity, weights_identity
+from virnucpro_pl.commands.ranks import from_another_rank, watch_of
+from virnucpro_pl.commands.run_folder import RunFolder
+from virnucpro_pl.data.datamodule import FastaDataModule
+from virnucpro_pl.data.embedding_cache import EncoderIdentities
+from virnucpro_pl.digests import sha256_of
+from virnucpro_pl.errors import OutOfMemoryError, is_out_of_memory
+from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.results.figures import RankFigures
+from virnucpro_pl.results.summary import DEMO_WARNING
+from virnucpro_pl.stages import StageClock
+
+log = logging.getLogger(__name__)
+
+
+class EncoderRun:
+    """One run, from what its output folder holds to where the encoders are done.
+
+    Args:
+        cfg: of the command.
+        trainer: not used before.
+        clock: takes the time of the stages.
+        model: whose encoders run.
+        result_files: names of what will be in the output folder.
+        output: that folder.
+        work: folder within it of what is needed until the results are there.
+    """
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        trainer: Trainer,
+        clock: StageClock,
+        model: VirNucPro,
+        result_files: tuple[str, ...],
+        output: Path,
+        work: Path,
+    ):
+        self.began = time.time()
+        self.cfg = cfg
+        self.trainer = trainer
+        self.output, self.work = output, work
+        self.folder = RunFolder(output, work, result_files)
+        self.model = model
+        self._figures = RankFigures(Path(cfg.paths.work_dir) / "figures")
+        self.datamodule: FastaDataModule = instantiate(
+            cfg.data, clock=clock, encoders=self.identify_encoders, encoder_inputs=model.inputs, **self.caching()
+        )
+        self.identity = settings_identity(cfg, trainer, model)
+        self.weights: dict[str, Any] = {}
+
+    def caching(self) -> dict[str, str | None]:
+        """How embeddings are kept, as the data module takes it."""
+        return {"embedding_cache": self.cfg.data.embedding_cache}
+
+    def identify_encoders(self) -> EncoderIdentities:
+        """Tell the encoders apart for the cache."""
+        arithmetic = arithmetic_of(self.trainer, self.model)
+        return identify_encoders(self.model, arithmetic, digest_memo(self.caching()["embedding_cache"]))
+
+    def prepare(self) -> bool:
+        """Read the input and make the output folder this run's; False if the run is finished already.
+
+        Mistakes in weights, input and folder stop the run here, on the first rank, before other processes start.
+        """
+        self.folder.enter(self.cfg.overwrite)
+        self.folder.check(self.identity)
+        weights = self.model.identity()
+        if self.folder.finished is not None:
+            hashing = _start_hashing(weights, None)
+            self.identity[INPUT] = self.datamodule.input_digests()
+            self.folder.check(self.identity | _identity_of(hashing))
+            self.folder.check_files()
+            self.folder.clear_work()
+            return False
+
+        log.info("Device: %s", device_text(self.trainer))
+        if self.model.demo:
+            log.warning("Model %s: %s; choose another with model=…", self.model.name, DEMO_WARNING)
+        self._figures.clear()
+        memo = digest_memo(self.caching()["embedding_cache"]) or self.work / "digests.json"
+        hashing = _start_hashing(weights, memo)
+        if self.folder.is_taken and self.datamodule.can_be_read_twice():  # before hours go into storing another input
+            self.folder.check({INPUT: self.datamodule.input_digests()})
+        self.datamodule.prepare_data()
+        self.identity |= {INPUT: self.datamodule.input_digests(), **_identity_of(hashing)}
+        self.weights = {name: {**source, "sha256": hashing[name].result()} for name, source in weights.items()}
+        self.folder.claim(self.identity)
+        return True
+
+    def run_encoders(self) -> None:
+        """Let all ranks go through the input."""
+        try:
+            self.trainer.predict(self.model, datamodule=self.datamodule, return_predictions=False)
+        except Exception as error:
+            if is_out_of_memory(error) and not isinstance(error, OutOfMemoryError):
+                raise OutOfMemoryError(_out_of_memory_text(self.trainer, self.datamodule)) from error
+            if told := from_another_rank(error):
+                raise told from error
+            raise
+
+    def rank_figures(self) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
+        """Return what all ranks measured, once they are done: seconds per stage, and throughput."""
+        stages, throughput = (self._figures.read(kind, self.trainer.world_size) for kind in ("stages", "throughput"))
+        watch_of(self.trainer).stop()  # signs of life would come into the folder as it is removed
+        if not hasattr(self.datamodule, "store"):  # the ranks were children of this process
+            self.datamodule.trainer = self.trainer  # whose device decides on the plan
+            self.datamodule.setup("predict")
+        return stages, throughput
+
+    def engine(self, throughput: list[dict[str, Any]]) -> dict[str, Any]:
+        """What did the work."""
+        return {
+            "precision": str(self.trainer.precision),
+            **self.model.arithmetic._asdict(),
+            "attention": throughput[0]["attention"],
+            "strategy": type(self.trainer.strategy).__name__,
+            "world_size": self.trainer.world_size,
+            "devices": [rank.get("gpu_name", rank["device"]) for rank in throughput],
+            "python": sys.version.split()[0],
+            "torch": torch.__version__,
+            "lightning": lightning.__version__,
+        }
+
+
+def _start_hashing(weights: dict[str, Any], memo: Path | None) -> dict[str, "Future[dict[str, str]]"]:
+    """Hash the weight files while the input is read; a large one takes half a minute."""
+    hasher = ThreadPoolExecutor(1)
+    digests = {name: hasher.submit(partial(sha256_of, Path(weight["path"]), memo)) for name, weight in weights.items()}
+    hasher.shutdown(wait=False)
+    return digests
+
+
+def _identity_of(hashing: dict[str, "Future[dict[str, str]]"]) -> dict[str, Any]:
+    return weights_identity({name: digests.result() for name, digests in hashing.items()})
+
+
+def _out_of_memory_text(trainer: Trainer, datamodule: FastaDataModule) -> str:
+    """Say what would need less memory, and what is not lost."""
+    text = f"out of memory on {trainer.strategy.root_device}"
+    if not hasattr(datamodule, "plan"):  # the ranks were children of this process
+        return f"{text}: give a smaller data.token_budget"
+    if not trainer.predict_loop.batch_progress.total.ready:
+        return f"{text} before the first batch: give a device with more memory, or trainer.precision=16-true"
+    text += f" with data.token_budget={datamodule.token_budget}: give a smaller one"
+    if datamodule.parts is None:
+        return text
+    if done := datamodule.plan.num_batches - len(datamodule.parts.waiting_batches(datamodule.plan)):
+        text += (
+            f"; or, if other programs held the memory, start the same command again: it continues after the {done} of"
+            f" {datamodule.plan.num_batches} batches that are done"
+        )
+    return text
