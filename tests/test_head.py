@@ -27,7 +27,7 @@ def published() -> nn.Sequential:
 
 @pytest.fixture
 def head(published) -> Head:
-    head = Head(20, hidden=16)
+    head = Head(20, hidden_dim=16)
     head.load_state_dict(published.state_dict())
     return head.eval().requires_grad_(False)
 

@@ -244,10 +244,12 @@ def test_peak_memory_is_each_jobs_own(mini: Path, tmp_path: Path) -> None:
 
 # --- the table and the exit status
 
+FIGURES = ("tokens_per_second", "sequences_per_second", "peak_memory_bytes")
+
 
 def row(job: int, status: str = DONE, exit_status: int = 0, tokens: float | None = 100.0, **changes) -> JobRow:
-    figures = (tokens, 2.0, 3) if status == DONE else (None, None, None)
-    return JobRow(job, [f"data.token_budget={job}", "x=1"], status, *figures, exit_status)._replace(**changes)
+    figures = dict(zip(FIGURES, (tokens, 2.0, 3), strict=True)) if status == DONE else {}
+    return JobRow(job, [f"data.token_budget={job}", "x=1"], status, figures, exit_status)._replace(**changes)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +270,7 @@ def test_exit_status_of_a_sweep(rows: list[JobRow], status: int) -> None:
 
 def test_table_shows_what_differs_between_the_jobs() -> None:
     rows = [row(0), row(1, OUT_OF_MEMORY), row(2, overrides=["x=1", "a='b\tc\nd'"])]
-    assert tsv(rows).splitlines() == [
+    assert tsv(rows, FIGURES).splitlines() == [
         "job\toverrides\ttokens_per_second\tsequences_per_second\tpeak_memory_bytes\tstatus",
         "0\tdata.token_budget=0\t100.0\t2.0\t3\tdone",
         "1\tdata.token_budget=1\tNA\tNA\tNA\tout of memory",
@@ -277,16 +279,16 @@ def test_table_shows_what_differs_between_the_jobs() -> None:
 
 
 def test_best_is_the_fastest_of_those_that_were_done() -> None:
-    assert best_line([row(0), row(1, tokens=1234.6), row(2, OUT_OF_MEMORY)]) == (
+    assert best_line([row(0), row(1, tokens=1234.6), row(2, OUT_OF_MEMORY)], FIGURES[0]) == (
         "Best: job 1 (data.token_budget=1), 1,235 tokens/s"
     )
-    assert best_line([row(0, OUT_OF_MEMORY)]) == "Best: none, no job computed all of its embeddings"
+    assert best_line([row(0, OUT_OF_MEMORY)], FIGURES[0]) == "Best: none, no job computed all of its embeddings"
 
 
 def test_search_for_the_slowest_job_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = OmegaConf.create({"hydra": {"sweeper": {"direction": "minimize"}, "sweep": {"dir": str(tmp_path)}}})
     with pytest.raises(SystemExit) as refusal:
-        SweepTable("run.json").on_multirun_start(config)
+        SweepTable("run.json", FIGURES).on_multirun_start(config)
     assert refusal.value.code == 2
     assert "direction=maximize" in caplog.text
 

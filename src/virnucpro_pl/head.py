@@ -16,12 +16,12 @@ _FEWEST_ROWS = 4  # MKL multiplies fewer by another routine, with other last bit
 class Head(nn.Module):
     """MLP on the concatenated DNA and protein embeddings; parameter names are those of the published model."""
 
-    def __init__(self, num_inputs: int, hidden: int = 512, num_classes: int = 2, dropout: float = 0.5):
+    def __init__(self, num_inputs: int, hidden_dim: int = 512, num_classes: int = 2, dropout: float = 0.5):
         super().__init__()
-        self.hidden_layer = nn.Linear(num_inputs, hidden)
-        self.bn1 = nn.BatchNorm1d(hidden)
+        self.hidden_layer = nn.Linear(num_inputs, hidden_dim)
+        self.bn1 = nn.BatchNorm1d(hidden_dim)
         self.dropout = nn.Dropout(dropout)
-        self.output_layer = nn.Linear(hidden, num_classes)
+        self.output_layer = nn.Linear(hidden_dim, num_classes)
 
     @property
     def num_inputs(self) -> int:

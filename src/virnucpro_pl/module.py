@@ -138,6 +138,11 @@ class VirNucPro(LightningModule):
         unused = {"both": "", "dna": "protein_encoder", "protein": "dna_encoder"}[self.inputs]
         return {name: source for name, source in sources.items() if name != unused}
 
+    def embedding_width(self) -> int:
+        """D of the embeddings of the encoders, which are loaded."""
+        encoders = (self.dna_encoder, self.protein_encoder)
+        return sum(encoder.embedding_width for encoder in encoders if encoder is not None)
+
     def configure_model(self) -> None:
         """Load the weights; Lightning calls this more than once."""
         head = self.head or (self.head_source.load() if self.head_source else None)

@@ -5,7 +5,7 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,37 +34,60 @@ class JobRow(NamedTuple):
     status: str
     """``done``, ``done, with cached embeddings`` (whose speed compares with no other), ``out of memory``, or
     ``failed: `` and why"""
-    tokens_per_second: float | None = None
-    """of both encoders, over the time of prediction"""
-    sequences_per_second: float | None = None
-    """ORFs embedded, over the time of prediction"""
-    peak_memory_bytes: int | None = None
-    """on the GPU where there is one, else of the process"""
+    figures: dict[str, float]
+    """By name, the one that jobs are compared by first; empty where the job did not end well"""
     exit_status: int = 0
+
+
+class _Column(NamedTuple):
+    """How a figure is shown."""
+
+    heading: str
+    format: str
+    divisor: int = 1
+
+
+_COLUMNS = {
+    "tokens_per_second": _Column("tokens/s", "{:,.0f}"),
+    "sequences_per_second": _Column("sequences/s", "{:,.0f}"),
+    "peak_memory_bytes": _Column("peak memory", "{:,.0f} MiB", 1 << 20),
+    "val_average_precision": _Column("average precision", "{:.4f}"),
+    "val_auroc": _Column("AUROC", "{:.4f}"),
+    "val_loss": _Column("loss", "{:.4f}"),
+    "epochs": _Column("epochs", "{:.0f}"),
+}
+"""Figures by their names in ``run.json``.
+
+Tokens are those of both encoders, sequences the ORFs embedded, both over the time of prediction; memory is the GPU's
+where there is one, else of the process; the others are of the validation part.
+"""
 
 
 class SweepTable(Callback):
     """Compares the jobs of a sweep.
 
     After every job ``sweep.tsv`` in the sweep's folder is brought up to date; at the end a table goes to standard
-    error, with the name of the fastest.
+    error, with the name of the best.
 
-    A failed job becomes a row, and tells the sweeper minus infinity tokens per second. The sweep ends with status 0 if
+    A failed job becomes a row, and tells the sweeper minus infinity. The sweep ends with status 0 if
     every job was done or ran out of memory and at least one was done, with 2 if mistakes in the command or input were
     the only failures, else with 1.
 
     Args:
         run_file: what a job that was done leaves in its folder, with ``figures``.
+        figures: names of those that are shown; the larger the first, which jobs return, the better.
     """
 
-    def __init__(self, run_file: str):
+    def __init__(self, run_file: str, figures: Sequence[str]):
         self._run_file = run_file
+        self._names = tuple(figures)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Forget the rows of an earlier sweep, and refuse to search for the slowest job."""
+        """Forget the rows of an earlier sweep, and refuse to search for the worst job."""
         direction = str(OmegaConf.select(config, "hydra.sweeper.direction"))
         if direction.rpartition(".")[2].lower() == "minimize":
-            log.error("Error: jobs return tokens per second; use hydra.sweeper.direction=maximize")
+            heading = _COLUMNS[self._names[0]].heading
+            log.error("Error: jobs return %s; use hydra.sweeper.direction=maximize", heading)
             sys.exit(EXIT_USAGE)
         shutil.rmtree(_rows_folder(config), ignore_errors=True)
 
@@ -85,7 +108,7 @@ class SweepTable(Callback):
         folder = _rows_folder(config)
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / f"{row.job}.json", json.dumps(row._asdict()))
-        _write(folder.with_name(SWEEP_TABLE), tsv(_read_rows(folder)))
+        _write(folder.with_name(SWEEP_TABLE), tsv(_read_rows(folder), self._names))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the table and, if a job failed, end with its exit status."""
@@ -94,8 +117,8 @@ class SweepTable(Callback):
         shutil.rmtree(folder, ignore_errors=True)
         if not rows:
             return
-        _print(rows)
-        log.info("%s", best_line(rows))
+        _print(rows, self._names)
+        log.info("%s", best_line(rows, self._names[0]))
         log.info("Comparison: %s", folder.with_name(SWEEP_TABLE))
         if status := sweep_exit_status(rows):
             sys.exit(status)
@@ -105,37 +128,36 @@ class SweepTable(Callback):
         if job_return.status is JobStatus.FAILED:
             error: BaseException = job_return._return_value  # the property raises it
             status = OUT_OF_MEMORY if isinstance(error, OutOfMemoryError) else f"{FAILED}: {one_line(error)}"
-            return JobRow(number, overrides, status, exit_status=exit_status(error))
+            return JobRow(number, overrides, status, {}, exit_status(error))
         run = Path(config.hydra.runtime.output_dir) / self._run_file
         figures = json.loads(run.read_text(encoding="utf-8"))["figures"]
-        is_cached = any(encoder["cached"] for encoder in figures["encoders"].values())
-        return JobRow(
-            number,
-            overrides,
-            CACHED if is_cached else DONE,
-            float(job_return.return_value),
-            figures["sequences_per_second"],
-            figures["gpu_peak_memory_bytes"] or figures["peak_memory_bytes"],
-        )
+        is_cached = any(encoder["cached"] for encoder in figures.get("encoders", {}).values())
+        figures["peak_memory_bytes"] = figures.get("gpu_peak_memory_bytes") or figures.get("peak_memory_bytes")
+        shown = {name: figures[name] for name in self._names}
+        return JobRow(number, overrides, CACHED if is_cached else DONE, shown)
 
 
-def tsv(rows: Iterable[JobRow]) -> str:
-    """Render the table; ``NA`` where there is no figure."""
-    lines = ["job\toverrides\ttokens_per_second\tsequences_per_second\tpeak_memory_bytes\tstatus"]
+def tsv(rows: Iterable[JobRow], names: Sequence[str]) -> str:
+    """Render the table of the figures of these names; ``NA`` where there is none."""
+    lines = ["\t".join(["job", "overrides", *names, "status"])]
     for row, overrides in _with_what_varies(rows):
-        figures = (row.tokens_per_second, row.sequences_per_second, row.peak_memory_bytes)
-        cells = ["NA" if figure is None else str(figure) for figure in figures]
+        cells = [str(row.figures.get(name, "NA")) for name in names]
         lines.append("\t".join([str(row.job), overrides, *cells, row.status]))
     return "\n".join(lines) + "\n"
 
 
-def best_line(rows: list[JobRow]) -> str:
-    """Name the fastest job by what to type to have it again."""
+def best_line(rows: list[JobRow], name: str) -> str:
+    """Name the job with the largest figure of this name by what to type to have it again."""
     done = [(row, overrides) for row, overrides in _with_what_varies(rows) if row.status == DONE]
     if not done:
         return "Best: none, no job computed all of its embeddings"
-    row, overrides = max(done, key=lambda pair: pair[0].tokens_per_second or 0.0)
-    return f"Best: job {row.job} ({overrides}), {row.tokens_per_second:,.0f} tokens/s"
+    row, overrides = max(done, key=lambda pair: pair[0].figures[name])
+    return f"Best: job {row.job} ({overrides}), {_shown(name, row)} {_COLUMNS[name].heading}"
+
+
+def _shown(name: str, row: JobRow) -> str:
+    column = _COLUMNS[name]
+    return column.format.format(row.figures[name] / column.divisor) if name in row.figures else "–"
 
 
 def sweep_exit_status(rows: list[JobRow]) -> int:
@@ -153,20 +175,18 @@ def _with_what_varies(rows: Iterable[JobRow]) -> list[tuple[JobRow, str]]:
     return [(row, " ".join(" ".join(item.split()) for item in row.overrides if item not in shared)) for row in rows]
 
 
-def _print(rows: list[JobRow]) -> None:
+def _print(rows: list[JobRow], names: Sequence[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title="Jobs of the sweep")
     for heading in ("job", "overrides"):
         table.add_column(heading, overflow="fold")
-    for heading in ("tokens/s", "sequences/s", "peak memory"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for name in names:
+        table.add_column(_COLUMNS[name].heading, justify="right", no_wrap=True)
     table.add_column("status", overflow="fold")
     for row, overrides in _with_what_varies(rows):
-        speeds = ["–" if x is None else f"{x:,.0f}" for x in (row.tokens_per_second, row.sequences_per_second)]
-        memory = "–" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**20:,.0f} MiB"
-        table.add_row(str(row.job), overrides, *speeds, memory, row.status)
+        table.add_row(str(row.job), overrides, *(_shown(name, row) for name in names), row.status)
     Console(stderr=True, markup=False, highlight=False, width=None if sys.stderr.isatty() else 160).print(table)
 
 

@@ -83,6 +83,9 @@ class RandomHead:
             torch.manual_seed(self.seed)
             return Head(self.dna_width + self.protein_width).float().requires_grad_(False).eval()
 
+    def trained_inputs(self) -> None:
+        """It takes whatever encoders are used."""
+
     def identity(self) -> dict[str, Any]:
         """What tells these weights from others."""
         return asdict(self)

@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from omegaconf import DictConfig, OmegaConf
@@ -42,28 +43,50 @@ def build_trainer(cfg: DictConfig, clock: StageClock) -> Trainer:
         UserError: the device is not there, or a sweep asks for a strategy that cannot run in one.
     """
     _quieten_libraries()
-    callbacks = [
-        instantiate(callback, clock=clock) if "clock" in callback else instantiate(callback)
-        for callback in cfg.callbacks.values()
-        if callback
-    ]
-    try:
-        trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks)
-        better = _better_settings(cfg, trainer)
-        if better:
-            trainer = instantiate(cfg.trainer, callbacks=callbacks, **better)
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, MisconfigurationException | ValueError) and not isinstance(cause, UserError):
-            reason = " ".join(str(cause).split()).rstrip("!.")
-            raise UserError(f"trainer: {reason}; trainer.accelerator=auto takes what there is") from error
-        raise
+    callbacks = _callbacks(cfg, clock)
+    trainer = _trainer(cfg, callbacks)
+    if better := _better_settings(cfg, trainer):
+        trainer = _trainer(cfg, callbacks, **better)
     _check_processes(trainer)
     if HydraConfig.get().mode is RunMode.MULTIRUN and isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher):
         raise UserError(
             f"trainer.strategy={cfg.trainer.strategy} cannot run in a sweep, where its second job would lose batches;"
             " use trainer.strategy=ddp_spawn, or one run after another"
         )
+    return trainer
+
+
+def build_fit_trainer(cfg: DictConfig) -> Trainer:
+    """Build the trainer of a head, its callbacks and its loggers.
+
+    Raises:
+        UserError: the device is not there.
+    """
+    _quieten_libraries()
+    loggers = [instantiate(logger) for logger in cfg.logger.values() if logger]
+    trainer = _trainer(cfg, _callbacks(cfg, None), logger=loggers)
+    _check_processes(trainer)
+    return trainer
+
+
+def _callbacks(cfg: DictConfig, clock: StageClock | None) -> list[Callback]:
+    """Build the callbacks that are not switched off."""
+    return [
+        instantiate(callback, clock=clock) if "clock" in callback else instantiate(callback)
+        for callback in cfg.callbacks.values()
+        if callback
+    ]
+
+
+def _trainer(cfg: DictConfig, callbacks: list[Callback], **settings: Any) -> Trainer:
+    try:
+        trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks, **settings)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, MisconfigurationException | ValueError) and not isinstance(cause, UserError):
+            reason = " ".join(str(cause).split()).rstrip("!.")
+            raise UserError(f"trainer: {reason}; trainer.accelerator=auto takes what there is") from error
+        raise
     return trainer
 
 
@@ -176,6 +199,7 @@ def _quieten_libraries() -> None:
         r".*does not have many workers.*",  # waiting for data is measured and in the summary
         r".*Consider setting `persistent_workers=True`.*",  # workers start once, prediction is one epoch
         r".*GPU available but not used.*",  # the device is the log's first line
+        r".*Checkpoint directory .* exists and is not empty.*",  # a run that goes on
         r".*Couldn't infer the batch indices.*",  # batches carry their own rows
         r".*Total length of `ReadAheadLoader` across ranks is zero.*",  # an input without ORFs
         r".*isinstance\(treespec, LeafSpec\).*",  # Lightning with torch 2.13

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from virnucpro_pl.data.batch import OrfBatch
-from virnucpro_pl.data.dataset import OrfBatches, widths_at_hand
+from virnucpro_pl.data.dataset import OrfBatches, Tokenizers, widths_at_hand
 from virnucpro_pl.data.embedding_cache import (
     EmbeddingDtype,
     EncoderCaches,
@@ -21,7 +21,7 @@ from virnucpro_pl.data.embedding_cache import (
 from virnucpro_pl.data.loading import BatchesOfRank, ReadAheadLoader, as_it_is
 from virnucpro_pl.data.packing import Plan, plan_batches
 from virnucpro_pl.encoders.dnabert_s import DnaTokenizer
-from virnucpro_pl.encoders.esm2 import ProteinTokenizer, protein_tokenizer
+from virnucpro_pl.encoders.esm2 import protein_tokenizer
 from virnucpro_pl.errors import MissingScoresError, NodesDifferError, UserError
 from virnucpro_pl.head import Inputs
 from virnucpro_pl.results.parts import Parts
@@ -35,7 +35,6 @@ from virnucpro_pl.stages import PLANNING, StageClock
 
 _CUDA_TOKENS, _CPU_TOKENS = 16384, 4096  # a GPU wants large matrices, a CPU what its caches hold
 
-Tokenizers = tuple[DnaTokenizer | None, ProteinTokenizer | None]
 _Decided = TypeVar("_Decided")
 _NO_STORE = (
     "data.store_dir is not shared by the nodes (data.store_per_node=true has each build its own), or they read inputs"

@@ -1,7 +1,7 @@
 """The dataset whose items are packed batches; worker processes import it without lightning."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,7 +17,17 @@ from virnucpro_pl.encoders.esm2 import ProteinTokenizer
 from virnucpro_pl.encoders.packed import PackedTokens, pack
 from virnucpro_pl.sequence.store import OrfStore, RaggedColumn
 
+Tokenizers = tuple[DnaTokenizer | None, ProteinTokenizer | None]
+"""Of both encoders; None for one that is not used."""
 _NO_KEYS = np.empty((0, 2), dtype=np.uint64)
+
+
+class Batches(Protocol):
+    """What is needed of a plan: rows of the store by number of a batch."""
+
+    def batch(self, number: int) -> NDArray[np.int64]:
+        """Rows of one batch."""
+        ...
 
 
 class OrfBatches(Dataset[OrfBatch]):
@@ -29,7 +39,7 @@ class OrfBatches(Dataset[OrfBatch]):
     def __init__(
         self,
         store: OrfStore,
-        plan: Plan,
+        plan: Batches,
         numbers: NDArray[np.int64],
         dna_tokenizer: DnaTokenizer | None,
         protein_tokenizer: ProteinTokenizer | None,

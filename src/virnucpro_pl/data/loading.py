@@ -17,13 +17,13 @@ def as_it_is(batch: Any) -> Any:
     return batch
 
 
-class ReadAheadLoader(DataLoader[OrfBatch]):
+class ReadAheadLoader(DataLoader[Any]):
     """Prepares the next batches in a thread while the device is busy with one.
 
     Tokenising runs outside Python's lock, so a thread suffices, and starts in no time where a process takes seconds.
     """
 
-    def __iter__(self) -> Iterator[OrfBatch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Yield the batches."""
         return read_ahead(super().__iter__(), depth=_BATCHES_AHEAD)
 

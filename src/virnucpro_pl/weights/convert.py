@@ -166,8 +166,10 @@ def load_head(checkpoint: Checkpoint, path: Path) -> Head:
     output = checkpoint.tensors.get("output_layer.weight")
     if weight is None or output is None or weight.ndim != 2:
         raise UserError(f"{path}: not a VirNucPro head: it has no hidden_layer and output_layer matrices")
-    hidden, num_inputs = weight.shape
-    return _filled(lambda: Head(num_inputs, hidden), checkpoint.tensors, re.compile("$^"), path, torch.float32).eval()
+    hidden_dim, num_inputs = weight.shape
+    return _filled(
+        lambda: Head(num_inputs, hidden_dim), checkpoint.tensors, re.compile("$^"), path, torch.float32
+    ).eval()
 
 
 def _renamed(tensors: dict[str, Tensor], rules: Iterable[tuple[str, str]]) -> dict[str, Tensor]:

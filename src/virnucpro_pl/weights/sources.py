@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from virnucpro_pl.encoders.dnabert_s import DnabertS, DnaTokenizer
 from virnucpro_pl.encoders.esm2 import Esm2
@@ -16,6 +17,7 @@ from virnucpro_pl.errors import UserError
 from virnucpro_pl.head import Head, Inputs
 from virnucpro_pl.weights.checkpoints import Checkpoint, read_file
 from virnucpro_pl.weights.convert import load_dnabert_s, load_esm2, load_head
+from virnucpro_pl.weights.head_bundle import HeadInfo, read_head_info
 
 log = logging.getLogger(__name__)
 
@@ -122,32 +124,72 @@ class Esm2Source(EncoderSource):
 
 @dataclass
 class HeadSource:
-    """A trained head and the chunk length it was trained for."""
+    """A trained head and the chunk length it was trained for, or what a new one is to be."""
 
-    weights: str
-    """A published ``.pth``, a state dict, or safetensors"""
+    weights: str | None
+    """What ``train`` has written, a published ``.pth``, a state dict, or safetensors; None for a new head"""
     chunk_length: int | None = None
     """Chunk length (nt) it was trained for, where the file does not tell"""
     any_chunk_length: bool = False
     """Allow other chunk lengths"""
+    any_encoder: bool = False
+    """Allow other encoders"""
+    hidden_dim: int = 512
+    """Width of the hidden layer of a new head"""
+    dropout: float = 0.5
+    """Share of the hidden layer's outputs that training leaves out"""
 
     def read(self) -> Checkpoint:
         """Read the file; UserError when it is missing or unreadable."""
-        if not self.path.is_file() and self.path.name == self.weights and _PUBLISHED_HEAD.match(self.weights):
+        name = self._name
+        if not self.path.is_file() and self.path.name == name and _PUBLISHED_HEAD.match(name):
             raise UserError(
-                f"model.head.weights={self.weights}: no such file in {Path.cwd()}; take it from the published"
+                f"model.head.weights={name}: no such file in {Path.cwd()}; take it from the published"
                 " repository, Li-Jing-1997/VirNucPro, and give model.head.weights=PATH"
             )
         return read_file(self.path)
 
     @property
+    def _name(self) -> str:
+        if self.weights is None:
+            raise UserError("model.head.weights: give the file of a trained head")
+        return self.weights
+
+    @property
     def path(self) -> Path:
         """The file on disk."""
-        return Path(self.weights).expanduser()
+        return Path(self._name).expanduser()
 
     def load(self) -> Head:
         """Read the head; UserError when the file holds none."""
-        return load_head(self.read(), self.path)
+        head = load_head(self.read(), self.path)
+        head.dropout.p = self.dropout
+        return head
+
+    def new(self, num_inputs: int) -> Head:
+        """Return a head that has learned nothing, its weights drawn as published (Glorot & Bengio 2010).
+
+        Raises:
+            UserError: its sizes make no sense.
+        """
+        if self.hidden_dim < 1:
+            raise UserError(f"model.head.hidden_dim={self.hidden_dim}: give a number above 0; 512 is the published one")
+        if not 0 <= self.dropout < 1:
+            raise UserError(
+                f"model.head.dropout={self.dropout}: give a share from 0 to below 1; 0.5 is the published one"
+            )
+        head = Head(num_inputs, self.hidden_dim, dropout=self.dropout)
+        for layer in (head.hidden_layer, head.output_layer):
+            nn.init.xavier_uniform_(layer.weight)
+        return head
+
+    def info(self) -> HeadInfo | None:
+        """What ``train`` has noted of the head; None for others.
+
+        Raises:
+            UserError: the file is missing, unreadable or damaged.
+        """
+        return read_head_info(self.read(), self.path)
 
     def trained_chunk_length(self) -> int | None:
         """Chunk length the head was trained for: told by the file, by its published name, or by the configuration."""
@@ -160,7 +202,8 @@ class HeadSource:
 
     def trained_inputs(self) -> Inputs | None:
         """Which embeddings the head was trained on; None where the file does not tell."""
-        return None
+        info = self.info()
+        return info.inputs if info else None
 
     def check_chunk_length(self, chunk_length: int) -> None:
         """Refuse a chunk length other than the head's.
@@ -168,12 +211,15 @@ class HeadSource:
         Raises:
             UserError: the lengths differ and ``any_chunk_length`` is off.
         """
-        trained = self.trained_chunk_length()
-        if trained is not None and trained != chunk_length and not self.any_chunk_length:
-            raise UserError(
-                f"model.head.weights={self.weights} was trained on chunks of {trained} nt, but data.chunk_length="
-                f"{chunk_length}; use data.chunk_length={trained}, another head, or model.head.any_chunk_length=true"
-            )
+        trained, info = self.trained_chunk_length(), self.info()
+        shortest = info.chunk_lengths[0] if info else trained
+        if trained is None or shortest is None or shortest <= chunk_length <= trained or self.any_chunk_length:
+            return
+        length = f"{trained}" if shortest == trained else f"{shortest} to {trained}"
+        raise UserError(
+            f"model.head.weights={self.weights} was trained on chunks of {length} nt, but data.chunk_length="
+            f"{chunk_length}; use data.chunk_length={trained}, another head, or model.head.any_chunk_length=true"
+        )
 
     def identity(self) -> dict[str, Any]:
         """What tells this head from another; UserError when the file is missing or unreadable."""

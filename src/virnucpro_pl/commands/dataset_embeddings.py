@@ -1,0 +1,67 @@
+"""The embeddings of a dataset: those that were given, or those computed now."""
+
+import copy
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from virnucpro_pl.commands.building import build_trainer
+from virnucpro_pl.commands.embed import embed_into
+from virnucpro_pl.data.embeddings import Embeddings
+from virnucpro_pl.errors import UserError
+from virnucpro_pl.head import Inputs
+from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.stages import StageClock
+from virnucpro_pl.training.labelled_store import LabelledStore
+
+
+def embeddings_of(
+    cfg: DictConfig, store: LabelledStore, model: VirNucPro, clock: StageClock, given: str | None, output: Path
+) -> Embeddings:
+    """Open the embeddings of a dataset, computing them first where none are given.
+
+    Args:
+        cfg: of the command; ``embedding`` has trainer and callbacks for computing them.
+        store: the dataset.
+        model: without head; its encoders compute them.
+        clock: the model's.
+        given: folder ``embed`` has left them in; None to compute them.
+        output: folder they are computed into, or were before.
+
+    Raises:
+        UserError: they are of another dataset, or not of the encoders wanted.
+    """
+    if given is None:
+        part = _embedding_config(cfg, store)
+        embed_into(part, build_trainer(part, clock), clock, model, output, output / ".work")
+        return Embeddings(output)
+    embeddings = Embeddings(Path(given).expanduser())
+    inputs = [source["sha256"] for source in store.manifest["inputs"]]
+    if embeddings.manifest["input"] != inputs or embeddings.num_orfs != store.num_orfs:
+        raise UserError(f"embeddings={given}: of another dataset than {store.folder}; run `embed input={store.folder}`")
+    if embeddings.manifest["model"] != model.name:
+        raise UserError(
+            f"embeddings={given}: made by model {embeddings.manifest['model']}, not {model.name}; give"
+            f" model={embeddings.manifest['model']}, or embed again"
+        )
+    check_inputs(embeddings, model.inputs)
+    return embeddings
+
+
+def check_inputs(embeddings: Embeddings, wanted: Inputs) -> None:
+    """Raise UserError where embeddings are missing that a head is to have."""
+    if embeddings.inputs not in ("both", wanted):
+        raise UserError(
+            f"embeddings={embeddings.folder}: hold those of the {embeddings.inputs} encoder only; give"
+            f" model.inputs={embeddings.inputs}, or embed again with model.inputs={wanted}"
+        )
+
+
+def _embedding_config(cfg: DictConfig, store: LabelledStore) -> DictConfig:
+    """Return the configuration ``embed`` would have."""
+    part = copy.deepcopy(cfg)
+    embedding = OmegaConf.to_container(cfg.embedding, resolve=True)  # it refers to the trainer that it replaces
+    with open_dict(part):
+        part.update(embedding)
+        part.input = str(store.folder)
+    return part

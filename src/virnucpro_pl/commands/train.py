@@ -1,0 +1,335 @@
+"""The ``train`` command: from a dataset to a head."""
+
+import logging
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+
+from virnucpro_pl import __version__
+from virnucpro_pl.commands.building import build_fit_trainer, device_text, origin
+from virnucpro_pl.commands.dataset_embeddings import embeddings_of
+from virnucpro_pl.commands.run_folder import RunFolder
+from virnucpro_pl.commands.trained_encoders import ENCODER_FILES, describe_encoders, export_encoders, load_encoders
+from virnucpro_pl.digests import sha256_of
+from virnucpro_pl.errors import OutOfMemoryError, UserError, escaped, is_out_of_memory
+from virnucpro_pl.head import Head
+from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.results.summary import DEMO_WARNING
+from virnucpro_pl.stages import StageClock
+from virnucpro_pl.training.batches import EmbeddedOrfs, TokenisedOrfs
+from virnucpro_pl.training.curves import plot_curves
+from virnucpro_pl.training.datamodule import LabelledOrfs
+from virnucpro_pl.training.labelled_store import LabelledStore
+from virnucpro_pl.training.module import EncoderTraining, HeadTraining
+from virnucpro_pl.training.splits import PARTS, SPLIT_FILE, TRAIN, Split, SplitSettings, split_records
+from virnucpro_pl.weights.head_bundle import HEAD_FILE, INFO_FILE, HeadInfo, write_head
+from virnucpro_pl.weights.sources import HeadSource
+
+log = logging.getLogger(__name__)
+
+CURVES = "training.png"
+_LOGS = ("checkpoints", "csv", "tensorboard")
+_RESULTS = (HEAD_FILE, INFO_FILE, SPLIT_FILE, CURVES, *ENCODER_FILES.values(), *_LOGS)
+_IDENTITY = (
+    *("split", "seed", "batch_size", "class_weights", "optimizer", "scheduler", "fine_tuning"),
+    *("model.inputs", "model.head.hidden_dim", "model.head.dropout"),
+)
+_LEAKING = "split at random: pieces of one genome are trained on and tested, so the figures are too good"
+
+
+def train(cfg: DictConfig) -> float:
+    """Train a head as configured.
+
+    Returns:
+        Average precision on the validation part, what a sweep maximises; NaN on ranks other than the first.
+
+    Raises:
+        UserError: something in the configuration, the dataset or the weights must be mended.
+        OutOfMemoryError: the device's memory does not suffice.
+    """
+    began = time.time()
+    store = LabelledStore(Path(cfg.input).expanduser())
+    settings: SplitSettings = instantiate(cfg.split)
+    settings.check()
+    trainer = build_fit_trainer(cfg)
+    if not trainer.is_global_zero:
+        logging.getLogger().setLevel(logging.WARNING)  # the first rank speaks for all
+    output = Path(cfg.paths.output_dir)
+    folder = RunFolder(output, Path(cfg.paths.work_dir), _RESULTS)
+    run = _Run(cfg, store, settings, trainer, output, began)
+    if not trainer.is_global_zero:
+        run.split()
+        run.fit()
+        return math.nan
+    try:
+        folder.enter(cfg.overwrite)
+        identity = _identity(cfg, store, trainer)
+        folder.check(identity)
+        if folder.finished is None:
+            run.split()
+            folder.claim(identity)
+            folder.finish({**run.fit(), "identity": identity})
+        else:
+            folder.check_files()
+            log.info("Finished already, %s; nothing to do", folder.finished["started"])
+    finally:
+        folder.leave()
+    assert folder.finished is not None
+    return _tell(folder.finished, output)
+
+
+class _Run:
+    """One training."""
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        store: LabelledStore,
+        settings: SplitSettings,
+        trainer: Trainer,
+        output: Path,
+        began: float,
+    ):
+        self._cfg = cfg
+        self._store = store
+        self._settings = settings
+        self._trainer = trainer
+        self._output = output
+        self._began = began
+        self._clock = StageClock()
+        self._model: VirNucPro = instantiate(cfg.model, clock=self._clock)
+        assert self._model.head_source is not None, "every model configuration has a head"
+        self._head_source: HeadSource = self._model.head_source
+        self._model.head_source = None  # its encoders are used, and the head is trained apart
+
+    def split(self) -> None:
+        """Settle who is trained on, and say so; a dataset that cannot be split ends the run here."""
+        log.info("Device: %s", device_text(self._trainer))
+        self._split = split_records(self._store, self._settings, self._cfg.seed)
+        self._parts = self._split.parts[self._store.orf_records]
+        self._labels = self._store.labels[self._store.orf_records]
+        _log_split(self._split, self._parts, self._labels)
+
+    def fit(self) -> dict[str, Any]:
+        """Train, write the head, and return the record of the run."""
+        cfg, split, parts, labels = self._cfg, self._split, self._parts, self._labels
+        module, data, encoders = self._prepare(parts, labels)
+        self._fit(module, data)
+        if not self._trainer.is_global_zero:
+            return {}
+        best = self._keep_best(module)
+        if isinstance(module, EncoderTraining):
+            encoders = export_encoders(module.model, self._output)
+        info = self._info(module, best, encoders, split)
+        head_file = write_head(self._output, module.head, info)
+        split.save(self._output, cfg.seed)
+        plot_curves(module.history, int(best["epoch"]), self._output / CURVES)
+        files = [head_file, *(self._output / name for name in (INFO_FILE, SPLIT_FILE, CURVES))]
+        return {
+            **origin(cfg, self._began),
+            "warnings": [*([DEMO_WARNING] if info.demo else []), *([_LEAKING] if split.leaks else [])],
+            "model": {"name": self._model.name, "inputs": self._model.inputs, "encoders": encoders},
+            "dataset": info.data,
+            "split": {"by": split.by, "leaking": split.leaks, "dropped": split.num_dropped, **_sizes(parts, labels)},
+            "engine": {
+                "precision": str(self._trainer.precision),
+                "device": str(self._trainer.strategy.root_device),
+                "torch": torch.__version__,
+                "lightning": lightning.__version__,
+            },
+            "figures": {**best, "epochs": len(module.history)},
+            "history": module.history,
+            "files": {path.name: {"bytes": path.stat().st_size, **sha256_of_file(path)} for path in files},
+        }
+
+    def _prepare(
+        self, parts: NDArray[np.int8], labels: NDArray[np.uint8]
+    ) -> tuple[HeadTraining, LabelledOrfs, dict[str, Any]]:
+        """Return what learns, what from, and what is known of encoders that do not learn."""
+        cfg = self._cfg
+        arguments = {
+            "optimizer": instantiate(cfg.optimizer),
+            "scheduler": instantiate(cfg.scheduler),
+            "class_weights": _class_weights(cfg.class_weights, labels[parts == TRAIN]),
+            "seed": cfg.seed,
+        }
+        if cfg.fine_tuning.mode is not None:
+            tokenizers = load_encoders(self._model, cfg.fine_tuning)
+            tokens = TokenisedOrfs(self._store, labels, tokenizers)
+            head = self._head(self._model.embedding_width())
+            module = EncoderTraining(self._model, head, encoder_lr=cfg.fine_tuning.lr, **arguments)
+            data = LabelledOrfs(tokens, parts, cfg.batch_size, cfg.seed, scoring_batch_size=cfg.batch_size)
+            return module, data, {}
+        if self._trainer.world_size > 1 and cfg.embeddings is None:
+            raise UserError("trainer.devices: several devices need embeddings=FOLDER; run `embed` on them first")
+        computed = self._output / "embeddings"
+        embeddings = embeddings_of(cfg, self._store, self._model, self._clock, cfg.embeddings, computed)
+        inputs = self._model.inputs
+        head = self._head(embeddings.width(inputs))
+        data = LabelledOrfs(EmbeddedOrfs(embeddings, labels, inputs), parts, cfg.batch_size, cfg.seed)
+        return HeadTraining(head, **arguments), data, describe_encoders(embeddings, inputs)
+
+    def _head(self, num_inputs: int) -> Head:
+        seed_everything(self._cfg.seed, workers=True, verbose=False)  # here: embedding may have drawn numbers before
+        if self._head_source.weights is None:
+            return self._head_source.new(num_inputs)
+        head = self._head_source.load().requires_grad_(True)
+        if head.num_inputs != num_inputs:
+            raise UserError(
+                f"model.head.weights={self._head_source.weights} takes {head.num_inputs} numbers, but the embeddings"
+                f" have {num_inputs}; choose a head trained on these encoders, or leave it out for a new one"
+            )
+        return head
+
+    def _fit(self, module: HeadTraining, data: LabelledOrfs) -> None:
+        last = _usable_checkpoint(self._output / "checkpoints")
+        if last:
+            log.info("Going on from %s", last)
+        try:
+            self._trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
+        except Exception as error:
+            if is_out_of_memory(error) and not isinstance(error, OutOfMemoryError):
+                device = self._trainer.strategy.root_device
+                raise OutOfMemoryError(f"out of memory on {device}: give a smaller batch_size") from error
+            raise
+
+    def _keep_best(self, module: HeadTraining) -> dict[str, Any]:
+        """Give the module its best weights back, and return the figures it had with them."""
+        kept = [one for one in self._trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint) and one.monitor]
+        state = torch.load(kept[0].best_model_path, map_location="cpu", weights_only=True)
+        module.cpu().load_state_dict(state["state_dict"], strict=module.strict_loading)
+        module.eval()
+        return dict(min(module.history, key=lambda row: row["val_loss"]))
+
+    def _info(self, module: HeadTraining, best: dict[str, Any], encoders: dict[str, Any], split: Split) -> HeadInfo:
+        dataset = self._store.dataset
+        used = ("optimizer", "scheduler", "fine_tuning", "split", "batch_size", "class_weights", "seed")
+        recipe = {
+            key: OmegaConf.to_container(node) if OmegaConf.is_config(node := self._cfg[key]) else node for key in used
+        }
+        return HeadInfo(
+            inputs=self._model.inputs,
+            chunk_lengths=(int(self._store.lengths.min()), int(self._store.lengths.max())),
+            encoders=encoders,
+            metrics=best,
+            data={"key": dataset["key"], "rule": dataset["settings"].get("rule"), "counts": dataset["counts"]},
+            training={
+                **recipe,
+                "version": __version__,
+                "split_by": split.by,
+                "leaking": split.leaks,
+                "epochs": len(module.history),
+                "hidden_dim": module.head.hidden_layer.out_features,
+            },
+            demo=self._model.demo,
+        )
+
+
+def sha256_of_file(path: Path) -> dict[str, str]:
+    """SHA-256 of one file, as records have it."""
+    return {"sha256": sha256_of(path)[path.name]}
+
+
+def _identity(cfg: DictConfig, store: LabelledStore, trainer: Trainer) -> dict[str, Any]:
+    """Return what the head depends on, by the key a user knows."""
+    head = cfg.model.head.weights
+    return {
+        "version": __version__,
+        "input": [store.dataset["key"]],
+        "model": cfg.model.name,
+        **{name: value for key in _IDENTITY for name, value in _flat(key, OmegaConf.select(cfg, key)).items()},
+        "model.head.weights": None if head is None else sorted(sha256_of(Path(head).expanduser()).values()),
+        "trainer.precision": str(trainer.precision),
+        "device": trainer.strategy.root_device.type,
+    }
+
+
+def _flat(key: str, node: Any) -> dict[str, Any]:
+    """Return a part of the configuration by the keys a user types."""
+    if not OmegaConf.is_config(node):
+        return {key: node}
+    content = OmegaConf.to_container(node)
+    if not isinstance(content, dict):
+        return {key: content}
+    named = {key: content["_target_"].rpartition(".")[2]} if "_target_" in content else {}
+    return named | {f"{key}.{name}": value for name, value in content.items() if not str(name).startswith("_")}
+
+
+def _class_weights(asked: Any, labels: NDArray[np.uint8]) -> tuple[float, float] | None:
+    """Return the weights of both classes in the loss.
+
+    Raises:
+        UserError: they are no two positive numbers.
+    """
+    if asked is None:
+        return None
+    if asked == "balanced":
+        shares = np.bincount(labels, minlength=2) / len(labels)
+        return float(0.5 / shares[0]), float(0.5 / shares[1])
+    weights = OmegaConf.to_container(asked) if OmegaConf.is_config(asked) else asked
+    if not (
+        isinstance(weights, list) and len(weights) == 2 and all(isinstance(w, int | float) and w > 0 for w in weights)
+    ):
+        raise UserError(f"class_weights={weights}: give null, balanced, or two numbers above 0: '[OTHERS,VIRUS]'")
+    return float(weights[0]), float(weights[1])
+
+
+def _usable_checkpoint(folder: Path) -> Path | None:
+    """Return the last checkpoint of an earlier start, the best one if that is damaged, None if there is none."""
+    for name in ("last.ckpt", "best.ckpt"):
+        path = folder / name
+        if path.is_file():
+            try:
+                torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except (RuntimeError, EOFError, OSError, ValueError):
+                log.warning("%s is damaged and not used", path)
+            else:
+                return path
+    return None
+
+
+def _sizes(parts: NDArray[np.int8], labels: NDArray[np.uint8]) -> dict[str, dict[str, int]]:
+    """ORFs of each class in each part."""
+    return {
+        part: {
+            name: int(((parts == number) & (labels == label)).sum()) for label, name in enumerate(("others", "virus"))
+        }
+        for number, part in enumerate(PARTS)
+    }
+
+
+def _log_split(split: Split, parts: NDArray[np.int8], labels: NDArray[np.uint8]) -> None:
+    for part, counts in _sizes(parts, labels).items():
+        groups = f" in {len(split.groups[part]):,} groups" if split.groups.get(part) else ""
+        log.info("  %-10s %s viral ORFs, %s others%s", part, f"{counts['virus']:,}", f"{counts['others']:,}", groups)
+    if split.num_dropped:
+        log.info("  %s fragments left out: an earlier part has their sequence", f"{split.num_dropped:,}")
+    if split.leaks:
+        log.warning("Warning: %s", _LEAKING)
+
+
+def _tell(run: dict[str, Any], output: Path) -> float:
+    figures = run["figures"]
+    log.info(
+        "Best epoch %d of %d: validation loss %.4f, average precision %.4f, AUROC %.4f, accuracy %.4f (single ORFs)",
+        figures["epoch"] + 1,
+        figures["epochs"],
+        figures["val_loss"],
+        figures["val_average_precision"],
+        figures["val_auroc"],
+        figures["val_accuracy"],
+    )
+    for warning in run["warnings"]:
+        log.warning("Warning: %s", escaped(warning))
+    log.info("Head: %s (test it with `test model.head.weights=%s`)", output / HEAD_FILE, output / HEAD_FILE)
+    return float(figures["val_average_precision"])

@@ -1,0 +1,1 @@
+"""Datasets, training of heads, and tests of them."""

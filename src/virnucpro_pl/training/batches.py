@@ -1,0 +1,128 @@
+"""The order examples come in while a head is trained, and the batches they come as."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from virnucpro_pl.data.batch import OrfBatch
+from virnucpro_pl.data.dataset import OrfBatches, Tokenizers
+from virnucpro_pl.data.embeddings import Embeddings
+from virnucpro_pl.head import Inputs
+from virnucpro_pl.sequence.store import OrfStore
+
+
+class EmbeddedBatch(NamedTuple):
+    """N ORFs whose embeddings are known."""
+
+    embeddings: Tensor
+    """(N, D) float32, DNA first"""
+    labels: Tensor
+    """(N,) int64, 0 for others and 1 for virus"""
+    orfs: Tensor
+    """(N,) int64, rows of the ORF store"""
+
+
+class TokenBatch(NamedTuple):
+    """N ORFs to embed."""
+
+    tokens: OrfBatch
+    labels: Tensor
+    """(N,) int64, in the order of ``tokens.orfs``"""
+    orfs: Tensor
+    """(N,) int64, rows of the ORF store"""
+
+
+class EpochBatches(Sampler[NDArray[np.int64]]):
+    """Batches of rows, shuffled anew in each epoch, the same for the same seed and epoch whenever it is asked for.
+
+    Every rank gets the same number of batches; what is left over is left out of that epoch, as are the last rows where
+    they would be a batch of one, which batch normalisation cannot take.
+
+    Args:
+        rows: (N,) what to choose from.
+        batch_size: rows of a batch.
+        seed: of the shuffling; None keeps the rows in order and leaves nothing out.
+        rank: of this process.
+        num_ranks: processes that share the batches.
+    """
+
+    def __init__(
+        self, rows: NDArray[np.int64], batch_size: int, seed: int | None = None, rank: int = 0, num_ranks: int = 1
+    ):
+        self._rows = rows
+        self._batch_size = batch_size
+        self._seed = seed
+        self._epoch = 0
+        whole, left = divmod(len(rows), batch_size)
+        count = whole + (left > (0 if seed is None or not whole else 1))
+        self._numbers = range(rank, count if seed is None else count // num_ranks * num_ranks, num_ranks)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order of another epoch; Lightning calls this."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        rows, size = self._rows, self._batch_size
+        if self._seed is not None:
+            rows = np.random.default_rng([self._seed, self._epoch]).permutation(rows)
+        return (rows[number * size : (number + 1) * size] for number in self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+
+class EmbeddedOrfs(Dataset[EmbeddedBatch]):
+    """Items are the batches that rows of ORFs make.
+
+    Args:
+        embeddings: of all ORFs.
+        labels: (O,) of all ORFs.
+        inputs: which embeddings are wanted.
+    """
+
+    def __init__(self, embeddings: Embeddings, labels: NDArray[np.uint8], inputs: Inputs):
+        self._embeddings = embeddings
+        self._labels = labels
+        self._inputs = inputs
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> EmbeddedBatch:
+        embeddings = torch.from_numpy(self._embeddings.take(rows, self._inputs))
+        return EmbeddedBatch(embeddings, _labels(self._labels, rows), torch.from_numpy(rows))
+
+
+class TokenisedOrfs(Dataset[TokenBatch]):
+    """Items are the batches that rows of ORFs make, tokenised for encoders that are trained.
+
+    Args:
+        store: of the ORFs.
+        labels: (O,) of all ORFs.
+        tokenizers: of both encoders; None for one that is not used.
+    """
+
+    def __init__(self, store: OrfStore, labels: NDArray[np.uint8], tokenizers: Tokenizers):
+        self._store = store
+        self._labels = labels
+        self._tokenizers = tokenizers
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> TokenBatch:
+        batches = OrfBatches(self._store, _OneBatch(rows), np.zeros(1, dtype=np.int64), *self._tokenizers, True)
+        return TokenBatch(batches[0], _labels(self._labels, rows), torch.from_numpy(rows))
+
+
+class _OneBatch(NamedTuple):
+    """A plan of a single batch."""
+
+    rows: NDArray[np.int64]
+
+    def batch(self, number: int) -> NDArray[np.int64]:
+        """Its rows."""
+        return self.rows
+
+
+def _labels(labels: NDArray[np.uint8], rows: NDArray[np.int64]) -> Tensor:
+    return torch.from_numpy(labels[rows].astype(np.int64))

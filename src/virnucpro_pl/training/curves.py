@@ -1,0 +1,30 @@
+"""The picture of a training."""
+
+from pathlib import Path
+from typing import Any
+
+from virnucpro_pl.durable import replacing
+
+
+def plot_curves(history: list[dict[str, Any]], best_epoch: int, path: Path) -> None:
+    """Draw loss and average precision of the validation part over the epochs, with the best epoch marked, as PNG."""
+    from matplotlib.figure import Figure  # takes half a second to import
+
+    epochs = [row["epoch"] + 1 for row in history]
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    for axes, names, title in zip(
+        figure.subplots(1, 2),
+        ({"train_loss": "training", "val_loss": "validation"}, {"val_average_precision": "average precision", "val_auroc": "AUROC"}),
+        ("Loss", "Validation part, single ORFs"),
+        strict=True,
+    ):
+        for name, label in names.items():
+            axes.plot(epochs, [row[name] for row in history], marker="o" if len(epochs) < 30 else None, label=label)
+        axes.axvline(best_epoch + 1, color="grey", linestyle=":", label="kept")
+        axes.set(xlabel="epoch", title=title)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, dpi=150, format="png")

@@ -1,0 +1,70 @@
+"""A dataset: an ORF store whose records are labelled fragments of genomes."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from virnucpro_pl.errors import UserError
+from virnucpro_pl.sequence.layout import RaggedColumn, TableReader
+from virnucpro_pl.sequence.store import OrfStore, stored_at
+
+LABELS_FILE, DATASET_FILE = "labels.parquet", "dataset.json"
+CLASSES = ("others", "virus")
+"""Names of the classes, in the order of their numbers and of a head's outputs."""
+
+
+class LabelledStore(OrfStore):
+    """A dataset that ``prepare`` has made, opened for reading.
+
+    Args:
+        folder: of the dataset.
+
+    Raises:
+        UserError: it is none, or damaged.
+    """
+
+    def __init__(self, folder: Path):
+        if not (stored_at(folder) and (folder / DATASET_FILE).is_file()):
+            raise UserError(f"input={folder}: not a dataset; make one of labelled genomes with `prepare`")
+        super().__init__(folder)
+        try:
+            self.dataset: dict[str, Any] = json.loads((folder / DATASET_FILE).read_text(encoding="utf-8"))
+            self._table = pq.read_table(folder / LABELS_FILE, partitioning=None)
+            labels = self._table["label"].to_numpy()
+            self.lengths: NDArray[np.int64] = self._table["length"].to_numpy().astype(np.int64)
+            self.columns: list[str] = list(self.dataset["columns"])
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"input={folder}: its labels cannot be read ({reason}); run `prepare` again") from error
+        if (
+            len(labels) != self.manifest["records"]
+            or self._table["label"].null_count
+            or not np.isin(labels, (0, 1)).all()
+        ):
+            raise UserError(f"input={folder}: {LABELS_FILE} does not label every record; run `prepare` again")
+        self.labels: NDArray[np.uint8] = labels.astype(np.uint8)
+        """(R,) class of each record"""
+
+    def __reduce__(self) -> tuple[type["LabelledStore"], tuple[Path]]:
+        return LabelledStore, (self.folder,)
+
+    def column(self, name: str) -> NDArray[np.str_]:
+        """(R,) what the table of genomes says of each record's genome; empty where it says nothing."""
+        return np.asarray(self._table[name].to_pylist(), dtype=np.str_)
+
+    @cached_property
+    def orf_records(self) -> NDArray[np.int64]:
+        """(O,) record of each ORF."""
+        batches = TableReader(self.folder / "orfs.arrow", "record").batches()
+        return np.concatenate([np.empty(0, dtype=np.int64), *(batch.column("record").to_numpy() for batch in batches)])
+
+    def record_name(self, record: int) -> str:
+        """Name of one record."""
+        names = RaggedColumn(self.folder / "records.arrow", "name")
+        return names.take(np.array([record], dtype=np.int64))[0].decode(errors="replace")

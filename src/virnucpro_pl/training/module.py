@@ -1,0 +1,203 @@
+"""The LightningModules of training: a head on embeddings, and a head with encoders that learn too."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import (
+    BinaryAccuracy,
+    BinaryAUROC,
+    BinaryAveragePrecision,
+    BinaryCalibrationError,
+    BinaryConfusionMatrix,
+    BinaryF1Score,
+    BinaryPrecision,
+    BinaryRecall,
+)
+
+from virnucpro_pl.errors import UserError
+from virnucpro_pl.head import VIRUS, Head
+from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.training.batches import EmbeddedBatch, TokenBatch
+
+MakeOptimizer = Callable[[Iterable[dict[str, Any]]], Optimizer]
+MakeScheduler = Callable[[Optimizer], LRScheduler]
+
+
+def orf_metrics(prefix: str) -> MetricCollection:
+    """Figures of merit of single ORFs, by torchmetrics; the chunks they make are what ``test`` looks at."""
+    return MetricCollection(
+        {
+            "accuracy": BinaryAccuracy(),
+            "precision": BinaryPrecision(),
+            "recall": BinaryRecall(),
+            "f1": BinaryF1Score(),
+            "auroc": BinaryAUROC(),
+            "average_precision": BinaryAveragePrecision(),
+            "calibration_error": BinaryCalibrationError(n_bins=15),
+            "confusion": BinaryConfusionMatrix(),
+        },
+        prefix=prefix,
+    )
+
+
+class ScoredRows(NamedTuple):
+    """Logits of some ORFs."""
+
+    orfs: Tensor
+    """(N,) int64, rows of the ORF store"""
+    logits: Tensor
+    """(N, 2) float32, ``others`` first"""
+
+
+class HeadTraining(LightningModule):
+    """Trains a head on embeddings by cross-entropy.
+
+    Each epoch draws its random numbers from a seed of its own, so a run that was resumed is the run that never stopped.
+
+    Args:
+        head: to be trained.
+        optimizer: makes the optimizer of parameter groups.
+        scheduler: makes what changes the learning rate after each epoch; None keeps it.
+        class_weights: of ``others`` and ``virus`` in the loss; None for equal ones.
+        seed: of dropout.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        optimizer: MakeOptimizer,
+        scheduler: MakeScheduler | None = None,
+        class_weights: tuple[float, float] | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.head = head
+        self._make_optimizer = optimizer
+        self._make_scheduler = scheduler
+        self._seed = seed
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.class_weights: Tensor | None
+        self._metrics = orf_metrics("val_")
+        self._val_loss = MeanMetric()
+        self.history: list[dict[str, float]] = []
+        """Figures of the validation part after each epoch"""
+
+    def embeddings(self, batch: Any) -> Tensor:
+        """(N, D) embeddings of a batch."""
+        embedded: EmbeddedBatch = batch
+        return embedded.embeddings
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Begin the random numbers of an epoch; Lightning has no epoch start in the first one after a resumption."""
+        if batch_idx == 0:
+            torch.manual_seed(self._seed + 1_000_003 * (1 + self.current_epoch) + self.global_rank)
+
+    def training_step(self, batch: EmbeddedBatch | TokenBatch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch."""
+        loss = F.cross_entropy(self.head(self.embeddings(batch)), batch.labels, self.class_weights)
+        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.labels))
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Remember the loss, and stop where it is no number: what follows is none either.
+
+        Raises:
+            UserError: it is not.
+        """
+        loss = self.trainer.callback_metrics["train_loss"]
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"the training loss is {float(loss)} in epoch {self.current_epoch}: give a smaller optimizer.lr, or"
+                " trainer.precision=32-true; the best weights so far are in the folder checkpoints"
+            )
+        self.history[-1]["train_loss"] = float(loss)
+
+    def validation_step(self, batch: EmbeddedBatch | TokenBatch, batch_idx: int) -> None:
+        """Take note of one batch."""
+        logits = self.head(self.embeddings(batch)).float()
+        loss = F.cross_entropy(logits, batch.labels, self.class_weights)
+        self._val_loss.update(loss, weight=len(batch.labels))
+        self._metrics.update(logits.softmax(dim=-1)[:, VIRUS], batch.labels)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the figures of the part, and remember them."""
+        figures = {"val_loss": float(self._val_loss.compute())}
+        for name, value in self._metrics.compute().items():
+            cells = zip(("tn", "fp", "fn", "tp"), value.flatten().tolist(), strict=True) if value.ndim else ()
+            figures |= {f"val_{cell}": count for cell, count in cells} or {name: float(value)}
+        for name, value in figures.items():
+            self.log(name, float(value), prog_bar=name in ("val_loss", "val_average_precision"))
+        self.history.append({"epoch": self.current_epoch, **figures})
+        self._val_loss.reset()
+        self._metrics.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the figures of the epochs so far."""
+        checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from the figures of the epochs before."""
+        self.history = list(checkpoint["history"])
+
+    def predict_step(self, batch: EmbeddedBatch | TokenBatch, batch_idx: int) -> ScoredRows:
+        """Return the logits of one batch."""
+        return ScoredRows(batch.orfs, self.head(self.embeddings(batch)).float())
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimizer changes."""
+        return [{"params": [*self.head.parameters()]}]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the optimizer and its schedule."""
+        optimizer = self._make_optimizer(self.parameter_groups())
+        if self._make_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._make_scheduler(optimizer)}}
+
+
+class EncoderTraining(HeadTraining):
+    """Trains a head together with its encoders, whole or by adapters.
+
+    Only what learns is in the checkpoints.
+
+    Args:
+        model: without head, its encoders loaded and unfrozen.
+        head: to be trained on their embeddings.
+        encoder_lr: learning rate of the encoders.
+        arguments: as of ``HeadTraining``.
+    """
+
+    def __init__(self, model: VirNucPro, head: Head, encoder_lr: float, **arguments: Any):
+        super().__init__(head, **arguments)
+        self.strict_loading = False
+        self.model = model
+        self._encoder_lr = encoder_lr
+
+    def on_fit_start(self) -> None:
+        """Settle how the encoders compute, now that they are where they stay."""
+        self.model.settle()
+
+    def embeddings(self, batch: Any) -> Tensor:
+        """(N, D) embeddings of a batch, by the encoders as they are now."""
+        tokens: TokenBatch = batch
+        return self.model.embed(tokens.tokens)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Head and encoders have learning rates of their own."""
+        learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        return [*super().parameter_groups(), {"params": learned, "lr": self._encoder_lr}]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out what is as it was."""
+        super().on_save_checkpoint(checkpoint)
+        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}
