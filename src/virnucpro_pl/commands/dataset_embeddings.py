@@ -60,8 +60,8 @@ def check_inputs(embeddings: Embeddings, wanted: Inputs) -> None:
 def _embedding_config(cfg: DictConfig, store: LabelledStore) -> DictConfig:
     """Return the configuration ``embed`` would have."""
     part = copy.deepcopy(cfg)
-    embedding = OmegaConf.to_container(cfg.embedding, resolve=True)  # it refers to the trainer that it replaces
     with open_dict(part):
-        part.update(embedding)
+        for name, node in cfg.embedding.items():  # resolved, as it refers to the trainer that it replaces
+            part[name] = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
         part.input = str(store.folder)
     return part

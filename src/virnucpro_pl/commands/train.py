@@ -262,7 +262,8 @@ def _flat(key: str, node: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
         return {key: content}
     named = {key: content["_target_"].rpartition(".")[2]} if "_target_" in content else {}
-    return named | {f"{key}.{name}": value for name, value in content.items() if not str(name).startswith("_")}
+    settings = {str(name): value for name, value in content.items()}
+    return named | {f"{key}.{name}": value for name, value in settings.items() if not name.startswith("_")}
 
 
 def _class_weights(asked: Any, labels: NDArray[np.uint8]) -> tuple[float, float] | None:

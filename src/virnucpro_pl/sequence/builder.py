@@ -29,7 +29,7 @@ from virnucpro_pl.sequence.layout import (
 from virnucpro_pl.sequence.mates import PairEvidence, assign_mates, final_names
 from virnucpro_pl.sequence.records import BLOCK_BYTES, InputFacts, RecordBlock, read_records
 from virnucpro_pl.sequence.stored_array import StoredArray
-from virnucpro_pl.sequence.translation import find_orfs
+from virnucpro_pl.sequence.translation import find_orfs, select_orfs
 from virnucpro_pl.stages import CHUNKING, PLANNING, TRANSLATION, StageClock
 
 _CALLED, _NO_ORF, _AMBIGUOUS_ONLY, _TOO_SHORT, _EMPTY = range(len(STATUSES))
@@ -64,24 +64,30 @@ class StoreBuilder:
             while records := self._read_next(blocks):
                 if facts.format == "fastq":
                     evidence.add(records.names, records.descriptions)
-                self._append(records)
+                self.append(records)
             pairs.append((facts.digest.hexdigest(), evidence if facts.format == "fastq" else None))
             sources.append({"path": path, **facts.as_dict(), "records": self._records.num_rows - before})
         for source, role in zip(sources, assign_mates(pairs), strict=True):
             source["mates"] = role
-        with self._clock(PLANNING):
-            self._finish(sources)
+        self.finish(sources)
         return [source["sha256"] for source in sources]
 
     def _read_next(self, blocks: Iterator[RecordBlock]) -> RecordBlock | None:
         with self._clock(CHUNKING):
             return next(blocks, None)
 
-    def _append(self, records: RecordBlock) -> None:
+    def append(self, records: RecordBlock, frames: NDArray[np.uint8] | None = None) -> None:
+        """Cut and translate records and append all that comes of them.
+
+        Args:
+            records: the next ones.
+            frames: (R,) bits of the frames whose ORFs are kept, of records that are one chunk each; None for all.
+        """
         with self._clock(CHUNKING):
             chunks = cut_records(records.lengths, self._settings.chunk_length, self._settings.chunking)
+        groups = self._groups(records, chunks)
         status = np.concatenate(
-            [np.empty(0, dtype=np.uint8), *(self._append_chunks(*group) for group in self._groups(records, chunks))]
+            [np.empty(0, dtype=np.uint8), *(self._append_chunks(*group, frames) for group in groups)]
         )
         num_chunks = np.bincount(chunks.record, minlength=len(records.lengths))
         record_status = np.full(len(num_chunks), _EMPTY, dtype=np.uint8)
@@ -114,11 +120,14 @@ class StoreBuilder:
                 group = group._replace(record=self._records.num_rows + group.record)
             yield group, letters
 
-    def _append_chunks(self, chunks: Chunks, letters: bytes) -> NDArray[np.uint8]:
+    def _append_chunks(self, chunks: Chunks, letters: bytes, frames: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
         """Translate chunks, append them and their ORFs, and return their statuses."""
         lengths = chunks.end - chunks.start
         with self._clock(TRANSLATION):
             orfs = find_orfs(letters, lengths, self._settings.ambiguity)
+            if frames is not None:
+                owners = chunks.record[orfs.chunk] - self._records.num_rows
+                orfs = select_orfs(orfs, frames[owners] >> orfs.frame & 1 == 1)
             counts = np.bincount(orfs.chunk, minlength=len(lengths))
             status = np.select(
                 [counts > 0, orfs.stopped, lengths < 3], [_CALLED, _NO_ORF, _TOO_SHORT], _AMBIGUOUS_ONLY
@@ -135,6 +144,15 @@ class StoreBuilder:
             self._duplicate_orfs.add(orfs.proteins, orfs.nucleotides)
         self._chunk_status += np.bincount(status, minlength=len(STATUSES))
         return status
+
+    def finish(self, sources: list[dict[str, Any]]) -> None:
+        """Complete the store.
+
+        Args:
+            sources: ``path``, ``sha256``, ``records`` and ``mates`` of each input, in order.
+        """
+        with self._clock(PLANNING):
+            self._finish(sources)
 
     def _finish(self, sources: list[dict[str, Any]]) -> None:
         for table in (self._records, self._chunks, self._orfs):

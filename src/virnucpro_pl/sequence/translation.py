@@ -96,6 +96,20 @@ def find_orfs(letters: bytes, lengths: NDArray[np.int64], ambiguity: Ambiguity =
     return Orfs(chunk, frame.astype(np.uint8), nucleotides, proteins, num_bases, num_residues, stopped)
 
 
+def select_orfs(orfs: Orfs, chosen: NDArray[np.bool_]) -> Orfs:
+    """Return the ORFs of (F,) that are chosen."""
+    rows = np.flatnonzero(chosen)
+    return Orfs(
+        orfs.chunk[rows],
+        orfs.frame[rows],
+        [orfs.nucleotides[row] for row in rows.tolist()],
+        [orfs.proteins[row] for row in rows.tolist()],
+        orfs.num_bases[rows],
+        orfs.num_residues[rows],
+        orfs.stopped,
+    )
+
+
 def _read(text: bytes, first: NDArray[np.int64], lengths: NDArray[np.int64], step: NDArray[np.int64]) -> list[bytes]:
     """Read ``lengths[n]`` letters from ``first[n]`` on in steps of ``step[n]``."""
     after = first + lengths * step

@@ -14,7 +14,10 @@ def plot_curves(history: list[dict[str, Any]], best_epoch: int, path: Path) -> N
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     for axes, names, title in zip(
         figure.subplots(1, 2),
-        ({"train_loss": "training", "val_loss": "validation"}, {"val_average_precision": "average precision", "val_auroc": "AUROC"}),
+        (
+            {"train_loss": "training", "val_loss": "validation"},
+            {"val_average_precision": "average precision", "val_auroc": "AUROC"},
+        ),
         ("Loss", "Validation part, single ORFs"),
         strict=True,
     ):

@@ -64,5 +64,5 @@ class LabelledOrfs(LightningDataModule):
         rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         batches: Any = EpochBatches(rows, batch_size, seed, rank, num_ranks)
         if self.trainer:  # after a resumption Lightning asks for the first batch before it tells the epoch
-            batches.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+            batches.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
         return ReadAheadLoader(self._examples, batch_size=None, sampler=batches, collate_fn=as_it_is)

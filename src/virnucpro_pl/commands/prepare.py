@@ -1,0 +1,82 @@
+"""The ``prepare`` command: from genomes to a dataset that heads are trained on."""
+
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from virnucpro_pl.commands.building import origin
+from virnucpro_pl.errors import escaped
+from virnucpro_pl.training.dataset_writer import DatasetWriter, appearing
+from virnucpro_pl.training.fragments import Cutter, LengthRange
+from virnucpro_pl.training.genomes import read_genomes
+from virnucpro_pl.training.preparation import PrepareSettings, choose, find_candidates, read_examples
+
+log = logging.getLogger(__name__)
+
+_TELL_SECONDS = 30.0
+
+
+def prepare(cfg: DictConfig) -> float:
+    """Make a dataset as configured.
+
+    Returns:
+        ORFs of the dataset.
+
+    Raises:
+        UserError: something in the configuration, the table or the files must be mended.
+    """
+    began = time.time()
+    settings: PrepareSettings = instantiate(cfg.data)
+    settings.check()
+    lengths = LengthRange.parse(settings.chunk_length)
+    cutter = Cutter(lengths, settings.chunking, cfg.seed)
+    genomes = read_genomes(Path(cfg.input).expanduser())
+    with appearing(Path(cfg.paths.output_dir), cfg.overwrite) as folder:
+        files = [find_candidates(genome, settings, cutter) for genome in _told(genomes, "Translating")]
+        chosen = choose(files, genomes, settings)
+        longest = _longest(lengths, settings)
+        writer = DatasetWriter(folder, genomes, files, settings, longest)
+        for genome, file, some in zip(_told(genomes, "Writing"), files, chosen, strict=True):
+            writer.write_file(genome, file, some, read_examples(genome, file, some, settings, cutter))
+        record = origin(cfg, began)
+        content = writer.finish({key: record[key] for key in ("version", "command", "started", "seconds")}, cfg.seed)
+    for line in _summary(content):
+        log.info("%s", escaped(line))
+    log.info("Dataset: %s (next: train input=%s)", cfg.paths.output_dir, cfg.paths.output_dir)
+    return float(sum(counts["orfs"] for counts in content["counts"].values()))
+
+
+def _longest(lengths: LengthRange, settings: PrepareSettings) -> int:
+    """Bases that no fragment has more of, each with an insertion after it where there are any."""
+    return lengths.longest * (2 if settings.errors.insertions else 1)
+
+
+def _told(genomes: list[Any], doing: str) -> Iterator[Any]:
+    """Yield the files, and say from time to time which one it is."""
+    told = time.monotonic()
+    for number, genome in enumerate(genomes, start=1):
+        if time.monotonic() - told >= _TELL_SECONDS:
+            told = time.monotonic()
+            log.info("%s: file %d of %d, %s", doing, number, len(genomes), escaped(genome.file))
+        yield genome
+
+
+def _summary(content: dict[str, Any]) -> Iterator[str]:
+    """Say what became of everything."""
+    for name, counts in content["counts"].items():
+        dropped = {
+            "with letters other than A, C, G, T": counts["ambiguous"],
+            "without a frame that counts": counts["without_orf"],
+        }
+        dropped["not sampled"] = counts["fragments"] - sum(dropped.values()) - counts["examples"]
+        left_out = ", ".join(f"{count:,} {why}" for why, count in dropped.items() if count) or "none"
+        yield (
+            f"  {name:<6} {counts['files']:,} files, {counts['groups']:,} groups, {counts['records']:,} records,"
+            f" {counts['bases']:,} bases: {counts['examples']:,} fragments with {counts['orfs']:,} ORFs;"
+            f" left out: {left_out}"
+        )

@@ -1,0 +1,77 @@
+"""Annotated proteins of genomes, and which translated frames are parts of them."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ahocorasick
+import numpy as np
+from Bio import BiopythonWarning, SeqIO
+from numpy.typing import NDArray
+from xopen import xopen
+
+from virnucpro_pl.errors import UserError
+
+_BETWEEN = "*"
+"""Between proteins; no frame holds a stop, so none spans two"""
+
+
+def annotated_proteins(path: Path) -> dict[str, str]:
+    """Return the annotated proteins of every record of a GenBank file, by accession with version, ``*`` between them.
+
+    Raises:
+        UserError: the file cannot be read, or is no GenBank file.
+    """
+    try:
+        proteins = {record.id: _BETWEEN.join(_translations(record)) for record in genbank_records(path)}
+    except (OSError, EOFError, ValueError, UnicodeDecodeError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not a readable GenBank file ({reason}); copy or download it again") from error
+    if not proteins:
+        raise UserError(f"{path}: holds no GenBank record; copy or download it again")
+    return proteins
+
+
+def genbank_records(path: Path) -> Iterator[Any]:
+    """Yield the records of a GenBank file, plain or compressed, as Biopython's ``SeqRecord``."""
+    with xopen(path, "rt", threads=0, encoding="ascii", errors="strict") as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore", BiopythonWarning)  # of odd locations and dates, which do not matter here
+        yield from SeqIO.parse(stream, "genbank")  # type: ignore[no-untyped-call]
+
+
+def _translations(record: Any) -> Iterator[str]:
+    for feature in record.features:
+        if feature.type == "CDS":
+            yield from feature.qualifiers.get("translation", ())
+
+
+def are_annotated(frames: Sequence[bytes], proteins: str) -> NDArray[np.bool_]:
+    """Return (N,) which of N translated frames are exact parts of annotated proteins.
+
+    One pass over the proteins by the automaton of Aho & Corasick (1975, doi:10.1145/360825.360855) of all frames, so
+    the time is linear in both.
+
+    Args:
+        frames: without stops, not empty.
+        proteins: ``*`` between them.
+
+    >>> are_annotated([b"KV", b"VK", b"L"], "MKVL*K").tolist()
+    [True, False, True]
+    """
+    found = np.zeros(len(frames), dtype=np.bool_)
+    if not frames or not proteins:
+        return found
+    numbers: dict[str, list[int]] = {}
+    for number, frame in enumerate(frames):
+        numbers.setdefault(frame.decode("latin-1"), []).append(number)
+    automaton = ahocorasick.Automaton()
+    for frame_text in numbers:
+        automaton.add_word(frame_text, frame_text)
+    automaton.make_automaton()
+    for _, frame_text in automaton.iter(proteins):
+        for number in numbers.pop(frame_text, ()):
+            found[number] = True
+    return found

@@ -1,0 +1,154 @@
+"""Writing a dataset: complete under its name, or not at all."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from virnucpro_pl.durable import flush
+from virnucpro_pl.errors import UserError
+from virnucpro_pl.sequence.builder import StoreBuilder
+from virnucpro_pl.sequence.layout import StoreSettings, TableReader
+from virnucpro_pl.stages import StageClock
+from virnucpro_pl.training.genomes import Genome, stem
+from virnucpro_pl.training.labelled_store import DATASET_FILE, LABELS_FILE
+from virnucpro_pl.training.preparation import Candidates, Examples, PrepareSettings, describe
+
+FORMAT_VERSION = 1
+_BUILDING = "building-"
+_FIXED = ("label", "genome", "file", "group")
+
+
+class DatasetWriter:
+    """Writes the examples of one file of genomes after the other into an empty folder.
+
+    Args:
+        folder: of the dataset.
+        genomes: all of them, in order.
+        files: their candidates.
+        settings: what examples are.
+        longest: longest fragment, with errors (nt).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        genomes: list[Genome],
+        files: list[Candidates],
+        settings: PrepareSettings,
+        longest: int,
+    ):
+        self._folder = folder
+        self._settings = settings
+        store_settings = StoreSettings(longest, "published", settings.ambiguity)
+        self._builder = StoreBuilder(folder, store_settings, StageClock())
+        names = Counter(name for file in files for name in set(file.genomes))
+        self._shared_names = {name for name, count in names.items() if count > 1}
+        self._columns = list(dict.fromkeys(key for genome in genomes for key in genome.columns))
+        text = [(name, pa.string()) for name in (*_FIXED[1:], *self._columns)]
+        schema = pa.schema([("label", pa.uint8()), *text, ("length", pa.int32())])
+        self._labels = pq.ParquetWriter(folder / LABELS_FILE, schema)
+        self._inputs: list[dict[str, Any]] = []
+        self.sources: list[dict[str, Any]] = []
+
+    def write_file(self, genome: Genome, file: Candidates, chosen: Any, examples: Iterator[Examples]) -> None:
+        """Append the examples of one file."""
+        num_records = 0
+        for some in examples:
+            self._builder.append(some.records, some.frames)
+            names = [f"{stem(genome.path)}/{one}" if one in self._shared_names else one for one in some.genomes]
+            count = len(names)
+            fixed = [[genome.label] * count, names, [genome.file] * count, [genome.group] * count]
+            more = [[genome.columns.get(key, "")] * count for key in self._columns]
+            columns = [*fixed, *more, some.records.lengths.astype(np.int32)]
+            self._labels.write_table(pa.table(columns, schema=self._labels.schema))
+            num_records += count
+        source = describe(genome, file, chosen, 0)
+        self._inputs.append({"path": genome.file, "sha256": source["sha256"], "records": num_records, "mates": None})
+        self.sources.append(source)
+
+    def finish(self, record: dict[str, Any], seed: int) -> dict[str, Any]:
+        """Complete the dataset and return what ``dataset.json`` says.
+
+        Args:
+            record: where it comes from.
+            seed: of the sampling.
+        """
+        self._labels.close()
+        # What embeddings are of: the examples, not the files they were taken from.
+        self._builder.finish([{**one, "sha256": self._key(one, seed)} for one in self._inputs])
+        self._count_orfs()
+        settings = self._settings._asdict() | {"errors": self._settings.errors._asdict(), "seed": seed}
+        content = {
+            "format_version": FORMAT_VERSION,
+            **record,
+            "settings": settings,
+            "columns": [*_FIXED[1:], *self._columns],
+            "sources": self.sources,
+            "counts": self._counts(),
+        }
+        digests = [source["sha256"] for source in self.sources]
+        content["key"] = hashlib.sha256(json.dumps([settings, digests, content["counts"]]).encode()).hexdigest()
+        (self._folder / DATASET_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        return content
+
+    def _key(self, source: dict[str, Any], seed: int) -> str:
+        settings = [self._settings._asdict() | {"errors": list(self._settings.errors)}, seed, source]
+        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
+
+    def _count_orfs(self) -> None:
+        """Fill in the ORFs of each file."""
+        ends = np.cumsum([source["records"] for source in self._inputs])
+        counts = np.zeros(len(ends), dtype=np.int64)
+        for batch in TableReader(self._folder / "orfs.arrow", "record").batches():
+            files = np.searchsorted(ends, batch.column("record").to_numpy(), side="right")
+            counts += np.bincount(files, minlength=len(ends))
+        for source, count in zip(self.sources, counts.tolist(), strict=True):
+            source["orfs"] = count
+
+    def _counts(self) -> dict[str, dict[str, int]]:
+        kinds = ("records", "bases", "fragments", "ambiguous", "without_orf", "examples", "orfs")
+        return {
+            name: {
+                "files": sum(source["class"] == name for source in self.sources),
+                "groups": len({source["group"] for source in self.sources if source["class"] == name}),
+                **{kind: sum(source[kind] for source in self.sources if source["class"] == name) for kind in kinds},
+            }
+            for name in ("virus", "others")
+        }
+
+
+@contextmanager
+def appearing(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """Yield an empty folder for the files of a dataset, and bring them to ``folder`` at the end, what it says last.
+
+    Raises:
+        UserError: there is something already that may not be replaced.
+    """
+    there = [path for path in folder.iterdir() if path.name != "run.log"] if folder.is_dir() else []
+    is_dataset = (folder / DATASET_FILE).exists()
+    if is_dataset and not overwrite:
+        raise UserError(f"output={folder} holds a finished dataset; give another folder, or overwrite=true")
+    abandoned = [path for path in there if path.name.startswith(_BUILDING)]
+    if not is_dataset and len(abandoned) < len(there):
+        raise UserError(f"output={folder} holds something else than a dataset; give another folder")
+    (folder / DATASET_FILE).unlink(missing_ok=True)
+    for path in there:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_BUILDING) as temporary:
+        building = Path(temporary)
+        yield building
+        for path in sorted(building.iterdir(), key=lambda path: path.name == DATASET_FILE):
+            flush(path)
+            path.replace(folder / path.name)
+    flush(folder)

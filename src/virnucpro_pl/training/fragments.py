@@ -1,0 +1,134 @@
+"""Cutting genomes into fragments that look like the chunks or reads a head will see."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro_pl.errors import UserError
+from virnucpro_pl.sequence.chunks import MIN_CHUNK_LENGTH, Geometry, check_chunking, cut_records
+from virnucpro_pl.sequence.records import BLOCK_BYTES
+from virnucpro_pl.training.read_errors import ErrorRates, with_errors
+
+_IS_BASE = np.zeros(256, dtype=np.bool_)
+_IS_BASE[np.frombuffer(b"ACGTacgt", dtype=np.uint8)] = True
+
+
+class LengthRange(NamedTuple):
+    """Lengths (nt) of fragments."""
+
+    shortest: int
+    longest: int
+
+    @classmethod
+    def parse(cls, text: str | int) -> "LengthRange":
+        """Read ``300`` or ``150-500``.
+
+        Raises:
+            UserError: it is neither.
+        """
+        numbers = str(text).split("-")
+        if not (len(numbers) in (1, 2) and all(number.strip().isdecimal() for number in numbers)):
+            raise UserError(f"data.chunk_length={text}: give a number of bases, or a range: 150-500")
+        shortest, longest = int(numbers[0]), int(numbers[-1])
+        if shortest > longest:
+            raise UserError(f"data.chunk_length={text}: the shorter length comes first")
+        if shortest < MIN_CHUNK_LENGTH:
+            raise UserError(f"data.chunk_length={text}: a fragment needs at least {MIN_CHUNK_LENGTH} nt, one codon")
+        return cls(shortest, longest)
+
+
+class Fragments(NamedTuple):
+    """Consecutive fragments of one record."""
+
+    start: NDArray[np.int64]
+    """(F,) first letter in the record, counted from 0"""
+    end: NDArray[np.int64]
+    """(F,) one past the last letter"""
+    priority: NDArray[np.uint64]
+    """(F,) random; of a sample, those with the smallest ones are taken"""
+    error_seed: NDArray[np.uint64]
+    """(F,) random; seeds the read errors"""
+
+    def select(self, chosen: NDArray[np.bool_]) -> "Fragments":
+        """Return those of (F,) that are chosen."""
+        return Fragments(self.start[chosen], self.end[chosen], self.priority[chosen], self.error_seed[chosen])
+
+
+class Cutter:
+    """Cuts records; what comes of a record depends on its file's and its own name, the seed and nothing else.
+
+    Args:
+        lengths: of the fragments.
+        geometry: of fragments of one length; of a range, fragments of random lengths lie end to end.
+        seed: of all that is random.
+
+    Raises:
+        UserError: fragments cannot be cut so.
+    """
+
+    def __init__(self, lengths: LengthRange, geometry: Geometry, seed: int):
+        check_chunking(lengths.longest, geometry)
+        self._lengths = lengths
+        self._geometry = geometry
+        self._seed = seed
+
+    def cut(self, file: str, name: str, length: int) -> Fragments:
+        """Cut one record of ``length`` letters."""
+        digest = hashlib.blake2b(f"{self._seed}\0{file}\0{name}".encode("utf-8", "surrogateescape"), digest_size=16)
+        rng = np.random.default_rng(int.from_bytes(digest.digest(), "little"))
+        shortest, longest = self._lengths
+        if shortest == longest:
+            chunks = cut_records(np.array([length], dtype=np.int64), longest, self._geometry)
+            start, end = chunks.start, chunks.end
+        else:
+            ends = np.cumsum(rng.integers(shortest, longest + 1, length // shortest + 1))
+            ends = np.minimum(ends[: int(np.searchsorted(ends, length)) + 1], length)
+            start, end = np.concatenate([[0], ends[:-1]]).astype(np.int64), ends.astype(np.int64)
+            whole = end - start >= shortest
+            start, end = start[whole], end[whole]
+        numbers = rng.integers(0, 2**64, (2, len(start)), dtype=np.uint64)
+        return Fragments(start, end, numbers[0], numbers[1])
+
+
+class Pieces(NamedTuple):
+    """The letters of some of the fragments of one record."""
+
+    first: int
+    """Number of the first of them in the record"""
+    letters: bytes
+    """end to end, with read errors where wanted"""
+    lengths: NDArray[np.int64]
+    """(P,) letters of each"""
+    is_plain: NDArray[np.bool_]
+    """(P,) whether all letters are A, C, G, T"""
+
+
+def read_pieces(
+    letters: bytes, fragments: Fragments, errors: ErrorRates, at_least: int = BLOCK_BYTES
+) -> Iterator[Pieces]:
+    """Yield the letters of the fragments of a record, at least so many at a time.
+
+    Args:
+        letters: of the record.
+        fragments: of it.
+        errors: rates of read errors.
+        at_least: letters of one piece.
+    """
+    sizes = np.cumsum(fragments.end - fragments.start)
+    first = 0
+    while first < len(sizes):
+        before = int(sizes[first - 1]) if first else 0
+        after = min(int(np.searchsorted(sizes, before + at_least)) + 1, len(sizes))
+        bounds = zip(fragments.start[first:after].tolist(), fragments.end[first:after].tolist(), strict=True)
+        texts = [letters[start:end] for start, end in bounds]
+        if errors.are_any:
+            seeds = fragments.error_seed[first:after].tolist()
+            texts = [with_errors(text, errors, np.random.default_rng(s)) for text, s in zip(texts, seeds, strict=True)]
+        joined, lengths = b"".join(texts), np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+        is_base = _IS_BASE[np.frombuffer(joined, dtype=np.uint8)]
+        is_plain = np.logical_and.reduceat(is_base, np.cumsum(lengths) - lengths)
+        yield Pieces(first, joined, lengths, is_plain)
+        first = after

@@ -1,0 +1,171 @@
+"""Which genomes a dataset is made of: a table, or a folder with one folder per class."""
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.training.labelled_store import CLASSES
+
+_SYNONYMS = {"viral": "virus", "nonviral": "others", "non-viral": "others", "host": "others"}
+_GENBANK = (".gbff", ".gbk", ".gb", ".genbank")
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+_KNOWN = ("file", "class", "group", "annotation")
+
+
+class Genome(NamedTuple):
+    """One file of genomes of one class."""
+
+    file: str
+    """As the table has it, or relative to the folder"""
+    path: Path
+    label: int
+    """0 others, 1 virus"""
+    group: str
+    annotation: Path | None
+    """GenBank file of the same records"""
+    columns: dict[str, str]
+    """What else the table says"""
+
+
+def read_genomes(source: Path) -> list[Genome]:
+    """Read the table of genomes, or look into the folders of the classes.
+
+    A table is tab-separated with a header: ``file`` (relative to the table; ``*`` stands for several), ``class`` (virus
+    or others), ``group``, optional ``annotation`` and any further column, such as family. A folder has ``virus/`` and
+    ``others/`` in it; there the group of a file is its name.
+
+    Raises:
+        UserError: the table cannot be used, a file is missing or named twice, or only one class is there.
+    """
+    if not source.exists():
+        raise UserError(f"input={source}: no such table or folder; check the path")
+    genomes = _from_folder(source) if source.is_dir() else _from_table(source)
+    seen: set[Path] = set()
+    for genome in genomes:
+        if genome.path in seen:
+            raise UserError(f"input={source}: {escaped(genome.file)} is named twice; leave one out")
+        seen.add(genome.path)
+    for label, name in enumerate(CLASSES):
+        if all(genome.label != label for genome in genomes):
+            raise UserError(f"input={source}: no file of class {name}; a head needs examples of virus and of others")
+    return genomes
+
+
+def _from_folder(folder: Path) -> list[Genome]:
+    found = []
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
+        name = _SYNONYMS.get(inner.name.lower(), inner.name.lower())
+        if name not in CLASSES:
+            raise UserError(f"{inner}: not a class; the folders in {folder} should be called {' and '.join(CLASSES)}")
+        for path in sorted(inner.iterdir()):
+            if path.is_file() and not path.name.startswith(".") and not _is_annotation_beside(path):
+                file = f"{inner.name}/{path.name}"
+                found.append(Genome(file, path, CLASSES.index(name), stem(path), annotation_of(path), {}))
+    if not found:
+        raise UserError(f"input={folder}: holds no files of genomes in folders called {' and '.join(CLASSES)}")
+    return found
+
+
+def _from_table(table: Path) -> list[Genome]:
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"input={table}: cannot be read as a table ({' '.join(str(error).split())})") from error
+    lines = [
+        (number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip() and line[0] != "#"
+    ]
+    rows = list(csv.reader((line for _, line in lines), delimiter="\t", quoting=csv.QUOTE_NONE))
+    header = [name.strip().lower() for name in rows[0]] if rows else []
+    if missing := [name for name in _KNOWN[:3] if name not in header]:
+        raise UserError(
+            f"{table}: has no column {missing[0]}; a table of genomes is tab-separated, with file, class and group in"
+            " its first line"
+        )
+    if len(set(header)) < len(header) or "" in header:
+        raise UserError(f"{table}: every column needs a name of its own; mend its first line")
+    found: list[Genome] = []
+    for (number, _), row in zip(lines[1:], rows[1:], strict=True):
+        if len(row) > len(header):
+            raise UserError(f"{table}: line {number} has {len(row)} columns, the first line {len(header)}; mend it")
+        cells = dict(zip(header, (cell.strip() for cell in [*row, *[""] * len(header)]), strict=False))
+        found += _from_row(cells, table, number)
+    return found
+
+
+def _from_row(cells: dict[str, str], table: Path, number: int) -> list[Genome]:
+    where = f"{table}: line {number}"
+    name = _SYNONYMS.get(cells["class"].lower(), cells["class"].lower())
+    if name not in CLASSES:
+        raise UserError(f"{where}: class {escaped(cells['class'])!r} is unknown; give {' or '.join(CLASSES)}")
+    if not cells["file"] or not cells["group"]:
+        raise UserError(f"{where}: {'group' if cells['file'] else 'file'} is empty; every file needs one")
+    paths = _matching(table.parent, cells["file"], where)
+    annotation = cells.get("annotation")
+    if annotation and len(paths) > 1:
+        raise UserError(f"{where}: one annotation cannot belong to {len(paths)} files; leave it out or name each file")
+    more = {key: value for key, value in cells.items() if key not in _KNOWN}
+    label = CLASSES.index(name)
+    return [
+        Genome(
+            cells["file"] if len(paths) == 1 else str(path.relative_to(table.parent)),
+            path,
+            label,
+            cells["group"],
+            _matching(table.parent, annotation, where)[0] if annotation else annotation_of(path),
+            more,
+        )
+        for path in paths
+    ]
+
+
+def _matching(folder: Path, file: str, where: str) -> list[Path]:
+    """Files of a cell of the table."""
+    path = folder / Path(file).expanduser()
+    found = [path] if path.is_file() else []
+    if not found and set(file) & set("*?["):
+        found = sorted(one for one in folder.glob(file) if one.is_file() and not _is_annotation_beside(one))
+    if not found:
+        raise UserError(f"{where}: {escaped(file)}: no such file in {folder}; check the path")
+    return found
+
+
+def annotation_of(path: Path) -> Path | None:
+    """Return the GenBank file of a file of genomes: itself, or the one that RefSeq puts beside it.
+
+    ``viral.1.1.genomic.fna.gz`` belongs to ``viral.1.genomic.gbff.gz``, ``GCF_1_genomic.fna.gz`` to
+    ``GCF_1_genomic.gbff.gz``.
+    """
+    if _is_genbank(path):
+        return path
+    name = stem(path)
+    parts = name.split(".")
+    names = [name, ".".join([*parts[:-2], parts[-1]])] if len(parts) > 2 else [name]
+    for one in names:
+        for suffix in _GENBANK:
+            for compressed in ("", *_COMPRESSED):
+                if (beside := path.with_name(one + suffix + compressed)).is_file():
+                    return beside
+    return None
+
+
+def stem(path: Path) -> str:
+    """Return a file's name without what tells its format and compression."""
+    name = path.name
+    for suffix in _COMPRESSED:
+        name = name.removesuffix(suffix)
+    return name.rpartition(".")[0] or name
+
+
+def _is_genbank(path: Path) -> bool:
+    name = path.name
+    for suffix in _COMPRESSED:
+        name = name.removesuffix(suffix)
+    return name.endswith(_GENBANK)
+
+
+def _is_annotation_beside(path: Path) -> bool:
+    """Whether a file annotates another one in its folder."""
+    return _is_genbank(path) and any(
+        annotation_of(other) == path for other in path.parent.iterdir() if other != path and not _is_genbank(other)
+    )

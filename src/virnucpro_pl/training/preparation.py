@@ -1,0 +1,238 @@
+"""From genomes to a dataset: which fragments are examples, and how many of them are taken.
+
+All files are read twice. The first time every fragment is translated, and of each only its class, its genome, which of
+its frames count and a random number are kept (about 20 bytes); then caps and balance are settled by taking the smallest
+random numbers; the second time the fragments chosen are written. So the memory needed does not depend on the lengths
+of sequences, and what is sampled does not depend on the order of files.
+"""
+
+import logging
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from Bio.Seq import UndefinedSequenceError
+from numpy.typing import NDArray
+
+from virnucpro_pl.digests import sha256_of
+from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.sequence.blocks import RecordBlock, record_block
+from virnucpro_pl.sequence.chunks import Geometry
+from virnucpro_pl.sequence.records import BLOCK_BYTES, read_records
+from virnucpro_pl.sequence.translation import FRAMES, Ambiguity, check_ambiguity, find_orfs
+from virnucpro_pl.training.annotation import annotated_proteins, are_annotated, genbank_records
+from virnucpro_pl.training.fragments import Cutter, read_pieces
+from virnucpro_pl.training.genomes import Genome
+from virnucpro_pl.training.read_errors import ErrorRates
+
+log = logging.getLogger(__name__)
+
+Rule = Literal["orfs", "annotated"]
+NO_FRAMES = np.uint8(0)
+_FRAME_BITS = (1 << np.arange(len(FRAMES))).astype(np.uint8)
+
+
+class PrepareSettings(NamedTuple):
+    """What examples are."""
+
+    rule: Rule = "orfs"
+    """``orfs``: every stop-free frame; ``annotated``: the published rule, of fragments of A, C, G, T only the frames
+    whose protein is part of an annotated protein of the same record"""
+    chunk_length: str | int = 300
+    """Bases of a fragment, or a range"""
+    chunking: Geometry = "published"
+    """How records are cut into fragments of one length"""
+    ambiguity: Ambiguity = "published"
+    """How letters other than A, C, G, T are read"""
+    max_per_genome: int | None = None
+    """Most fragments of one record"""
+    max_per_group: int | None = None
+    """Most fragments of one group"""
+    balance: bool = True
+    """Whether as many fragments of each class are taken"""
+    errors: ErrorRates = ErrorRates()
+    """Rates of simulated read errors"""
+
+    def check(self) -> None:
+        """Raise UserError for settings that make no sense."""
+        if self.rule not in get_args(Rule):
+            raise UserError(f"data.rule={self.rule}: choose one of {', '.join(get_args(Rule))}")
+        check_ambiguity(self.ambiguity)
+        self.errors.check()
+        if self.rule == "annotated" and self.errors.are_any:
+            raise UserError(
+                "data.rule=annotated: reads with errors are parts of no protein; use data.rule=orfs with them"
+            )
+        for name in ("max_per_genome", "max_per_group"):
+            most = getattr(self, name)
+            if most is not None and most < 1:
+                raise UserError(f"data.{name}={most}: give a number above 0, or null for no limit")
+
+
+class Candidates(NamedTuple):
+    """The fragments of one file, in its order."""
+
+    genomes: list[str]
+    """Names of its records"""
+    genome: NDArray[np.int32]
+    """(F,) which record each fragment is of"""
+    frames: NDArray[np.uint8]
+    """(F,) bits of the frames that count"""
+    priority: NDArray[np.uint64]
+    """(F,) random numbers"""
+    facts: dict[str, Any]
+    """What ``dataset.json`` says of the file"""
+
+
+class Examples(NamedTuple):
+    """Some chosen fragments of one file, ready to be stored."""
+
+    records: RecordBlock
+    frames: NDArray[np.uint8]
+    """(N,) bits of the frames that count"""
+    genomes: list[str]
+    """(N,) names of the records they are of"""
+
+
+def find_candidates(genome: Genome, settings: PrepareSettings, cutter: Cutter) -> Candidates:
+    """Translate all fragments of a file and see which of them could be examples.
+
+    Raises:
+        UserError: the file, or its annotation, cannot be read.
+    """
+    annotated = _proteins_of(genome) if settings.rule == "annotated" else {}
+    names: list[str] = []
+    owners, frames, priorities = [np.empty(0, np.int32)], [np.empty(0, np.uint8)], [np.empty(0, np.uint64)]
+    bases = ambiguous = 0
+    for name, letters in read_genome(genome):
+        fragments = cutter.cut(genome.file, name, len(letters))
+        bases += len(letters)
+        proteins = annotated.get(name, "")
+        of_record = np.zeros(len(fragments.start), dtype=np.uint8)
+        # As much as the proteins are long: then all passes over them take no longer than one over the record.
+        for piece in read_pieces(letters, fragments, settings.errors, max(BLOCK_BYTES, len(proteins))):
+            orfs = find_orfs(piece.letters, piece.lengths, settings.ambiguity)
+            counts = np.ones(len(orfs.chunk), dtype=np.bool_)
+            if settings.rule == "annotated":
+                ambiguous += int(np.count_nonzero(~piece.is_plain))
+                counts = are_annotated(orfs.proteins, proteins) & piece.is_plain[orfs.chunk]
+            np.bitwise_or.at(of_record, piece.first + orfs.chunk[counts], _FRAME_BITS[orfs.frame[counts]])
+        owners.append(np.full(len(of_record), len(names), dtype=np.int32))
+        frames.append(of_record)
+        priorities.append(fragments.priority)
+        names.append(name)
+    if not bases:
+        raise UserError(f"{genome.path}: holds no sequences; leave it out or copy it again")
+    all_frames = np.concatenate(frames)
+    facts = {"records": len(names), "bases": bases, "fragments": len(all_frames), "ambiguous": ambiguous}
+    facts["without_orf"] = int(np.count_nonzero(all_frames == NO_FRAMES)) - ambiguous
+    return Candidates(names, np.concatenate(owners), all_frames, np.concatenate(priorities), facts)
+
+
+def choose(files: list[Candidates], genomes: list[Genome], settings: PrepareSettings) -> list[NDArray[np.bool_]]:
+    """Return which fragments of each file are examples: those with a frame that counts, within caps and balance.
+
+    Raises:
+        UserError: a class has none.
+    """
+    sizes = [len(file.frames) for file in files]
+    label = np.repeat([genome.label for genome in genomes], sizes)
+    priority = np.concatenate([file.priority for file in files])
+    chosen = np.concatenate([file.frames for file in files]) != NO_FRAMES
+    if settings.max_per_genome is not None:
+        first = np.cumsum([0, *(len(file.genomes) for file in files[:-1])])
+        record = np.concatenate([start + file.genome for start, file in zip(first, files, strict=True)])
+        chosen = _smallest(priority, chosen, record, settings.max_per_genome)
+    if settings.max_per_group is not None:
+        numbers = np.unique([genome.group for genome in genomes], return_inverse=True)[1]
+        chosen = _smallest(priority, chosen, np.repeat(numbers, sizes), settings.max_per_group)
+    counts = np.bincount(label[chosen], minlength=2)
+    if not counts.all():
+        name = ("others", "virus")[int(np.argmin(counts))]
+        why = (
+            "no frame of theirs is part of an annotated protein" if settings.rule == "annotated" else "they have no ORF"
+        )
+        raise UserError(f"input: no fragment of class {name} is an example, as {why}")
+    if settings.balance:
+        chosen = _smallest(priority, chosen, label, int(counts.min()))
+    return np.split(chosen, np.cumsum(sizes)[:-1])
+
+
+def _smallest(
+    priority: NDArray[np.uint64], chosen: NDArray[np.bool_], group: NDArray[np.integer[Any]], most: int
+) -> NDArray[np.bool_]:
+    """Return which of the chosen have the smallest numbers of their groups."""
+    rows = np.flatnonzero(chosen)
+    rows = rows[np.lexsort((priority[rows], group[rows]))]
+    groups = group[rows]
+    first = np.flatnonzero(np.diff(groups, prepend=-1))
+    rank = np.arange(len(rows)) - np.repeat(first, np.diff(first, append=len(rows)))
+    kept = np.zeros(len(chosen), dtype=np.bool_)
+    kept[rows[rank < most]] = True
+    return kept
+
+
+def read_examples(
+    genome: Genome, file: Candidates, chosen: NDArray[np.bool_], settings: PrepareSettings, cutter: Cutter
+) -> Iterator[Examples]:
+    """Read a file again and yield the fragments that were chosen, named ``GENOME:FIRST-LAST``."""
+    seen = 0
+    for name, letters in read_genome(genome):
+        fragments = cutter.cut(genome.file, name, len(letters))
+        here = slice(seen, seen + len(fragments.start))
+        seen = here.stop
+        some = fragments.select(chosen[here])
+        frames = file.frames[here][chosen[here]]
+        for piece in read_pieces(letters, some, settings.errors):
+            rows = slice(piece.first, piece.first + len(piece.lengths))
+            places = zip(some.start[rows].tolist(), some.end[rows].tolist(), strict=True)
+            headers = [f"{name}:{start + 1}-{end}" for start, end in places]
+            yield Examples(record_block(headers, piece.letters, piece.lengths), frames[rows], [name] * len(headers))
+
+
+def read_genome(genome: Genome) -> Iterator[tuple[str, bytes]]:
+    """Yield name and letters of every record, of FASTA or GenBank.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if genome.annotation == genome.path:
+        try:
+            for record in genbank_records(genome.path):
+                yield record.id, bytes(record.seq)
+        except UndefinedSequenceError as error:
+            raise UserError(f"{genome.path}: its records hold no sequence; name the FASTA file instead") from error
+        except (OSError, EOFError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{genome.path}: not a readable GenBank file ({reason}); copy it again") from error
+        return
+    for block in read_records(str(genome.path)):
+        first = 0
+        for name, length in zip(block.names, block.lengths.tolist(), strict=True):
+            yield name, block.letters[first : first + length]
+            first += length
+
+
+def _proteins_of(genome: Genome) -> dict[str, str]:
+    if genome.annotation is None:
+        raise UserError(
+            f"{genome.path}: has no GenBank file beside it, which data.rule=annotated needs; name it in the column"
+            " annotation, or use data.rule=orfs"
+        )
+    return annotated_proteins(genome.annotation)
+
+
+def describe(genome: Genome, file: Candidates, chosen: NDArray[np.bool_], num_orfs: int) -> dict[str, Any]:
+    """Return what ``dataset.json`` says of one file."""
+    annotation = genome.annotation
+    return {
+        "file": escaped(genome.file),
+        "class": ("others", "virus")[genome.label],
+        "group": escaped(genome.group),
+        **genome.columns,
+        "sha256": sha256_of(genome.path)[genome.path.name],
+        "annotation": None if annotation is None else annotation.name,
+        **file.facts,
+        "examples": int(np.count_nonzero(chosen)),
+        "orfs": num_orfs,
+    }
