@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from virnucpro_pl.encoders.packed import PackedTokens
-from virnucpro_pl.encoders.pointwise import has_kernels
+from virnucpro_pl.encoders.pointwise import has_kernels, learns
 
 Backend = Literal["auto", "triton", "flash", "varlen", "runs", "exact"]
 """
@@ -62,8 +62,10 @@ def attend(
         One per head; adds ``-slope * |i - j|`` to the scores of tokens i and j (symmetric ALiBi, Press et al. 2022,
         arXiv:2108.12409).
     backend
-        Which kernels compute it.
+        Which kernels compute it; where gradients are wanted, dense attention over padded sequences does.
     """
+    if learns(qkv):
+        return _attend_padded(qkv, packed, rotation, alibi_slopes)
     chosen = choose_backend(backend, qkv.device.type, qkv.dtype, alibi_slopes is not None, len(packed.runs))
     if chosen == "triton":
         from virnucpro_pl.encoders import kernels
@@ -130,6 +132,29 @@ def _attend_runs(
     if len(attended) == 1:  # the usual case with many reads: nothing to join
         return attended[0]
     return torch.cat(attended) if attended else qkv[:, 0].flatten(1)
+
+
+def _attend_padded(
+    qkv: Tensor, packed: PackedTokens, rotation: Rotation | None, alibi_slopes: tuple[float, ...] | None
+) -> Tensor:
+    """Attention in one dense call, whatever the lengths; with gradients."""
+    lengths = packed.cu_seqlens.diff()
+    rows = torch.repeat_interleave(torch.arange(len(lengths), device=qkv.device), lengths, output_size=len(qkv))
+    if rotation is not None:
+        cos, sin = (angle[packed.positions][:, None, None] for angle in rotation)
+        a, b = qkv[:, :2].float().chunk(2, dim=-1)
+        turned = torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(qkv.dtype)
+        qkv = torch.cat([turned, qkv[:, 2:]], dim=1)
+    padded = qkv.new_zeros((len(lengths), packed.max_seqlen, *qkv.shape[1:]))
+    padded = padded.index_put((rows, packed.positions), qkv)
+    query, key, value = (x.transpose(1, 2) for x in padded.unbind(2))
+    is_token = torch.arange(packed.max_seqlen, device=qkv.device) < lengths[:, None]
+    bias = torch.zeros(is_token.shape, dtype=qkv.dtype, device=qkv.device).masked_fill(~is_token, float("-inf"))
+    bias = bias[:, None, None, :]
+    if alibi_slopes is not None:
+        bias = bias + _alibi_bias(alibi_slopes, packed.max_seqlen, qkv)
+    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.expand(-1, query.shape[1], -1, -1))
+    return attended.transpose(1, 2)[rows, packed.positions].flatten(1)
 
 
 def _attend_varlen(q: Tensor, k: Tensor, v: Tensor, packed: PackedTokens, _: tuple[float, ...] | None) -> Tensor:

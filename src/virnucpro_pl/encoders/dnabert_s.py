@@ -1,4 +1,4 @@
-"""DNABERT-S (Zhou et al. 2024, arXiv:2402.08777) on packed DNA, for inference.
+"""DNABERT-S (Zhou et al. 2024, arXiv:2402.08777) on packed DNA.
 
 A MosaicBERT (Portes et al. 2023, arXiv:2312.17482): post-norm, symmetric ALiBi, gated MLP. Written from the
 architecture; parameter names are those of the published checkpoint.
@@ -86,8 +86,8 @@ class _Layer(nn.Module):
         exact = backend == "exact"
         qkv = self.Wqkv(x).unflatten(-1, (3, self.num_heads, -1))
         attended = self.dense(attend(qkv, packed, alibi_slopes=slopes, backend=backend))
-        x = add_layer_norm(attended, x, self.attention_norm, exact)
-        return add_layer_norm(self.wo(gated_gelu(self.gated_layers(x), exact)), x, self.mlp_norm, exact)
+        _, x = add_layer_norm(attended, x, self.attention_norm, exact)
+        return add_layer_norm(self.wo(gated_gelu(self.gated_layers(x), exact)), x, self.mlp_norm, exact)[1]
 
 
 class DnaTokenizer:

@@ -1,4 +1,4 @@
-"""ESM-2 (Lin et al. 2023, doi:10.1126/science.ade2574) on packed proteins, for inference.
+"""ESM-2 (Lin et al. 2023, doi:10.1126/science.ade2574) on packed proteins.
 
 Written from the architecture; parameter names follow fair-esm, with the three attention projections fused.
 """
@@ -64,7 +64,7 @@ class Esm2(nn.Module):
         delta = None
         for layer in self.layers:
             x, delta = layer(x, delta, packed, rotation, self.attention)
-        return add_layer_norm(x, delta, self.emb_layer_norm_after, self.attention == "exact")
+        return add_layer_norm(x, delta, self.emb_layer_norm_after, self.attention == "exact")[1]
 
     def forward(self, packed: PackedTokens) -> Tensor:
         """Packed proteins -> (N, D) float32: means over residues, ``<cls>`` and ``<eos>`` left out."""
@@ -94,10 +94,11 @@ class _Layer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Residual stream and what the layer before adds to it -> the same for the layer after; (T, D) each."""
         exact = backend == "exact"
-        qkv = self.qkv_proj(add_layer_norm(x, delta, self.self_attn_layer_norm, exact))
-        qkv = qkv.unflatten(-1, (3, self.num_heads, -1))
+        x, normed = add_layer_norm(x, delta, self.self_attn_layer_norm, exact)
+        qkv = self.qkv_proj(normed).unflatten(-1, (3, self.num_heads, -1))
         delta = self.out_proj(attend(qkv, packed, rotation=rotation, backend=backend))
-        return x, self.fc2(gelu_(self.fc1(add_layer_norm(x, delta, self.final_layer_norm, exact)), exact))
+        x, normed = add_layer_norm(x, delta, self.final_layer_norm, exact)
+        return x, self.fc2(gelu_(self.fc1(normed), exact))
 
 
 def exact_inverse_frequencies(head_width: int) -> tuple[float, ...]:

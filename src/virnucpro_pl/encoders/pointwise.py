@@ -21,13 +21,20 @@ def has_kernels(device_type: str) -> bool:
     return device_type == "cuda" and find_spec("triton") is not None
 
 
+def learns(x: Tensor) -> bool:
+    """Whether gradients will be asked for, which work in place and fused kernels do not give."""
+    return torch.is_grad_enabled() and x.requires_grad
+
+
 def gelu_(x: Tensor, exact: bool = False) -> Tensor:
-    """Gaussian error linear unit, by ``erf``, in place: (T, D).
+    """Gaussian error linear unit, by ``erf``, in place unless gradients are wanted: (T, D).
 
     Args:
         x: contiguous.
         exact: whether to keep to plain torch where there is a fused kernel.
     """
+    if learns(x):
+        return F.gelu(x)
     if not exact and has_kernels(x.device.type):
         from virnucpro_pl.encoders import kernels
 
@@ -44,6 +51,9 @@ def gelu_(x: Tensor, exact: bool = False) -> Tensor:
 
 def gated_gelu(gates: Tensor, exact: bool = False) -> Tensor:
     """GELU of the first half of each row times the second: (T, 2 * F) -> (T, F)."""
+    if learns(gates):
+        gate, value = gates.chunk(2, dim=-1)
+        return F.gelu(gate) * value
     if not exact and has_kernels(gates.device.type):
         from virnucpro_pl.encoders import kernels
 
@@ -52,15 +62,21 @@ def gated_gelu(gates: Tensor, exact: bool = False) -> Tensor:
     return gelu_(gate.contiguous(), exact).mul_(value)
 
 
-def add_layer_norm(x: Tensor, delta: Tensor | None, norm: nn.LayerNorm, exact: bool = False) -> Tensor:
-    """Add ``delta`` to ``x`` in place and return the layer norm of the sum: (T, D) each."""
+def add_layer_norm(x: Tensor, delta: Tensor | None, norm: nn.LayerNorm, exact: bool = False) -> tuple[Tensor, Tensor]:
+    """Return the sum of ``x`` and ``delta``, in the place of ``x`` unless gradients are wanted, and its layer norm.
+
+    All are (T, D).
+    """
+    if learns(x) or (delta is not None and learns(delta)) or learns(norm.weight):
+        total = x if delta is None else x + delta
+        return total, F.layer_norm(total, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
     if not exact and has_kernels(x.device.type):
         from virnucpro_pl.encoders import kernels
 
-        return kernels.add_layer_norm(x, delta, norm.weight, norm.bias, norm.eps)
+        return x, kernels.add_layer_norm(x, delta, norm.weight, norm.bias, norm.eps)
     if delta is not None:
         x += delta
-    return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    return x, F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
 def quantise(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,3 +1,50 @@
-def unfreeze(encoder, mode, **k): ...
-def merge(encoder):
-    return encoder
+"""Letting encoders learn: whole, or by low-rank adapters."""
+
+from typing import Literal, TypeVar, get_args
+
+from torch import nn
+
+from virnucpro_pl.encoders.dnabert_s import DnabertS
+from virnucpro_pl.encoders.esm2 import Esm2
+from virnucpro_pl.errors import UserError
+
+Mode = Literal["full", "lora"]
+_Encoder = TypeVar("_Encoder", DnabertS, Esm2)
+
+
+def unfreeze(encoder: DnabertS | Esm2, mode: Mode, rank: int = 8, alpha: float = 16.0) -> None:
+    """Let an encoder learn, in place.
+
+    Args:
+        encoder: loaded, so frozen.
+        mode: ``full``: all its weights; ``lora``: adapters of all its linear layers (Hu et al. 2021, arXiv:2106.09685).
+        rank: of the adapters.
+        alpha: scale of what adapters add, over the rank.
+
+    Raises:
+        UserError: the settings make no sense, or adapters need a package that is missing.
+    """
+    if mode not in get_args(Mode):
+        raise UserError(f"fine_tuning.mode={mode}: choose one of {', '.join(get_args(Mode))}")
+    encoder.train()
+    if mode == "full":
+        encoder.requires_grad_(True)
+        return
+    if rank < 1 or alpha <= 0:
+        raise UserError(f"fine_tuning.rank={rank}, fine_tuning.alpha={alpha}: give numbers above 0; 8 and 16 are usual")
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise UserError("fine_tuning=lora needs peft: pip install 'virnucpro-pl[lora]'") from error
+    linear = [name for name, module in encoder.named_modules() if isinstance(module, nn.Linear)]
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=linear), encoder)
+
+
+def merge(encoder: _Encoder) -> _Encoder:
+    """Work adapters into the weights they belong to, in place, and freeze the encoder again; return it."""
+    for name, module in list(encoder.named_modules()):
+        if hasattr(module, "merge") and hasattr(module, "get_base_layer"):
+            module.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(encoder.get_submodule(parent), child, module.get_base_layer())
+    return encoder.requires_grad_(False).eval()
