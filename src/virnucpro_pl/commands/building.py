@@ -69,6 +69,16 @@ def build_fit_trainer(cfg: DictConfig) -> Trainer:
     return trainer
 
 
+def build_score_trainer(cfg: DictConfig) -> Trainer:
+    """Build a trainer that scores embeddings.
+
+    Raises:
+        UserError: the device is not there.
+    """
+    _quieten_libraries()
+    return _trainer(cfg, [])
+
+
 def _callbacks(cfg: DictConfig, clock: StageClock | None) -> list[Callback]:
     """Build the callbacks that are not switched off."""
     return [

@@ -8,11 +8,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from virnucpro_pl.commands.building import build_trainer
 from virnucpro_pl.commands.embed import embed_into
 from virnucpro_pl.data.embeddings import Embeddings
-from virnucpro_pl.errors import UserError
+from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.head import Inputs
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.stages import StageClock
 from virnucpro_pl.training.labelled_store import LabelledStore
+from virnucpro_pl.weights.head_bundle import HeadInfo
 
 
 def embeddings_of(
@@ -46,6 +47,17 @@ def embeddings_of(
         )
     check_inputs(embeddings, model.inputs)
     return embeddings
+
+
+def check_encoders(embeddings: Embeddings, info: HeadInfo, head: str) -> None:
+    """Raise UserError where a head was trained on the embeddings of other encoders."""
+    check_inputs(embeddings, info.inputs)
+    for name in info.encoders:
+        if info.digests(name) != sorted(embeddings.manifest["encoders"][name]["sha256"].values()):
+            raise UserError(
+                f"model.head.weights={head} was trained with another {name} than the embeddings in {embeddings.folder}"
+                f" are of; give model.{name}.weights as it was trained with ({escaped(info.encoders[name]['weights'])})"
+            )
 
 
 def check_inputs(embeddings: Embeddings, wanted: Inputs) -> None:

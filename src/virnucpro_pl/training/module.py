@@ -64,7 +64,7 @@ class HeadTraining(LightningModule):
 
     Args:
         head: to be trained.
-        optimizer: makes the optimizer of parameter groups.
+        optimizer: makes the optimizer of parameter groups; None where nothing is to be learned.
         scheduler: makes what changes the learning rate after each epoch; None keeps it.
         class_weights: of ``others`` and ``virus`` in the loss; None for equal ones.
         seed: of dropout.
@@ -73,7 +73,7 @@ class HeadTraining(LightningModule):
     def __init__(
         self,
         head: Head,
-        optimizer: MakeOptimizer,
+        optimizer: MakeOptimizer | None = None,
         scheduler: MakeScheduler | None = None,
         class_weights: tuple[float, float] | None = None,
         seed: int = 0,
@@ -158,6 +158,7 @@ class HeadTraining(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer and its schedule."""
+        assert self._make_optimizer is not None, "training needs an optimizer"
         optimizer = self._make_optimizer(self.parameter_groups())
         if self._make_scheduler is None:
             return optimizer

@@ -124,6 +124,12 @@ def apply_split(store: LabelledStore, path: Path) -> Split:
     return Split(by, parts[numbers], groups)
 
 
+def split_again(store: LabelledStore, training: dict[str, Any]) -> Split:
+    """Split a dataset at random as it was when a head was trained on it, by what the head remembers."""
+    settings = {name: value for name, value in training["split"].items() if name in SplitSettings._fields}
+    return split_records(store, SplitSettings(**settings), int(training["seed"]))
+
+
 def _read_split(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

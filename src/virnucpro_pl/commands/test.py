@@ -1,0 +1,255 @@
+"""The ``test`` command: how good a head is on genomes it was not trained on."""
+
+import json
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from virnucpro_pl.commands.building import build_score_trainer, make_room, origin
+from virnucpro_pl.commands.dataset_embeddings import check_encoders, embeddings_of
+from virnucpro_pl.durable import write_text
+from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.results.run_record import RUN_FILE
+from virnucpro_pl.results.summary import DEMO_WARNING
+from virnucpro_pl.stages import StageClock
+from virnucpro_pl.training.calibration import choose_threshold, fit_temperature
+from virnucpro_pl.training.evaluation import Figures, ScoredChunks, by_group, by_length, figures
+from virnucpro_pl.training.evaluation_plots import PLOTS, plot_all
+from virnucpro_pl.training.labelled_store import LabelledStore
+from virnucpro_pl.training.scoring import OrfMargins, chunks_of, join, score
+from virnucpro_pl.training.splits import PARTS, SPLIT_FILE, TEST, VALIDATION, Split, apply_split, split_again
+from virnucpro_pl.weights.head_bundle import HEAD_FILE, INFO_FILE, HeadInfo, write_head
+from virnucpro_pl.weights.sources import HeadSource
+
+log = logging.getLogger(__name__)
+
+METRICS, GROUPS, LENGTHS = "metrics.json", "groups.tsv", "lengths.tsv"
+_RESULTS = (METRICS, GROUPS, LENGTHS, *PLOTS, HEAD_FILE, INFO_FILE)
+_NOBODY = "none"
+_COLUMNS = ("chunks", "viral", "auroc", "average_precision", "recall", "precision", "false_positive_rate", "accuracy")
+
+
+def test(cfg: DictConfig) -> float:
+    """Test a head as configured.
+
+    Returns:
+        Average precision of the part tested; NaN where it holds one class only.
+
+    Raises:
+        UserError: something in the configuration, the dataset or the head must be mended.
+    """
+    began = time.time()
+    if cfg.part not in PARTS:
+        raise UserError(f"part={cfg.part}: choose one of {', '.join(PARTS)}")
+    run = _Run(cfg)
+    output = Path(cfg.paths.output_dir)
+    make_room(output, _RESULTS, cfg.overwrite)
+    margins = run.score_all(output)
+    metrics = run.evaluate(margins, output)
+    record = {**origin(cfg, began), "warnings": metrics["warnings"], "figures": metrics["overall"]}
+    write_text(output / RUN_FILE, json.dumps(record, indent=2) + "\n")
+    for line in _summary(metrics, output):
+        log.info("%s", escaped(line))
+    for warning in metrics["warnings"]:
+        log.warning("Warning: %s", warning)
+    average_precision = metrics["overall"]["average_precision"]
+    return float("nan") if average_precision is None else float(average_precision)
+
+
+class _Run:
+    """One test of one head."""
+
+    def __init__(self, cfg: DictConfig):
+        self._cfg = cfg
+        self._clock = StageClock()
+        self._model: VirNucPro = instantiate(cfg.model, clock=self._clock)
+        assert self._model.head_source is not None, "every model configuration has a head"
+        self._source: HeadSource = self._model.head_source
+        info = self._source.info()
+        if info is None:
+            raise UserError(
+                f"model.head.weights={self._source.weights}: not written by train, so nobody knows what it was trained"
+                " on; train one, or measure it with predict"
+            )
+        self._info: HeadInfo = info
+        self._head = self._source.load()
+        self._inputs = self._model.inputs
+        self._stores = [LabelledStore(Path(path).expanduser()) for path in _as_list(cfg.input)]
+        self._splits = [self._split_of(store) for store in self._stores]
+        self._model.head_source = None  # embedding needs none
+
+    def _split_of(self, store: LabelledStore) -> Split:
+        if self._cfg.split == _NOBODY:
+            return Split("genome", np.full(len(store.labels), TEST, dtype=np.int8), {})
+        beside = self._source.path.with_name(SPLIT_FILE)
+        path = beside if self._cfg.split is None else Path(self._cfg.split).expanduser()
+        if self._cfg.split is None and not beside.is_file():
+            raise UserError(f"{beside}: not there; name it with split=FILE, or give split=none for genomes never seen")
+        if self._info.training.get("leaking") and self._info.data.get("key") == store.dataset["key"]:
+            return split_again(store, self._info.training)
+        return apply_split(store, path)
+
+    def score_all(self, output: Path) -> list[OrfMargins]:
+        """Score every dataset."""
+        given = _as_list(self._cfg.embeddings) if self._cfg.embeddings is not None else [None] * len(self._stores)
+        if len(given) != len(self._stores):
+            raise UserError(f"embeddings: {len(given)} folders for {len(self._stores)} datasets; give one of each")
+        found = []
+        for number, (store, split, folder) in enumerate(zip(self._stores, self._splits, given, strict=True)):
+            computed = output / "embeddings" / (str(number) if len(given) > 1 else "")
+            embeddings = embeddings_of(self._cfg, store, self._model, self._clock, folder, computed)
+            check_encoders(embeddings, self._info, str(self._source.weights))
+            found.append(score(build_score_trainer(self._cfg), self._head, self._inputs, store, embeddings, split))
+        return found
+
+    def evaluate(self, margins: list[OrfMargins], output: Path) -> dict[str, Any]:
+        """Write figures, pictures and the head, and return the figures."""
+        cfg, part = self._cfg, PARTS.index(self._cfg.part)
+        temperature = self._temperature(margins)
+        validation = self._chunks(margins, VALIDATION, temperature)
+        chunks = self._chunks(margins, part, temperature)
+        if not len(chunks.labels):
+            raise UserError(f"part={cfg.part}: no chunk of these datasets with an ORF is in it; see split.json")
+        threshold = self._threshold(validation)
+        lengths = {str(k): v for k, v in by_length(chunks, threshold, cfg.resamples, cfg.seed).items()}
+        metrics: dict[str, Any] = {
+            "head": str(self._source.weights),
+            "part": cfg.part,
+            "datasets": [
+                {"input": str(s.folder), "key": s.dataset["key"], "counts": s.dataset["counts"]} for s in self._stores
+            ],
+            "split_by": self._splits[0].by,
+            "threshold": threshold,
+            "temperature": temperature,
+            "overall": figures(chunks, threshold, cfg.resamples, cfg.seed),
+            "validation": figures(validation, threshold) if len(validation.labels) else None,
+            "uncalibrated": figures(self._chunks(margins, part, 1.0), threshold) if temperature != 1.0 else None,
+            "share_with_orf": self._share_with_orf(),
+            "by_length": lengths,
+            "by_group": by_group(chunks, threshold),
+            "warnings": self._warnings(),
+        }
+        write_text(output / METRICS, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+        write_text(output / GROUPS, _tsv(metrics["by_group"], tuple(metrics["by_group"][0])))
+        rows = [{"length": length, **{name: one[name] for name in _COLUMNS}} for length, one in lengths.items()]
+        write_text(output / LENGTHS, _tsv(rows, ("length", *_COLUMNS)))
+        plot_all(output, chunks, metrics, cfg.part)
+        self._write_head(output, lengths, threshold, temperature)
+        return metrics
+
+    def _chunks(self, margins: list[OrfMargins], part: int, temperature: float) -> ScoredChunks:
+        return join(
+            [chunks_of(one, part, temperature, one.split.by if not one.split.leaks else "genome") for one in margins]
+        )
+
+    def _temperature(self, margins: list[OrfMargins]) -> float:
+        if not self._cfg.calibrate:
+            return 1.0
+        values, labels = [], []
+        for one in margins:
+            orfs = np.flatnonzero(one.split.parts[one.store.orf_records] == VALIDATION)
+            values.append(one.values[orfs])
+            labels.append(one.store.labels[one.store.orf_records[orfs]])
+        known = np.concatenate(labels)
+        return fit_temperature(np.concatenate(values), known) if 0 < known.sum() < len(known) else 1.0
+
+    def _threshold(self, validation: ScoredChunks) -> float:
+        asked = self._cfg.threshold
+        if asked.precision is None and asked.false_positive_rate is None:
+            value = self._info.threshold if asked.value is None else asked.value
+            if not 0 < value < 1:
+                raise UserError(f"threshold.value={value}: give a score between 0 and 1; 0.5 is the published rule")
+            return float(value)
+        if asked.value is not None:
+            raise UserError("threshold: give value, or precision and false_positive_rate, not both")
+        if not 0 < validation.labels.sum() < len(validation.labels):
+            raise UserError("threshold: no validation part with both classes to choose it on; give threshold.value")
+        return choose_threshold(validation.scores, validation.labels, asked.precision, asked.false_positive_rate)
+
+    def _share_with_orf(self) -> dict[str, float]:
+        """Of all fragments of these genomes, the share that can be scored at all, by class."""
+        shares = {}
+        for name in ("virus", "others"):
+            counts = [store.dataset["counts"][name] for store in self._stores]
+            fragments = sum(count["fragments"] - count["ambiguous"] for count in counts)
+            without = sum(count["without_orf"] for count in counts)
+            shares[name] = round(1 - without / fragments, 4) if fragments else 0.0
+        return shares
+
+    def _warnings(self) -> list[str]:
+        found = [DEMO_WARNING] if self._info.demo else []
+        if self._info.training.get("leaking"):
+            found.append("trained on a random split: these figures are too good where genomes are the same")
+        if self._cfg.part == "train":
+            found.append("tested on what it was trained on")
+        return found
+
+    def _write_head(self, output: Path, lengths: dict[str, Figures], threshold: float, temperature: float) -> None:
+        """Write the head as it should be used from now on."""
+        layer = self._head.output_layer
+        layer.weight.data /= temperature
+        layer.bias.data /= temperature
+        names = ("chunks", "auroc", "average_precision", "recall", "precision", "false_positive_rate", "intervals")
+        tested = {length: {name: one.get(name) for name in names} for length, one in lengths.items()}
+        info = replace(
+            self._info,
+            threshold=threshold,
+            temperature=self._info.temperature * temperature,
+            tested=self._info.tested | tested if self._cfg.part == "test" else self._info.tested,
+        )
+        write_head(output, self._head, info)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if OmegaConf.is_list(value) else [value]
+
+
+def _tsv(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
+    """Render rows with these columns."""
+    lines = ["\t".join(columns)]
+    lines += ["\t".join(_cell(value) for value in row.values()) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "NA"
+    return f"{value:.6f}" if isinstance(value, float) else escaped(str(value)).replace("\t", " ")
+
+
+def _summary(metrics: dict[str, Any], output: Path) -> list[str]:
+    overall = metrics["overall"]
+    lines = [
+        f"{metrics['part']}: {overall['chunks']:,} chunks with an ORF, {overall['viral']:,} viral; 95 % confidence"
+        f" intervals by resampling {overall.get('resampled', 'nothing')}"
+    ]
+    for name, label in (
+        ("auroc", "AUROC"),
+        ("average_precision", "average precision"),
+        ("recall", "recall"),
+        ("precision", "precision"),
+        ("false_positive_rate", "false-positive rate"),
+    ):
+        if overall[name] is not None:
+            low, high = overall.get("intervals", {}).get(name, (None, None))
+            interval = f"  ({low:.3f} to {high:.3f})" if low is not None else ""
+            lines.append(f"  {label:<20} {overall[name]:.3f}{interval}")
+    lines.append(f"  at a threshold of {metrics['threshold']:.3f}; temperature {metrics['temperature']:.3f}")
+    for length, one in metrics["by_length"].items():
+        lines.append(
+            f"  about {length} nt: AUROC {one['auroc']:.3f}, recall {one['recall']:.3f}, {one['chunks']:,} chunks"
+        )
+    shares = metrics["share_with_orf"]
+    lines.append(
+        f"  of all fragments {shares['virus']:.1%} of the viral and {shares['others']:.1%} of the others have an ORF;"
+        " the rest cannot be scored"
+    )
+    lines.append(f"Figures: {output / METRICS}; head to use: {output / HEAD_FILE}")
+    return lines

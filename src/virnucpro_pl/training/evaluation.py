@@ -1,0 +1,205 @@
+"""How well chunks are told apart: figures of merit with confidence intervals, over all, by length and by group."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchmetrics.functional.classification import (
+    binary_accuracy,
+    binary_auroc,
+    binary_average_precision,
+    binary_calibration_error,
+    binary_confusion_matrix,
+    binary_f1_score,
+    binary_precision,
+    binary_recall,
+    binary_specificity,
+)
+
+_LENGTHS = np.array([75, 100, 150, 200, 250, 300, 400, 500, 750, 1000, 1500, 2000, 3000, 5000], dtype=np.int64)
+_FEWEST = 10
+"""Chunks of each class that a length needs to have figures of its own"""
+_BINS = 2048
+_BLOCK_GROUPS = 4096
+_CALIBRATION_BINS = 15
+Figures = dict[str, Any]
+
+
+class ScoredChunks(NamedTuple):
+    """Chunks with at least one ORF."""
+
+    labels: NDArray[np.uint8]
+    """(C,) 1 for virus"""
+    scores: NDArray[np.float64]
+    """(C,) chunk scores from 0 to 1, as ``chunk_scores`` gives them"""
+    groups: NDArray[np.str_]
+    """(C,) what is resampled as a whole"""
+    lengths: NDArray[np.int64]
+    """(C,) nt"""
+
+    def select(self, chosen: NDArray[np.bool_]) -> "ScoredChunks":
+        """Return those of (C,) that are chosen."""
+        return ScoredChunks(self.labels[chosen], self.scores[chosen], self.groups[chosen], self.lengths[chosen])
+
+
+def chunk_scores(virus: NDArray[np.floating[Any]], chunks: NDArray[np.int64], num_chunks: int) -> NDArray[np.float64]:
+    """Return the (C,) scores of chunks: the mean of the highest and the lowest virus score of their ORFs; NaN for none.
+
+    The published consensus calls a chunk viral when the highest virus score is at least the highest score of others,
+    which is one minus the lowest virus score: when this mean is at least 0.5.
+
+    Args:
+        virus: (O,) virus scores of ORFs.
+        chunks: (O,) chunk of each, ascending.
+        num_chunks: C.
+
+    >>> chunk_scores(np.array([0.75, 0.5, 0.25]), np.array([0, 0, 2]), 3).tolist()
+    [0.625, nan, 0.25]
+    """
+    scores = np.full(num_chunks, np.nan)
+    owners, first = np.unique(chunks, return_index=True)
+    if len(owners):
+        values = virus.astype(np.float64)
+        scores[owners] = (np.maximum.reduceat(values, first) + np.minimum.reduceat(values, first)) / 2
+    return scores
+
+
+def figures(chunks: ScoredChunks, threshold: float, resamples: int = 0, seed: int = 0) -> Figures:
+    """Return figures of merit by torchmetrics, and 95 % confidence intervals of some; None for what is not defined.
+
+    Args:
+        chunks: at least one.
+        threshold: score from which a chunk is called viral.
+        resamples: of the bootstrap; 0 for no intervals.
+        seed: of the bootstrap.
+    """
+    scores, labels = torch.from_numpy(chunks.scores), torch.from_numpy(chunks.labels.astype(np.int64))
+    called = (scores >= threshold).long()
+    (tn, fp), (fn, tp) = binary_confusion_matrix(called, labels).tolist()
+    found: Figures = {"chunks": len(labels), "viral": int(labels.sum()), "tp": tp, "fp": fp, "tn": tn, "fn": fn}
+    found["accuracy"] = float(binary_accuracy(called, labels))
+    found["precision"] = float(binary_precision(called, labels)) if tp + fp else None
+    has_both = 0 < labels.sum() < len(labels)
+    found["recall"] = float(binary_recall(called, labels)) if tp + fn else None
+    found["f1"] = float(binary_f1_score(called, labels)) if tp + fp + fn else None
+    found["false_positive_rate"] = 1 - float(binary_specificity(called, labels)) if tn + fp else None
+    found["auroc"] = float(binary_auroc(scores, labels)) if has_both else None
+    found["average_precision"] = float(binary_average_precision(scores, labels)) if has_both else None
+    found["calibration_error"] = float(binary_calibration_error(scores, labels, n_bins=_CALIBRATION_BINS))
+    found["brier_score"] = float(((scores - labels) ** 2).mean())
+    if resamples and has_both:
+        found["intervals"], found["resampled"] = confidence_intervals(chunks, threshold, resamples, seed)
+    return found
+
+
+def confidence_intervals(
+    chunks: ScoredChunks, threshold: float, resamples: int, seed: int
+) -> tuple[dict[str, tuple[float, float]], str]:
+    """Return 95 % percentile bootstrap intervals, and what was resampled: ``groups``, or ``chunks``.
+
+    Chunks of one genome are not independent, so whole groups are drawn with replacement, class by class (the cluster
+    bootstrap of Davison & Hinkley 1997, section 3.8); where a class has a single group, chunks are drawn. Scores are
+    put into 2048 bins with equally many chunks each, so that a resample is a sum of histograms; that changes AUROC and
+    average precision by less than a thousandth.
+    """
+    rng = np.random.default_rng(seed)
+    bins = _bins_of(chunks.scores)
+    by_class = [chunks.labels == label for label in (0, 1)]
+    unit = "groups" if all(len(np.unique(chunks.groups[here])) > 1 for here in by_class) else "chunks"
+    histograms, called = [], []
+    for here in by_class:
+        is_called = chunks.scores[here] >= threshold
+        if unit == "groups":
+            histogram, positive = _drawn_groups(chunks.groups[here], bins[here], is_called, resamples, rng)
+        else:
+            histogram, positive = _drawn_chunks(bins[here], is_called, resamples, rng)
+        histograms.append(histogram)
+        called.append(positive)
+    others, virus = histograms
+    auroc, average_precision = _curve_areas(others, virus)
+    fp, tp = called
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = {
+            "auroc": auroc,
+            "average_precision": average_precision,
+            "recall": tp / virus.sum(axis=1),
+            "false_positive_rate": fp / others.sum(axis=1),
+            "precision": tp / (tp + fp),
+        }
+    limits = {name: np.nanquantile(one, [0.025, 0.975]) for name, one in values.items() if np.isfinite(one).any()}
+    return {name: (float(low), float(high)) for name, (low, high) in limits.items()}, unit
+
+
+def _bins_of(scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    """(C,) bin of each score, ascending with it; equal scores share one."""
+    values = np.unique(scores)
+    if len(values) <= _BINS:
+        return np.searchsorted(values, scores)
+    edges = np.unique(np.quantile(scores, np.linspace(0, 1, _BINS + 1)[1:-1]))
+    return np.searchsorted(edges, scores, side="right")
+
+
+def _drawn_groups(
+    groups: NDArray[np.str_],
+    bins: NDArray[np.int64],
+    called: NDArray[np.bool_],
+    resamples: int,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (S, bins) histograms and (S,) numbers called viral of S draws of groups with replacement."""
+    names, numbers = np.unique(groups, return_inverse=True)
+    weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples).astype(np.float64)
+    total = np.zeros((resamples, _BINS))
+    for first in range(0, len(names), _BLOCK_GROUPS):  # bounds the memory of their histograms
+        here = (numbers >= first) & (numbers < first + _BLOCK_GROUPS)
+        histogram = np.zeros((min(_BLOCK_GROUPS, len(names) - first), _BINS))
+        np.add.at(histogram, (numbers[here] - first, bins[here]), 1)
+        total += weights[:, first : first + _BLOCK_GROUPS] @ histogram
+    return total, weights @ np.bincount(numbers, called, minlength=len(names))
+
+
+def _drawn_chunks(
+    bins: NDArray[np.int64], called: NDArray[np.bool_], resamples: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """As ``_drawn_groups``, of chunks; those called and those not are drawn together."""
+    kinds = np.bincount(2 * bins + called, minlength=2 * _BINS)
+    drawn = rng.multinomial(len(bins), kinds / len(bins), size=resamples).reshape(resamples, _BINS, 2)
+    return drawn.sum(axis=2).astype(np.float64), drawn[:, :, 1].sum(axis=1).astype(np.float64)
+
+
+def _curve_areas(
+    others: NDArray[np.float64], virus: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """AUROC and average precision of (S, bins) histograms, bins ascending with the score; a tie counts half."""
+    below = np.cumsum(others, axis=1) - others
+    with np.errstate(invalid="ignore", divide="ignore"):
+        auroc = (virus * (below + others / 2)).sum(axis=1) / (virus.sum(axis=1) * others.sum(axis=1))
+        tp, fp = (np.cumsum(one[:, ::-1], axis=1) for one in (virus, others))
+        precision = np.where(tp + fp > 0, tp / np.maximum(tp + fp, 1e-300), 0.0)
+        average_precision = (virus[:, ::-1] * precision).sum(axis=1) / virus.sum(axis=1)
+    return auroc, average_precision
+
+
+def by_length(chunks: ScoredChunks, threshold: float, resamples: int, seed: int) -> dict[int, Figures]:
+    """Return figures by length (nt), rounded to a usual one, of the lengths with enough chunks of both classes."""
+    nearest = _LENGTHS[np.abs(np.log(chunks.lengths[:, None] / _LENGTHS)).argmin(axis=1)]
+    found = {}
+    for length in np.unique(nearest).tolist():
+        some = chunks.select(nearest == length)
+        if np.bincount(some.labels, minlength=2).min() >= _FEWEST:
+            found[length] = figures(some, threshold, resamples, seed)
+    return found
+
+
+def by_group(chunks: ScoredChunks, threshold: float) -> list[dict[str, Any]]:
+    """Return for each group and class its chunks, their mean score, and the share called viral."""
+    rows = []
+    for label, name in enumerate(("others", "virus")):
+        of_class = chunks.select(chunks.labels == label)
+        for group in np.unique(of_class.groups).tolist():
+            scores = of_class.scores[of_class.groups == group]
+            called = int(np.count_nonzero(scores >= threshold))
+            row = {"group": group, "class": name, "chunks": len(scores), "mean_score": float(scores.mean())}
+            rows.append({**row, "called_viral": called, "share_called_viral": called / len(scores)})
+    return rows

@@ -1,0 +1,70 @@
+"""From a dataset and a head to scored chunks."""
+
+from typing import NamedTuple
+
+import numpy as np
+from lightning import Trainer
+from numpy.typing import NDArray
+
+from virnucpro_pl.data.embeddings import Embeddings
+from virnucpro_pl.head import Head, Inputs
+from virnucpro_pl.training.batches import EmbeddedOrfs
+from virnucpro_pl.training.datamodule import EMBEDDED_BATCH, LabelledOrfs
+from virnucpro_pl.training.evaluation import ScoredChunks, chunk_scores
+from virnucpro_pl.training.labelled_store import LabelledStore
+from virnucpro_pl.training.module import HeadTraining
+from virnucpro_pl.training.splits import Split
+
+
+class OrfMargins(NamedTuple):
+    """What a head says of the ORFs of a dataset."""
+
+    store: LabelledStore
+    split: Split
+    values: NDArray[np.float64]
+    """(O,) logit of virus minus logit of others; NaN for ORFs in no part"""
+
+
+def score(
+    trainer: Trainer, head: Head, inputs: Inputs, store: LabelledStore, embeddings: Embeddings, split: Split
+) -> OrfMargins:
+    """Score all ORFs that are in a part.
+
+    Args:
+        trainer: runs it.
+        head: to be tested.
+        inputs: which embeddings it takes.
+        store: the dataset.
+        embeddings: of its ORFs.
+        split: which part each record is in.
+    """
+    parts = split.parts[store.orf_records]
+    labels = store.labels[store.orf_records]
+    data = LabelledOrfs(EmbeddedOrfs(embeddings, labels, inputs), parts, EMBEDDED_BATCH, seed=0)
+    values = np.full(store.num_orfs, np.nan)
+    for rows in trainer.predict(HeadTraining(head), datamodule=data) or ():
+        logits = rows.logits.double().numpy()  # type: ignore[union-attr]
+        values[rows.orfs.numpy()] = logits[:, 1] - logits[:, 0]  # type: ignore[union-attr]
+    return OrfMargins(store, split, values)
+
+
+def chunks_of(margins: OrfMargins, part: int, temperature: float, group: str) -> ScoredChunks:
+    """Return the chunks of a part that have an ORF, with their scores.
+
+    Args:
+        margins: of the ORFs.
+        part: index in ``PARTS``.
+        temperature: what logits are divided by.
+        group: column that says what belongs together.
+    """
+    store = margins.store
+    orfs = np.flatnonzero(margins.split.parts[store.orf_records] == part)
+    virus = 1 / (1 + np.exp(-margins.values[orfs] / temperature))
+    scores = chunk_scores(virus, store.orf_records[orfs], len(store.labels))
+    chosen = ~np.isnan(scores)
+    return ScoredChunks(store.labels[chosen], scores[chosen], store.column(group)[chosen], store.lengths[chosen])
+
+
+def join(parts: list[ScoredChunks]) -> ScoredChunks:
+    """Chunks of several datasets."""
+    return ScoredChunks(*(np.concatenate(column) for column in zip(*parts, strict=True)))
