@@ -34,7 +34,7 @@ def prepare(cfg: DictConfig) -> float:
     settings: PrepareSettings = instantiate(cfg.data)
     settings.check()
     lengths = LengthRange.parse(settings.chunk_length)
-    cutter = Cutter(lengths, settings.chunking, cfg.seed)
+    cutter = Cutter(lengths, settings.chunking, settings.depth, cfg.seed)
     genomes = read_genomes(Path(cfg.input).expanduser())
     with appearing(Path(cfg.paths.output_dir), cfg.overwrite) as folder:
         files = [find_candidates(genome, settings, cutter) for genome in _told(genomes, "Translating")]

@@ -128,7 +128,7 @@ def _plot_lengths(path: Path, lengths: dict[str, Figures], title: str) -> None:
     axes.set(xlabel="chunk length, nt (chunks)", ylabel="with 95 % confidence intervals", title=title, ylim=(0, 1.02))
     axes.set_xlim(-0.6, max(len(lengths), 1) - 0.4)
     axes.grid(alpha=0.3, axis="y")
-    axes.legend(loc="lower right")
+    axes.legend(loc="best")
     _save(figure, path)
 
 

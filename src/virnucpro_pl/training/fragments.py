@@ -63,14 +63,18 @@ class Cutter:
     Args:
         lengths: of the fragments.
         geometry: of fragments of one length; of a range, fragments of random lengths lie end to end.
+        depth: how often a record is cut; beyond the first time from a random place on, end to end.
         seed: of all that is random.
 
     Raises:
         UserError: fragments cannot be cut so.
     """
 
-    def __init__(self, lengths: LengthRange, geometry: Geometry, seed: int):
+    def __init__(self, lengths: LengthRange, geometry: Geometry, depth: int, seed: int):
         check_chunking(lengths.longest, geometry)
+        if depth < 1:
+            raise UserError(f"data.depth={depth}: give how often records are cut; 1 is usual")
+        self._depth = depth
         self._lengths = lengths
         self._geometry = geometry
         self._seed = seed
@@ -80,17 +84,26 @@ class Cutter:
         digest = hashlib.blake2b(f"{self._seed}\0{file}\0{name}".encode("utf-8", "surrogateescape"), digest_size=16)
         rng = np.random.default_rng(int.from_bytes(digest.digest(), "little"))
         shortest, longest = self._lengths
-        if shortest == longest:
-            chunks = cut_records(np.array([length], dtype=np.int64), longest, self._geometry)
-            start, end = chunks.start, chunks.end
-        else:
-            ends = np.cumsum(rng.integers(shortest, longest + 1, length // shortest + 1))
-            ends = np.minimum(ends[: int(np.searchsorted(ends, length)) + 1], length)
-            start, end = np.concatenate([[0], ends[:-1]]).astype(np.int64), ends.astype(np.int64)
-            whole = end - start >= shortest
-            start, end = start[whole], end[whole]
+        tilings = [self._tiling(rng, length, 0 if shortest < longest else None)]
+        tilings += [self._tiling(rng, length, int(rng.integers(longest))) for _ in range(self._depth - 1)]
+        start, end = (np.concatenate(column) for column in zip(*tilings, strict=True))
         numbers = rng.integers(0, 2**64, (2, len(start)), dtype=np.uint64)
         return Fragments(start, end, numbers[0], numbers[1])
+
+    def _tiling(
+        self, rng: np.random.Generator, length: int, first: int | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Starts and ends of fragments that lie end to end from ``first`` on; None for the geometry of ``predict``."""
+        shortest, longest = self._lengths
+        if first is None:
+            chunks = cut_records(np.array([length], dtype=np.int64), longest, self._geometry)
+            return chunks.start, chunks.end
+        sizes = rng.integers(shortest, longest + 1, max(0, length - first) // shortest + 1)
+        ends = first + np.cumsum(sizes)
+        ends = np.minimum(ends[: int(np.searchsorted(ends, length)) + 1], length)
+        starts = np.concatenate([[first], ends[:-1]]).astype(np.int64)
+        whole = ends - starts >= shortest
+        return starts[whole], ends[whole].astype(np.int64)
 
 
 class Pieces(NamedTuple):

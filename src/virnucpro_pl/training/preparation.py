@@ -42,6 +42,8 @@ class PrepareSettings(NamedTuple):
     """Bases of a fragment, or a range"""
     chunking: Geometry = "published"
     """How records are cut into fragments of one length"""
+    depth: int = 1
+    """How often every record is cut, beyond the first time from a random place on"""
     ambiguity: Ambiguity = "published"
     """How letters other than A, C, G, T are read"""
     max_per_genome: int | None = None

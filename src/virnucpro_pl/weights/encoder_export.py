@@ -79,7 +79,7 @@ def write_dnabert_s(encoder: DnabertS, source: Path, folder: Path, dtype: torch.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", *_TOKENIZER_FILES):
-        if (source / name).is_file():
+        if (source / name).is_file() and source != folder:
             shutil.copyfile(source / name, folder / name)
     named = {_renamed(name, _MOSAIC_BERT_NAMES): tensor for name, tensor in encoder.state_dict().items()}
     pooler = {name: tensor for name, tensor in read_folder(source).tensors.items() if name.startswith("pooler.")}
