@@ -1,0 +1,1 @@
+"""From genomes to a head: getting them, labelling, training and testing."""
