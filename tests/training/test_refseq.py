@@ -9,15 +9,18 @@ import random
 import re
 import shutil
 import signal
+import ssl
 import sys
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx2
 import pytest
 from omegaconf import OmegaConf
 
@@ -174,6 +177,17 @@ def trickle(handler: Handler, content: bytes) -> None:
         except OSError:
             return
         time.sleep(0.005)
+
+
+@pytest.fixture(autouse=True)
+def _certificates_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test uses them, and reading them for every client takes longer than all else."""
+    monkeypatch.setattr(httpx2, "Client", partial(httpx2.Client, verify=_certificates()))
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    return httpx2.create_ssl_context()
 
 
 @pytest.fixture
