@@ -21,6 +21,7 @@ LAYERS = [
     {"callbacks", "budget"},
     {"strategy"},
     {"benchmarking"},
+    {"training"},
     {"commands", "sweep"},
     {"__main__"},
 ]
@@ -37,6 +38,7 @@ FORBIDDEN = {
     "budget": {"hydra", "omegaconf"},
     "failures": {"torch", "lightning"},
     "sweep": {"torch", "lightning"},
+    "training": {"hydra", "omegaconf"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -52,6 +52,7 @@ _PLAIN = re.compile(r"[\w/.+%*@?|-]*", re.ASCII)  # what Hydra takes without quo
 log = logging.getLogger("virnucpro_pl")
 _job_began = False
 _LEAVING_SECONDS = 3.0
+_GO_ON = ("predict", "download")  # commands that continue what was stopped
 
 
 def _run_folder(output: str, default: str) -> str:
@@ -128,17 +129,17 @@ def run(cfg: DictConfig) -> float | None:
 
 
 def _how_to_go_on(cfg: DictConfig) -> str:
-    """Say how a prediction is continued; other commands begin anew.
+    """Say how a prediction or a download is continued; other commands begin anew.
 
     A folder that nobody named has the time in its name, and the next start would take another.
     """
     hydra = HydraConfig.get()
     default = OmegaConf.select(cfg, "paths.default_output")
     unnamed = default is not None and cfg.output == default
-    if hydra.job.config_name != "predict" or (unnamed and hydra.mode is not RunMode.RUN):
+    if hydra.job.config_name not in _GO_ON or (unnamed and hydra.mode is not RunMode.RUN):
         return ""
     named = f" with output={hydra.runtime.output_dir}" if unnamed else ""
-    without = " without overwrite=true" if cfg.overwrite else ""
+    without = " without overwrite=true" if OmegaConf.select(cfg, "overwrite") else ""
     return f"; start the same command again{named}{without} to continue where it stopped"
 
 

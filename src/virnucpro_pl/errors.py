@@ -41,6 +41,10 @@ class MissingScoresError(RunFailedError):
     """Scores that should be on the disk are not; the message says how many."""
 
 
+class DownloadError(RunFailedError):
+    """A server did not give what it was asked for; the message says which file, and why."""
+
+
 class DamagedResultsError(RunFailedError):
     """Results are not as they were written; the message says which."""
 

@@ -207,6 +207,11 @@ class _Run:
         write_head(output, self._head, info)
 
 
+def _cluster_column(split: Split) -> str:
+    """Column whose groups are resampled as a whole."""
+    return "genome" if split.leaks else "group" if split.by == "split" else split.by
+
+
 def _as_list(value: Any) -> list[Any]:
     return list(value) if OmegaConf.is_list(value) else [value]
 

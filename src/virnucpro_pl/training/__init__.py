@@ -1,1 +1,1 @@
-"""Datasets, training of heads, and tests of them."""
+"""Genomes to datasets, training of heads, and tests of them."""

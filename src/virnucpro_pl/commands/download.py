@@ -1,0 +1,106 @@
+"""The ``download`` command: genomes and their annotation from a RefSeq release."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.folder_lock import FolderLock
+from virnucpro_pl.training.download_record import RECORD, Selection
+from virnucpro_pl.training.polite_http import Patience, PoliteClient
+from virnucpro_pl.training.refseq import wanted_counts
+from virnucpro_pl.training.release_download import TABLE
+from virnucpro_pl.training.release_download import download as download_release
+
+log = logging.getLogger(__name__)
+
+_MOST_CONNECTIONS = 3
+_LOCK = ".download.lock"
+
+
+def download(cfg: DictConfig) -> float:
+    """Fetch what is asked for; return how many files there are.
+
+    Raises:
+        UserError: something in the command must be mended.
+        DownloadError: the server or the network failed; the same command goes on.
+    """
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it tells of every request
+    if not cfg.output:
+        raise UserError("output: name the folder for the files: output=FOLDER")
+    selection, patience, connections = _selection(cfg), _patience(cfg), cfg.connections
+    if connections not in range(1, _MOST_CONNECTIONS + 1):
+        raise UserError(f"connections={connections}: a number from 1 to {_MOST_CONNECTIONS}")
+    folder = Path(cfg.output).expanduser()
+    with _alone_in(folder), PoliteClient(patience) as client:
+        plan = download_release(selection, folder, client, connections)
+    log.info(
+        "Complete: %d files of RefSeq release %d in %s (%s, %s)", len(plan.files), plan.release, folder, TABLE, RECORD
+    )
+    log.info("Next: python -m virnucpro_pl prepare input=%s output=DATASET", folder / TABLE)
+    return float(len(plan.files))
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep other downloads out of a folder, which is made if it is not there.
+
+    Raises:
+        UserError: one is at work there, or nothing can be written there.
+    """
+    file = folder / _LOCK
+    try:
+        lock = FolderLock(file)
+    except OSError as error:
+        raise UserError(f"output={folder}: cannot be written: {error.strerror}") from error
+    with lock:
+        if not lock.take_alone(patience=0.0):
+            raise UserError(f"output={folder}: another download is at work there; wait for it or give another folder")
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+
+
+def _selection(cfg: DictConfig) -> Selection:
+    divisions = cfg.divisions
+    if isinstance(divisions, str):
+        divisions = [divisions]
+    if divisions is not None and not isinstance(divisions, ListConfig | list):
+        raise UserError("divisions: a list of names, such as divisions=[viral,bacteria]")
+    counts = OmegaConf.to_container(cfg.files)
+    assert isinstance(counts, dict)
+    if not _is_number(cfg.seed, whole=True):
+        raise UserError(f"seed={cfg.seed}: a whole number, 0 or more")
+    names = None if divisions is None else list(map(str, divisions))
+    wanted = wanted_counts(names, cfg.files_per_division, {str(name): count for name, count in counts.items()})
+    return Selection(_address(str(cfg.source)), wanted, cfg.seed)
+
+
+def _address(source: str) -> str:
+    """Return the address of the release folder, with / at its end."""
+    try:
+        url = httpx2.URL(source)
+    except httpx2.InvalidURL as error:
+        raise UserError(f"source={escaped(source)}: not an address ({error})") from error
+    if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment or url.userinfo:
+        raise UserError(f"source={escaped(source)}: not an address such as https://HOST/refseq/release/")
+    return source.rstrip("/") + "/"
+
+
+def _patience(cfg: DictConfig) -> Patience:
+    settings = {str(name): value for name, value in cfg.patience.items()}
+    for name, value in settings.items():
+        if not _is_number(value, whole=name == "retries") or (name.endswith("timeout") and value == 0):
+            raise UserError(f"patience.{name}={value}: a number {'above 0' if name.endswith('timeout') else 'from 0'}")
+    return Patience(**settings)
+
+
+def _is_number(value: Any, whole: bool) -> bool:
+    is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    return is_number and value >= 0

@@ -1,0 +1,91 @@
+"""``download.json``: which files of a release a folder is for, where they come from, and their checksums."""
+
+import json
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from virnucpro_pl import __version__
+from virnucpro_pl.durable import write_text
+from virnucpro_pl.training.polite_http import RemoteFile
+from virnucpro_pl.training.refseq import Volume, is_checksum, is_file_name, select_volumes
+
+RECORD = "download.json"
+_FORMAT_VERSION = 1
+
+
+class Selection(NamedTuple):
+    """Which files of which release folder."""
+
+    source: str
+    """Address of the release folder, with / at its end"""
+    counts: Mapping[str, int | None]
+    """How many GenBank files of each division; None for all"""
+    seed: int
+
+
+class Plan(NamedTuple):
+    """The files that are to be fetched, as the server told of them."""
+
+    release: int
+    files: list[RemoteFile]
+
+    def volumes(self, selection: Selection) -> list[Volume]:
+        """Return the files by GenBank file."""
+        names = [file.name for file in self.files]
+        return [
+            volume for division in selection.counts for volume in select_volumes(names, division, None, selection.seed)
+        ]
+
+
+def _identity(selection: Selection) -> dict[str, Any]:
+    return {"source": selection.source, "counts": dict(selection.counts), "seed": selection.seed}
+
+
+def write_record(folder: Path, selection: Selection, plan: Plan, finished: bool) -> None:
+    """Leave what is fetched, or about to be: release, selection, and each file's address, size, MD5 and dates."""
+    record = {
+        "format_version": _FORMAT_VERSION,
+        "version": __version__,
+        "release": plan.release,
+        "selection": _identity(selection),
+        "finished": _date(time.time()) if finished else None,
+        "files": [
+            {**file._asdict(), "fetched": _date((folder / file.name).stat().st_mtime) if finished else None}
+            for file in plan.files
+        ],
+    }
+    write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+
+
+def _date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return what an earlier call has left; nothing if there was none, or what it left is damaged."""
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return record if isinstance(record, dict) and record.get("format_version") == _FORMAT_VERSION else {}
+
+
+def plan_of(record: dict[str, Any], selection: Selection) -> Plan | None:
+    """Return the plan of an earlier call for the same selection, so that it goes on with the same files."""
+    if record.get("selection") != _identity(selection):
+        return None
+    try:
+        files = [RemoteFile(*(entry[key] for key in RemoteFile._fields)) for entry in record["files"]]
+        release = int(record["release"])
+        return Plan(release, files) if all(_is_sound(file, selection.source) for file in files) else None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _is_sound(file: RemoteFile, source: str) -> bool:
+    """Whether what a record says of a file can name a path, and be asked for."""
+    is_file = is_file_name(file.name) and file.url.startswith(source)
+    return is_file and is_checksum(file.md5) and isinstance(file.bytes, int | None)
