@@ -2,9 +2,9 @@
 
     python benchmarks/kmer_baseline.py TRAINING_DATASET SPLIT.json [TEST_DATASET ...] [--against metrics.json]
 
-Trained on the fragments of the training part of the first dataset, tested on the test part of the others (or of the first
-one), length by length, with the same resampling of groups as ``test``. With ``--against``, the differences to a head's
-figures are printed too.
+Trained on the fragments of the training part of the first dataset, tested on the test part of the others (or of the
+first one), length by length, with the same resampling of groups as ``test``. With ``--against``, the differences to a
+head's figures are printed too.
 """
 
 import argparse
@@ -79,7 +79,8 @@ def tested(classifier: Pipeline, store: LabelledStore, split: Path, k: int) -> S
 def line(name: str, found: Figures, other: Figures | None) -> str:
     """Render one row."""
     low, high = found["intervals"]["auroc"]
-    text = f"{name:>8} {found['chunks']:>8,} {found['auroc']:>8.3f} ({low:.3f} to {high:.3f}) {found['average_precision']:>8.3f}"
+    auroc = f"{found['auroc']:>8.3f} ({low:.3f} to {high:.3f})"
+    text = f"{name:>8} {found['chunks']:>8,} {auroc} {found['average_precision']:>8.3f}"
     if other and other.get("auroc") is not None:
         text += f"   head {other['auroc']:.3f}, {other['auroc'] - found['auroc']:+.3f}"
     return text

@@ -1,6 +1,6 @@
 """Write untrained encoders of any size in the published formats, to be trained from scratch.
 
-    python tools/demo_encoders.py DATASET FOLDER [--layers 2 --width 64 --heads 4 --dna-ffn 128 --vocabulary 512 --seed 300]
+    python tools/demo_encoders.py DATASET FOLDER [--layers 2 --width 64 --heads 4 --dna-ffn 128 --vocabulary 512]
 
 The byte pairs of the DNA tokenizer are learned from the training part (column split) of a dataset that ``prepare`` has
 made. The folder gets ``DNABERT-S/`` in Hugging Face layout and ``esm2.pt`` as fair-esm has it.
@@ -120,8 +120,9 @@ def dnabert_s_config(sizes: Sizes) -> dict[str, object]:
         "attention_probs_dropout_prob": 0.0,
         "auto_map": {"AutoConfig": "configuration_bert.BertConfig"} | {k: f"bert_layers.{v}" for k, v in bert.items()},
         "classifier_dropout": None, "gradient_checkpointing": False, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
-        "hidden_size": sizes.width, "initializer_range": 0.02, "intermediate_size": sizes.dna_ffn, "layer_norm_eps": 1e-12,
-        "max_position_embeddings": 512, "model_type": "bert", "num_attention_heads": sizes.heads,
+        "hidden_size": sizes.width, "initializer_range": 0.02, "intermediate_size": sizes.dna_ffn,
+        "layer_norm_eps": 1e-12, "max_position_embeddings": 512, "model_type": "bert",
+        "num_attention_heads": sizes.heads,
         "num_hidden_layers": sizes.layers, "pad_token_id": 0, "position_embedding_type": "absolute",
         "torch_dtype": "float32", "transformers_version": "4.28.0", "type_vocab_size": 2, "use_cache": True,
         "vocab_size": sizes.vocabulary,

@@ -72,6 +72,7 @@ class VirNucPro(LightningModule):
         head: source of the classifier; None to embed only.
         name: what the results call this model.
         inputs: which encoders are used; None leaves it to the head, which was trained for these.
+        fallback_head: file of a head on DNA alone that scores whole chunks without open frame; None leaves them out.
         attention: which attention kernels; ``auto`` takes the best that can run.
         exact: plain torch operations throughout, slow, as a reference.
         fp8: ESM-2's linear layers in float8.
@@ -87,6 +88,7 @@ class VirNucPro(LightningModule):
         head: HeadSource | None,
         name: str,
         inputs: Inputs | None = None,
+        fallback_head: str | None = None,
         attention: Backend = "auto",
         exact: bool = False,
         fp8: bool = False,
@@ -109,6 +111,8 @@ class VirNucPro(LightningModule):
         if inputs not in (None, *get_args(Inputs)):
             raise UserError(f"model.inputs={inputs}: choose one of {', '.join(get_args(Inputs))}")
         self._inputs = inputs
+        self.fallback_source = None if fallback_head is None else HeadSource(fallback_head)
+        self.fallback_head: Head | None = None
         self.widths_at_hand: tuple[int | None, int | None] = None, None
         """Of the DNA and the protein embeddings, where the batches bring all of them and no encoder is needed"""
 
@@ -128,7 +132,7 @@ class VirNucPro(LightningModule):
 
     def identity(self) -> dict[str, Any]:
         """What tells these weights from others; fetches from the hub what is not on disk."""
-        sources = {"head": self.head_source, **self.encoder_sources()}
+        sources = {"head": self.head_source, "fallback_head": self.fallback_source, **self.encoder_sources()}
         return {name: source.identity() for name, source in sources.items() if source}
 
     def encoder_sources(self) -> dict[str, DnabertSSource | Esm2Source]:
@@ -160,6 +164,10 @@ class VirNucPro(LightningModule):
         if head and self.head_source:
             check_widths(dna_width, protein_width, head, self.head_source)
         self.head = head
+        if self.fallback_source and self.fallback_head is None:
+            fallback = self.fallback_source.load()
+            check_widths(dna_width, 0, fallback, self.fallback_source)
+            self.fallback_head = fallback
 
     def on_predict_start(self) -> None:
         """Settle how to compute, and say so."""
@@ -175,8 +183,9 @@ class VirNucPro(LightningModule):
         """
         if self.device.type == "cpu":
             keep_freed_memory()
-        if self.head:
-            self.head.float()  # it costs nothing, and its batch norm was never meant for less
+        for head in (self.head, self.fallback_head):
+            if head:
+                head.float()  # it costs nothing, and its batch norm was never meant for less
         for encoder in self._encoders().values():
             self.arithmetic.apply(encoder)
 
@@ -217,6 +226,9 @@ class VirNucPro(LightningModule):
         if self.head:
             with self._clock(HEAD, self.device):
                 scores = self.head.scores(_of_orfs(batch, dna, protein))
+                if batch.whole is not None and self.fallback_head:
+                    whole = self.fallback_head.scores(dna[batch.dna_places])
+                    scores = torch.where(batch.whole[:, None], whole, scores)
         new = None
         if batch.cached:
             new = dna[: batch.dna.num_sequences], protein[: batch.protein.num_sequences]

@@ -101,7 +101,12 @@ class _Run(EncoderRun):
     def prepare(self) -> bool:
         """As for every run; in another precision it is another."""
         self.identity["dtype"] = self.cfg.dtype
-        return super().prepare()
+        is_new = super().prepare()
+        if is_new and OrfStore(self.datamodule.store_folder).manifest["whole_chunks"] and self.model.inputs != "dna":
+            raise UserError(
+                "the dataset holds whole chunks (data.rule=chunks), which have no protein; give model.inputs=dna"
+            )
+        return is_new
 
     def caching(self) -> dict[str, str | None]:
         """Keep embeddings in the output folder."""
@@ -191,6 +196,7 @@ def _orf_names(store: OrfStore) -> Iterator[OrfNames]:
             owners = np.repeat(np.arange(len(part.num_orfs)), part.num_orfs)
             names, frames = name_chunks(part), part.frames
             ids = [
-                f"{names[owner]}{FRAMES[frame]}" for owner, frame in zip(owners.tolist(), frames.tolist(), strict=True)
+                f"{names[owner]}{(*FRAMES, '')[frame]}"
+                for owner, frame in zip(owners.tolist(), frames.tolist(), strict=True)
             ]
             yield OrfNames(ids, records.first_record + part.owners[owners], frames)

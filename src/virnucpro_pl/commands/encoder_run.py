@@ -61,7 +61,12 @@ class EncoderRun:
         self.model = model
         self._figures = RankFigures(Path(cfg.paths.work_dir) / "figures")
         self.datamodule: FastaDataModule = instantiate(
-            cfg.data, clock=clock, encoders=self.identify_encoders, encoder_inputs=model.inputs, **self.caching()
+            cfg.data,
+            clock=clock,
+            encoders=self.identify_encoders,
+            encoder_inputs=model.inputs,
+            whole_chunks=model.fallback_source is not None,
+            **self.caching(),
         )
         self.identity = settings_identity(cfg, trainer, model)
         self.weights: dict[str, Any] = {}

@@ -13,7 +13,8 @@ from virnucpro_pl.commands.building import arithmetic_of
 from virnucpro_pl.module import VirNucPro
 
 INPUT = "input"
-_CALLS = ("results.tie", "results.min_viral_fraction")
+THRESHOLD = "results.threshold"
+_CALLS = ("results.tie", "results.min_viral_fraction", THRESHOLD)
 _JOB = "job of the sweep"
 _ORFS = ("data.chunk_length", "data.chunking", "data.ambiguity")
 _WEIGHTS = "weights"

@@ -11,11 +11,11 @@ from omegaconf import DictConfig
 
 from virnucpro_pl.commands.building import build_trainer, origin
 from virnucpro_pl.commands.encoder_run import EncoderRun
-from virnucpro_pl.commands.identity import identity_of_scores
+from virnucpro_pl.commands.identity import THRESHOLD, identity_of_scores
 from virnucpro_pl.commands.ranks import check_output_is_named, end_ranks, first_rank_decides
-from virnucpro_pl.errors import escaped
+from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.module import VirNucPro
-from virnucpro_pl.results.consensus import CallingRules
+from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD, CallingRules
 from virnucpro_pl.results.input_notes import input_warnings
 from virnucpro_pl.results.parts import PartsOfModel
 from virnucpro_pl.results.publishing import publish
@@ -24,6 +24,7 @@ from virnucpro_pl.results.summary import DEMO_WARNING, merge_figures, summary_li
 from virnucpro_pl.results.tables import RECORD_TABLE, RESULT_FILES
 from virnucpro_pl.stages import StageClock
 from virnucpro_pl.standard_output import copy_to_standard_output
+from virnucpro_pl.weights.sources import HeadSource
 
 log = logging.getLogger(__name__)
 
@@ -40,19 +41,17 @@ def predict(cfg: DictConfig) -> float:
         OutOfMemoryError: the device's memory, or the host's, does not suffice.
         RankLostError: another process of the run is gone.
     """
-    rules: CallingRules = instantiate(cfg.results)
-    rules.check()
     clock = StageClock()
     trainer = build_trainer(cfg, clock)
     check_output_is_named(cfg, trainer)
     if not trainer.is_global_zero:
         logging.getLogger().setLevel(logging.WARNING)  # the first rank speaks for all
-    run = _Run(cfg, trainer, clock)
+    run = _Run(cfg, trainer, clock, instantiate(cfg.results))
     try:
         if first_rank_decides(trainer, run.prepare, run.folder.is_finished):
             run.run_encoders()
             if trainer.is_global_zero:
-                run.write_results(rules)
+                run.write_results()
     except BaseException:
         end_ranks(trainer, failed=True)
         raise
@@ -66,28 +65,42 @@ def predict(cfg: DictConfig) -> float:
 class _Run(EncoderRun):
     """One prediction, from what its output folder holds to what it will hold."""
 
-    def __init__(self, cfg: DictConfig, trainer: Trainer, clock: StageClock):
+    def __init__(self, cfg: DictConfig, trainer: Trainer, clock: StageClock, rules: CallingRules):
+        rules.check()
         model: VirNucPro = instantiate(cfg.model, clock=clock)
         assert model.head_source is not None, "every model configuration has a head"
-        model.head_source.check_chunk_length(cfg.data.chunk_length)
+        self._head: HeadSource = model.head_source
+        self._head.check_chunk_length(cfg.data.chunk_length)
+        if model.fallback_source:
+            model.fallback_source.check_fallback()
+            if model.inputs == "protein":
+                raise UserError("model.fallback_head needs the DNA encoder, which model.inputs=protein leaves out")
+        info = self._head.info()
+        threshold = rules.threshold or (info.threshold if info else PUBLISHED_THRESHOLD)
+        self._rules = rules._replace(threshold=threshold, domain_length=self._head.domain_length())
         output, work = Path(cfg.paths.output_dir), Path(cfg.paths.work_dir)
         super().__init__(cfg, trainer, clock, model, RESULT_FILES, output, work)
+        self.identity[THRESHOLD] = threshold
+        self._head_warnings: list[str] = []
 
     def prepare(self) -> bool:
         """As for every run, and find the parts that are on disk."""
         if not super().prepare():
             return False
+        digests = {name: sorted(source["sha256"].values()) for name, source in self.weights.items()}
+        sources = (self._head, *([self.model.fallback_source] if self.model.fallback_source else []))
+        self._head_warnings = [told for source in sources if (told := source.check_encoders(digests))]
         key = json.dumps(identity_of_scores(self.identity), sort_keys=True)
         self.datamodule.find_parts = PartsOfModel(self.work / "parts", key)
         return True
 
-    def write_results(self, rules: CallingRules) -> None:
+    def write_results(self) -> None:
         """Check that every planned ORF was scored exactly once, write the result files, and finish the run."""
         stages, throughput = self.rank_figures()
         datamodule = self.datamodule
         inputs, manifest = datamodule.inputs, datamodule.store.manifest
         after = StageClock()
-        calls, files = publish(datamodule.store, inputs, datamodule.gather, self.work, self.output, rules, after)
+        calls, files = publish(datamodule.store, inputs, datamodule.gather, self.work, self.output, self._rules, after)
         sources = zip(manifest["inputs"], inputs, calls.pop("files"), strict=True)
         counts = {key: value for key, value in manifest.items() if key not in ("format_version", "files", "settings")}
         counts["inputs"] = [{**source, "path": path, "calls": by_call} for source, path, by_call in sources]
@@ -98,7 +111,7 @@ class _Run(EncoderRun):
                 **origin(self.cfg, self.began),
                 "starts": starts,
                 "resumed": len(starts) - 1,
-                "warnings": _warnings(self.model, counts),
+                "warnings": self._warnings(counts),
                 "model": {"name": self.model.name, "demo": self.model.demo, "weights": self.weights},
                 "engine": self.engine(throughput),
                 "counts": counts,
@@ -108,6 +121,19 @@ class _Run(EncoderRun):
                 "identity": self.identity,
             }
         )
+
+    def _warnings(self, counts: dict[str, Any]) -> list[str]:
+        """What a reader of the results should know."""
+        found = [*([DEMO_WARNING] if self.model.demo else []), *self._head_warnings, *input_warnings(counts)]
+        if short := counts["calls"]["out_of_domain"]:
+            found.append(
+                f"{short:,} of {counts['records']:,} records are shorter than {self._rules.domain_length} nt, 0.6 of"
+                " what the head was trained or tested on: their calls are guesses (column out_of_domain); train a head"
+                " for such reads"
+            )
+        if self._rules.limit != PUBLISHED_THRESHOLD:
+            found.append(f"a chunk is viral from a score of {self._rules.limit:.4f} on, not 0.5 as published")
+        return found
 
     def tell(self) -> float:
         """Say what came out, also of a run that was finished before, and return its tokens per second."""
@@ -124,8 +150,3 @@ class _Run(EncoderRun):
         if self.cfg.output == "-":
             copy_to_standard_output(self.output / RECORD_TABLE)
         return float(run["figures"]["tokens_per_second"])
-
-
-def _warnings(model: VirNucPro, counts: dict[str, Any]) -> list[str]:
-    """What a reader of the results should know."""
-    return [*([DEMO_WARNING] if model.demo else []), *input_warnings(counts)]

@@ -145,9 +145,7 @@ class _Run:
         return metrics
 
     def _chunks(self, margins: list[OrfMargins], part: int, temperature: float) -> ScoredChunks:
-        return join(
-            [chunks_of(one, part, temperature, one.split.by if not one.split.leaks else "genome") for one in margins]
-        )
+        return join([chunks_of(one, part, temperature, _cluster_column(one.split)) for one in margins])
 
     def _temperature(self, margins: list[OrfMargins]) -> float:
         if not self._cfg.calibrate:

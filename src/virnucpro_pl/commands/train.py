@@ -311,7 +311,7 @@ def _sizes(parts: NDArray[np.int8], labels: NDArray[np.uint8]) -> dict[str, dict
 
 def _log_split(split: Split, parts: NDArray[np.int8], labels: NDArray[np.uint8]) -> None:
     for part, counts in _sizes(parts, labels).items():
-        groups = f" in {len(split.groups[part]):,} groups" if split.groups.get(part) else ""
+        groups = f" in {len(split.groups[part]):,} groups" if split.groups.get(part) and split.by != "split" else ""
         log.info("  %-10s %s viral ORFs, %s others%s", part, f"{counts['virus']:,}", f"{counts['others']:,}", groups)
     if split.num_dropped:
         log.info("  %s fragments left out: an earlier part has their sequence", f"{split.num_dropped:,}")

@@ -41,6 +41,8 @@ class OrfBatch(NamedTuple):
     """(N,) int64, likewise of the proteins"""
     cached: CachedEmbeddings | None = None
     """None where no cache is used"""
+    whole: Tensor | None = None
+    """(N,) bool, which are whole chunks without protein; None where none is"""
 
     def __reduce__(self) -> tuple[Callable[..., "OrfBatch"], tuple[Any, ...]]:
         """Travel from worker processes through their pipe, as plain arrays.

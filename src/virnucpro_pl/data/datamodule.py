@@ -58,6 +58,7 @@ class FastaDataModule(LightningDataModule):
         token_budget: most protein tokens in a batch; None chooses what suits the device, ``auto`` has it found.
         deduplicate: embed identical ORFs once, and the protein that different ORFs share once.
         embedding_cache: folder that keeps embeddings for later runs; None for none.
+        whole_chunks: whether chunks without open frame are batched too, for a head that scores nucleotides alone.
         num_workers: processes that prepare batches; with none, a thread does, which is fast enough for one GPU.
         store_per_node: every node reads the input and builds a store of its own, in its own ``store_dir``; else the
             first rank builds it for all.
@@ -81,6 +82,7 @@ class FastaDataModule(LightningDataModule):
         token_budget: int | Literal["auto"] | None = None,
         deduplicate: bool = True,
         embedding_cache: str | Path | None = None,
+        whole_chunks: bool = False,
         num_workers: int = 0,
         store_per_node: bool = False,
         encoders: Callable[[], EncoderIdentities] | None = None,
@@ -93,7 +95,7 @@ class FastaDataModule(LightningDataModule):
         super().__init__()
         self.prepare_data_per_node = store_per_node
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer batches than devices is no mistake
-        self.settings = StoreSettings(chunk_length, chunking, ambiguity)
+        self.settings = StoreSettings(chunk_length, chunking, ambiguity, whole_chunks)
         self.settings.check()
         if not (token_budget in (None, "auto") or (isinstance(token_budget, int) and token_budget >= 1)):
             raise UserError(f"data.token_budget={token_budget}: give a number of tokens, 16384 is usual, or auto")

@@ -66,7 +66,15 @@ class OrfBatches(Dataset[OrfBatch]):
         cached = None
         if self._caches:
             cached = CachedEmbeddings(dna.cached, protein.cached, dna.keys, protein.keys)
-        return OrfBatch(number, torch.from_numpy(orfs), dna.packed, dna.places, protein.packed, protein.places, cached)
+        whole = self._is_whole(orfs)
+        return OrfBatch(
+            number, torch.from_numpy(orfs), dna.packed, dna.places, protein.packed, protein.places, cached, whole
+        )
+
+    def _is_whole(self, orfs: NDArray[np.int64]) -> Tensor | None:
+        if not self._store.manifest["whole_chunks"]:
+            return None
+        return torch.tensor([not protein for protein in self._store.proteins.take(orfs)])
 
     def _inputs(
         self,

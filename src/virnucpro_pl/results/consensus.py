@@ -12,6 +12,7 @@ Tie = Literal["virus", "ambiguous"]
 CALLS = ("others", "virus", "ambiguous", None)
 """Calls by number; the last stands for no call at all."""
 OTHERS, VIRUS, AMBIGUOUS, NOT_CALLED = range(len(CALLS))
+PUBLISHED_THRESHOLD = 0.5
 
 
 class CallingRules(NamedTuple):
@@ -21,6 +22,15 @@ class CallingRules(NamedTuple):
     """What a chunk is whose best virus score equals its best others score; ``virus`` is the published rule"""
     min_viral_fraction: float = 0.5
     """Share of a record's called chunks that must be viral for the record to be"""
+    threshold: float | None = None
+    """Score from which a chunk is viral; None leaves it to the head, 0.5 is the published rule"""
+    domain_length: int = 0
+    """Records shorter than this (nt) are outside of what the head was trained and tested on; 0 where nobody knows"""
+
+    @property
+    def limit(self) -> float:
+        """The threshold that holds."""
+        return PUBLISHED_THRESHOLD if self.threshold is None else self.threshold
 
     def check(self) -> None:
         """Raise UserError for a rule that makes no sense."""
@@ -28,6 +38,8 @@ class CallingRules(NamedTuple):
             raise UserError(f"results.tie={self.tie}: choose one of {', '.join(get_args(Tie))}")
         if not 0 < self.min_viral_fraction <= 1:
             raise UserError(f"results.min_viral_fraction={self.min_viral_fraction}: give a share above 0 and up to 1")
+        if not 0 < self.limit < 1:
+            raise UserError(f"results.threshold={self.threshold}: give a score between 0 and 1, or null for the head's")
 
 
 class Consensus(NamedTuple):
@@ -48,9 +60,22 @@ def join(parts: Sequence[Consensus]) -> Consensus:
     return Consensus(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def call_orfs(scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+def call_orfs(scores: NDArray[np.float32], threshold: float = PUBLISHED_THRESHOLD) -> NDArray[np.bool_]:
     """(F, 2) scores -> (F,) whether each ORF is viral; the published tool takes the larger score, a tie is others."""
-    return scores[:, 1] > scores[:, 0]
+    if threshold == PUBLISHED_THRESHOLD:
+        return scores[:, 1] > scores[:, 0]
+    return scores[:, 1] > threshold
+
+
+def chunk_margins(
+    others: NDArray[np.float32], virus: NDArray[np.float32], threshold: float = PUBLISHED_THRESHOLD
+) -> NDArray[np.float32]:
+    """Return (C,) by how much chunks are viral, from the highest scores of their ORFs; 0 is a tie.
+
+    As published, the highest virus score is compared with the highest other score. With another threshold, their
+    difference is compared with what it is where the two are ``threshold`` and ``1 - threshold``.
+    """
+    return virus - others if threshold == PUBLISHED_THRESHOLD else virus - others - np.float32(2 * threshold - 1)
 
 
 def call_chunks(scores: NDArray[np.float32], num_orfs: NDArray[np.int64], rules: CallingRules) -> Consensus:
@@ -62,11 +87,12 @@ def call_chunks(scores: NDArray[np.float32], num_orfs: NDArray[np.int64], rules:
         rules: what a tie means.
     """
     others, virus = (_group_max(scores[:, column], num_orfs) for column in (0, 1))
-    calls = np.where(virus >= others, VIRUS, OTHERS).astype(np.uint8)
+    margins = chunk_margins(others, virus, rules.limit)
+    calls = np.where(margins >= 0, VIRUS, OTHERS).astype(np.uint8)
     if rules.tie == "ambiguous":
-        calls[virus == others] = AMBIGUOUS
+        calls[margins == 0] = AMBIGUOUS
     calls[num_orfs == 0] = NOT_CALLED
-    return Consensus(calls, group_sums(call_orfs(scores), num_orfs), others, virus)
+    return Consensus(calls, group_sums(call_orfs(scores, rules.limit), num_orfs), others, virus)
 
 
 def call_records(chunks: Consensus, num_chunks: NDArray[np.int64], rules: CallingRules) -> Consensus:

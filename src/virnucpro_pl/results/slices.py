@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from virnucpro_pl.results.origins import UniqueNames, files_of
-from virnucpro_pl.sequence.layout import CHUNKS, RECORDS, TableReader
+from virnucpro_pl.sequence.layout import CHUNKS, DNA_ONLY, RECORDS, STATUSES, TableReader
 
 MAX_CHUNKS = 1 << 16
 """Chunks that are called and written at once"""
@@ -46,6 +46,11 @@ class Chunks(NamedTuple):
     """ORFs of each chunk"""
     frames: NDArray[np.uint8]
     scores: NDArray[np.float32]
+
+    @property
+    def is_whole(self) -> NDArray[np.bool_]:
+        """(C,) whether a chunk without open frame was scored as a whole."""
+        return self.chunks.column("status").to_numpy() == STATUSES.index(DNA_ONLY)  # type: ignore[no-any-return]
 
 
 class ResultReader:

@@ -22,13 +22,14 @@ from virnucpro_pl.results.consensus import (
     call_chunks,
     call_orfs,
     call_records,
+    chunk_margins,
     group_sums,
     join,
 )
 from virnucpro_pl.results.slices import MAX_CHUNKS, Chunks, Records, ResultReader, ScoreRows
 from virnucpro_pl.results.sorted_rows import SortedRows
 from virnucpro_pl.sequence.store import STATUSES
-from virnucpro_pl.sequence.translation import FRAMES
+from virnucpro_pl.sequence.translation import FRAMES, WHOLE_CHUNK
 from virnucpro_pl.stages import CONSENSUS, WRITING, StageClock
 
 ORF_TABLE = "prediction_results.txt"
@@ -53,6 +54,8 @@ _RECORD_COLUMNS = (
     "max_virus_score",
     "call",
     "status",
+    "dna_only_chunks",
+    "out_of_domain",
     "file",
 )
 _CHUNK_SCHEMA = pa.schema(
@@ -101,25 +104,27 @@ def write_results(
         _write_row(record_table, _RECORD_COLUMNS)
         reader = ResultReader(store, scores)
         for records in reader.records():
-            called, num_orfs = [], []
+            called, num_orfs, whole = [], [], []
             for part in reader.chunks(records):
                 with clock(CONSENSUS):
                     chunks = call_chunks(part.scores, part.num_orfs, rules)
                 with clock(WRITING):
                     ids = name_chunks(part)
-                    orf_table.writelines(_orf_rows(part, ids))
-                    consensus_rows.extend(_consensus_rows(chunks, ids))
+                    orf_table.writelines(_orf_rows(part, ids, rules.limit))
+                    consensus_rows.extend(_consensus_rows(part, chunks, ids, rules.limit))
                     chunk_table.write(_chunk_rows(part, chunks, ids))
-                counts.add_orfs(part.scores)
+                counts.add_orfs(part, rules.limit)
                 called.append(chunks)
-                num_orfs.append(part.num_orfs)
+                whole.append(part.is_whole)
+                num_orfs.append(np.where(part.is_whole, 0, part.num_orfs))
             with clock(CONSENSUS):
                 chunks = join(called)
                 calls = call_records(chunks, records.num_chunks, rules)
             with clock(WRITING):
-                record_table.writelines(_record_rows(records, np.concatenate(num_orfs), chunks, calls, shown_inputs))
+                orfs = np.concatenate(num_orfs), np.concatenate(whole)
+                record_table.writelines(_record_rows(records, *orfs, chunks, calls, shown_inputs, rules.domain_length))
                 viral_fasta.writelines(_viral_records(records, calls))
-            counts.add(records, chunks, calls)
+            counts.add(records, chunks, calls, rules.domain_length)
         with clock(WRITING), (folder / CONSENSUS_TABLE).open("wb") as stream:
             stream.write("\t".join(_CONSENSUS_COLUMNS).encode() + b"\n")
             consensus_rows.write_to(stream)
@@ -161,11 +166,14 @@ def name_chunks(part: Chunks) -> list[str]:
     return [f"{names[owner]}_chunk_{number}" for owner, number in zip(part.owners.tolist(), numbers, strict=True)]
 
 
-def _orf_rows(part: Chunks, chunk_ids: list[str]) -> Iterator[str]:
+def _orf_rows(part: Chunks, chunk_ids: list[str], threshold: float) -> Iterator[str]:
+    """Rows of the published table, which has none for chunks that were called whole."""
     owners = np.repeat(np.arange(len(chunk_ids)), part.num_orfs).tolist()
-    viral = call_orfs(part.scores).tolist()
+    viral = call_orfs(part.scores, threshold).tolist()
     columns = (owners, part.frames.tolist(), viral, *_as_text(part.scores.T))
     for owner, frame, is_viral, others, virus in zip(*columns, strict=True):
+        if frame == WHOLE_CHUNK:
+            continue
         yield f"{chunk_ids[owner]}{FRAMES[frame]}\t{CALLS[VIRUS if is_viral else OTHERS]}\t{others}\t{virus}\n"
 
 
@@ -174,19 +182,29 @@ def _as_text(columns: NDArray[np.float32]) -> Iterator[list[str]]:
     return (list(map(str, column)) for column in columns)
 
 
-def _consensus_rows(chunks: Consensus, chunk_ids: list[str]) -> Iterator[str]:
+def _consensus_rows(part: Chunks, chunks: Consensus, chunk_ids: list[str], threshold: float) -> Iterator[str]:
     """Rows of the published consensus file, which has no row for a chunk without ORF and counts a tie as virus."""
-    is_virus = (chunks.virus_score >= chunks.others_score).tolist()
+    is_virus = (chunk_margins(chunks.others_score, chunks.virus_score, threshold) >= 0).tolist()
+    has_row = (chunks.calls != NOT_CALLED) & ~part.is_whole
     scores = _as_text(np.stack([chunks.others_score, chunks.virus_score]))
     for index, others, virus in zip(range(len(chunk_ids)), *scores, strict=True):
-        if chunks.calls[index] != NOT_CALLED:
+        if has_row[index]:
             yield f"{chunk_ids[index]}\t{is_virus[index]}\t{others}\t{virus}"
 
 
 def _record_rows(
-    part: Records, num_orfs_of_chunks: NDArray[np.int64], chunks: Consensus, records: Consensus, inputs: list[str]
+    part: Records,
+    num_orfs_of_chunks: NDArray[np.int64],
+    is_whole: NDArray[np.bool_],
+    chunks: Consensus,
+    records: Consensus,
+    inputs: list[str],
+    domain_length: int,
 ) -> Iterator[str]:
-    orfs, viral_orfs = (group_sums(members, part.num_chunks) for members in (num_orfs_of_chunks, chunks.viral))
+    viral = np.where(is_whole, 0, chunks.viral)
+    orfs, viral_orfs, whole = (
+        group_sums(members, part.num_chunks) for members in (num_orfs_of_chunks, viral, is_whole)
+    )
     called = group_sums(chunks.calls != NOT_CALLED, part.num_chunks)
     lengths = pc.binary_length(part.records.column("sequence"))
     columns = zip(
@@ -201,6 +219,7 @@ def _record_rows(
         records.virus_score.tolist(),
         records.calls.tolist(),
         part.records.column("status").to_pylist(),
+        whole.tolist(),
         part.files.tolist(),
         strict=True,
     )
@@ -216,13 +235,20 @@ def _record_rows(
         score,
         call,
         status,
+        num_whole,
         file,
     ) in columns:
         fraction, best = (f"{viral / num_called:.6f}", f"{score:.6f}") if num_called else ("NA", "NA")
         yield (
             f"{number}\t{name}\t{length}\t{num_chunks}\t{num_called}\t{viral}\t{fraction}\t{num_orfs}\t{num_viral_orfs}"
-            f"\t{best}\t{CALLS[call] or 'NA'}\t{STATUSES[status]}\t{inputs[file]}\n"
+            f"\t{best}\t{CALLS[call] or 'NA'}\t{STATUSES[status]}\t{num_whole}\t{_domain(length, domain_length)}"
+            f"\t{inputs[file]}\n"
         )
+
+
+def _domain(length: int, domain_length: int) -> str:
+    """Say whether a record is too short for the head."""
+    return "NA" if domain_length == 0 else "yes" if length < domain_length else "no"
 
 
 def _viral_records(part: Records, records: Consensus) -> Iterator[str]:
@@ -236,7 +262,9 @@ def _viral_records(part: Records, records: Consensus) -> Iterator[str]:
 
 def _chunk_rows(part: Chunks, chunks: Consensus, chunk_ids: list[str]) -> pa.Table:
     by_frame = np.full((len(chunk_ids), len(FRAMES)), np.nan, dtype=np.float32)
-    by_frame[np.repeat(np.arange(len(chunk_ids)), part.num_orfs), part.frames] = part.scores[:, 1]
+    framed = part.frames != WHOLE_CHUNK
+    owners = np.repeat(np.arange(len(chunk_ids)), part.num_orfs)
+    by_frame[owners[framed], part.frames[framed]] = part.scores[framed, 1]
     uncalled = chunks.calls == NOT_CALLED
     return pa.table(
         [
@@ -245,8 +273,8 @@ def _chunk_rows(part: Chunks, chunks: Consensus, chunk_ids: list[str]) -> pa.Tab
             chunk_ids,
             part.chunks.column("start"),
             part.chunks.column("end"),
-            part.chunks.column("orfs"),
-            chunks.viral.astype(np.uint8),
+            np.where(part.is_whole, 0, part.num_orfs).astype(np.uint8),
+            np.where(part.is_whole, 0, chunks.viral).astype(np.uint8),
             pa.array(chunks.virus_score, mask=uncalled),
             pa.array(chunks.others_score, mask=uncalled),
             [CALLS[call] for call in chunks.calls.tolist()],
@@ -264,13 +292,16 @@ class _Counts:
         self._by_file = np.zeros((num_files, len(CALLS)), dtype=np.int64)
         self._chunks = np.zeros(len(CALLS), dtype=np.int64)
         self._orfs = np.zeros(2, dtype=np.int64)
+        self._out_of_domain = 0
 
-    def add(self, part: Records, chunks: Consensus, records: Consensus) -> None:
+    def add(self, part: Records, chunks: Consensus, records: Consensus, domain_length: int) -> None:
+        lengths = pc.binary_length(part.records.column("sequence")).to_numpy()
+        self._out_of_domain += int(np.count_nonzero(lengths < domain_length))
         np.add.at(self._by_file, (part.files, records.calls), 1)
         self._chunks += np.bincount(chunks.calls, minlength=len(CALLS))
 
-    def add_orfs(self, scores: NDArray[np.float32]) -> None:
-        self._orfs += np.bincount(call_orfs(scores), minlength=2)
+    def add_orfs(self, part: Chunks, threshold: float) -> None:
+        self._orfs += np.bincount(call_orfs(part.scores[part.frames != WHOLE_CHUNK], threshold), minlength=2)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -278,6 +309,7 @@ class _Counts:
             "chunks": _by_call(self._chunks),
             "orfs": _by_call(self._orfs),
             "files": [*map(_by_call, self._by_file)],
+            "out_of_domain": self._out_of_domain,
         }
 
 

@@ -29,10 +29,10 @@ from virnucpro_pl.sequence.layout import (
 from virnucpro_pl.sequence.mates import PairEvidence, assign_mates, final_names
 from virnucpro_pl.sequence.records import BLOCK_BYTES, InputFacts, RecordBlock, read_records
 from virnucpro_pl.sequence.stored_array import StoredArray
-from virnucpro_pl.sequence.translation import find_orfs, select_orfs
+from virnucpro_pl.sequence.translation import WHOLE_CHUNK, add_whole_chunks, find_orfs, select_orfs
 from virnucpro_pl.stages import CHUNKING, PLANNING, TRANSLATION, StageClock
 
-_CALLED, _NO_ORF, _AMBIGUOUS_ONLY, _TOO_SHORT, _EMPTY = range(len(STATUSES))
+_CALLED, _DNA_ONLY, _NO_ORF, _AMBIGUOUS_ONLY, _TOO_SHORT, _EMPTY = range(len(STATUSES))
 
 
 class StoreBuilder:
@@ -50,6 +50,7 @@ class StoreBuilder:
         self._suffix = FreeSuffix()
         self._num_bases = 0
         self._formula_names = 0
+        self._num_whole = 0
         self._record_status = np.zeros(len(STATUSES), dtype=np.int64)
         self._chunk_status = np.zeros(len(STATUSES), dtype=np.int64)
 
@@ -125,13 +126,22 @@ class StoreBuilder:
         lengths = chunks.end - chunks.start
         with self._clock(TRANSLATION):
             orfs = find_orfs(letters, lengths, self._settings.ambiguity)
+            whole = np.zeros(len(lengths), dtype=np.bool_)
             if frames is not None:
-                owners = chunks.record[orfs.chunk] - self._records.num_rows
-                orfs = select_orfs(orfs, frames[owners] >> orfs.frame & 1 == 1)
+                of_chunk = frames[chunks.record - self._records.num_rows]
+                orfs = select_orfs(orfs, of_chunk[orfs.chunk] >> orfs.frame & 1 == 1)
+                whole = of_chunk >> WHOLE_CHUNK & 1 == 1
             counts = np.bincount(orfs.chunk, minlength=len(lengths))
+            if self._settings.whole_chunks:
+                whole = (counts == 0) & orfs.stopped
             status = np.select(
-                [counts > 0, orfs.stopped, lengths < 3], [_CALLED, _NO_ORF, _TOO_SHORT], _AMBIGUOUS_ONLY
+                [counts > 0, whole, orfs.stopped, lengths < 3],
+                [_CALLED, _DNA_ONLY, _NO_ORF, _TOO_SHORT],
+                _AMBIGUOUS_ONLY,
             ).astype(np.uint8)
+            orfs = add_whole_chunks(orfs, whole, letters, lengths)
+            counts = counts + whole
+            self._num_whole += int(np.count_nonzero(whole))
         with self._clock(PLANNING):
             self._orfs.append(
                 chunks.record[orfs.chunk],
@@ -168,8 +178,9 @@ class StoreBuilder:
             "records": self._records.num_rows,
             "bases": self._num_bases,
             "chunks": self._chunks.num_rows,
-            "orfs": self._orfs.num_rows,
-            "unique_orfs": self._orfs.num_rows - duplicate_orfs,
+            "orfs": self._orfs.num_rows - self._num_whole,
+            "whole_chunks": self._num_whole,
+            "unique_orfs": self._orfs.num_rows - self._num_whole - duplicate_orfs,
             "duplicate_names": duplicate_names,
             "duplicate_suffix": str(self._suffix),
             "formula_names": self._formula_names,

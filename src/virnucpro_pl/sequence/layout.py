@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 from virnucpro_pl.sequence.chunks import Geometry, check_chunking
 from virnucpro_pl.sequence.translation import Ambiguity, check_ambiguity
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 _TWO_OFFSETS = struct.Struct("=qq")
 _BATCHES_MAPPED = 64
-STATUSES = ("called", "no_orf", "ambiguous_only", "too_short", "empty")
+DNA_ONLY = "dna_only"
+STATUSES = ("called", DNA_ONLY, "no_orf", "ambiguous_only", "too_short", "empty")
 """What became of a record or chunk, best first; a record has the best status of its chunks.
 
-``called``: at least one ORF was scored; ``no_orf``: every frame holds a stop codon; ``ambiguous_only``: no codon
+``called``: at least one ORF was scored; ``dna_only``: every frame holds a stop codon, and a head for whole chunks
+scored the nucleotides; ``no_orf``: every frame holds a stop codon; ``ambiguous_only``: no codon
 could be translated; ``too_short``: under three bases; ``empty``: no bases at all (such a record has no chunk).
 """
 
@@ -64,6 +66,8 @@ class StoreSettings(NamedTuple):
     chunk_length: int
     chunking: Geometry = "published"
     ambiguity: Ambiguity = "published"
+    whole_chunks: bool = False
+    """Whether chunks without open frame are stored as a whole, for a head that scores nucleotides alone"""
 
     def check(self) -> None:
         """Raise UserError for a value no store can be built with."""

@@ -11,6 +11,8 @@ from virnucpro_pl.sequence import codons
 
 Ambiguity = Literal["published", "resolved"]
 FRAMES = ("F1", "F2", "F3", "R1", "R2", "R3")
+WHOLE_CHUNK = len(FRAMES)
+"""In the place of a frame: all of a chunk's nucleotides, and no protein"""
 
 # (3, 3, 6): by start and end of a chunk modulo 3, the position modulo 3 where the codons of each frame lie, as a shift.
 _SHIFTS = codons.SEEN_BITS * np.array(
@@ -106,6 +108,35 @@ def select_orfs(orfs: Orfs, chosen: NDArray[np.bool_]) -> Orfs:
         [orfs.proteins[row] for row in rows.tolist()],
         orfs.num_bases[rows],
         orfs.num_residues[rows],
+        orfs.stopped,
+    )
+
+
+def add_whole_chunks(orfs: Orfs, chosen: NDArray[np.bool_], letters: bytes, lengths: NDArray[np.int64]) -> Orfs:
+    """Add the nucleotides of the (C,) chosen chunks as they are, in upper case, after the ORFs of each.
+
+    Args:
+        orfs: of the chunks.
+        chosen: (C,) which chunks.
+        letters: the chunks end to end.
+        lengths: (C,) letters of each chunk.
+    """
+    chunks = np.flatnonzero(chosen)
+    if not len(chunks):
+        return orfs
+    upper, ends = _in_upper_case(letters), np.cumsum(lengths)
+    bounds = zip((ends - lengths)[chunks].tolist(), ends[chunks].tolist(), strict=True)
+    nucleotides = orfs.nucleotides + [upper[start:end] for start, end in bounds]
+    proteins = orfs.proteins + [b""] * len(chunks)
+    joined = np.concatenate([orfs.chunk, chunks])
+    order = np.argsort(joined, kind="stable")
+    return Orfs(
+        joined[order],
+        np.concatenate([orfs.frame, np.full(len(chunks), WHOLE_CHUNK, dtype=np.uint8)])[order],
+        [nucleotides[row] for row in order.tolist()],
+        [proteins[row] for row in order.tolist()],
+        np.concatenate([orfs.num_bases, lengths[chunks]])[order],
+        np.concatenate([orfs.num_residues, np.zeros(len(chunks), dtype=np.int64)])[order],
         orfs.stopped,
     )
 

@@ -19,7 +19,7 @@ from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.sequence.blocks import RecordBlock, record_block
 from virnucpro_pl.sequence.chunks import Geometry
 from virnucpro_pl.sequence.records import BLOCK_BYTES, read_records
-from virnucpro_pl.sequence.translation import FRAMES, Ambiguity, check_ambiguity, find_orfs
+from virnucpro_pl.sequence.translation import FRAMES, WHOLE_CHUNK, Ambiguity, check_ambiguity, find_orfs
 from virnucpro_pl.training.annotation import annotated_proteins, are_annotated, genbank_records
 from virnucpro_pl.training.fragments import Cutter, read_pieces
 from virnucpro_pl.training.genomes import Genome
@@ -27,9 +27,10 @@ from virnucpro_pl.training.read_errors import ErrorRates
 
 log = logging.getLogger(__name__)
 
-Rule = Literal["orfs", "annotated"]
+Rule = Literal["orfs", "annotated", "chunks"]
 NO_FRAMES = np.uint8(0)
 _FRAME_BITS = (1 << np.arange(len(FRAMES))).astype(np.uint8)
+_WHOLE_BIT = np.uint8(1 << WHOLE_CHUNK)
 
 
 class PrepareSettings(NamedTuple):
@@ -37,7 +38,8 @@ class PrepareSettings(NamedTuple):
 
     rule: Rule = "orfs"
     """``orfs``: every stop-free frame; ``annotated``: the published rule, of fragments of A, C, G, T only the frames
-    whose protein is part of an annotated protein of the same record"""
+    whose protein is part of an annotated protein of the same record; ``chunks``: fragments as a whole, whatever their
+    frames, for heads on DNA alone"""
     chunk_length: str | int = 300
     """Bases of a fragment, or a range"""
     chunking: Geometry = "published"
@@ -118,6 +120,9 @@ def find_candidates(genome: Genome, settings: PrepareSettings, cutter: Cutter) -
             if settings.rule == "annotated":
                 ambiguous += int(np.count_nonzero(~piece.is_plain))
                 counts = are_annotated(orfs.proteins, proteins) & piece.is_plain[orfs.chunk]
+            if settings.rule == "chunks":
+                of_record[piece.first : piece.first + len(piece.lengths)] = _WHOLE_BIT
+                continue
             np.bitwise_or.at(of_record, piece.first + orfs.chunk[counts], _FRAME_BITS[orfs.frame[counts]])
         owners.append(np.full(len(of_record), len(names), dtype=np.int32))
         frames.append(of_record)

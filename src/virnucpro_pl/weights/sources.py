@@ -1,6 +1,7 @@
 """Where each model's weights come from: a path on disk or a pinned name on the hub."""
 
 import logging
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from torch import nn
 
 from virnucpro_pl.encoders.dnabert_s import DnabertS, DnaTokenizer
 from virnucpro_pl.encoders.esm2 import Esm2
-from virnucpro_pl.errors import UserError
+from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.head import Head, Inputs
 from virnucpro_pl.weights.checkpoints import Checkpoint, read_file
 from virnucpro_pl.weights.convert import load_dnabert_s, load_esm2, load_head
@@ -21,6 +22,7 @@ from virnucpro_pl.weights.head_bundle import HeadInfo, read_head_info
 
 log = logging.getLogger(__name__)
 
+_DOMAIN_SHARE = 0.6
 _PUBLISHED_HEAD = re.compile(r"^(\d+)_model(_|\.|$)")
 
 
@@ -220,6 +222,53 @@ class HeadSource:
             f"model.head.weights={self.weights} was trained on chunks of {length} nt, but data.chunk_length="
             f"{chunk_length}; use data.chunk_length={trained}, another head, or model.head.any_chunk_length=true"
         )
+
+    def check_fallback(self) -> None:
+        """Make sure that the head scores whole chunks by their nucleotides alone.
+
+        Raises:
+            UserError: it does not.
+        """
+        info = self.info()
+        if info is None or info.inputs != "dna" or info.data.get("rule") != "chunks":
+            raise UserError(
+                f"model.fallback_head={self.weights}: not a head for whole chunks; train one with `prepare"
+                " data.rule=chunks` and `train model.inputs=dna`"
+            )
+
+    def check_encoders(self, digests: dict[str, list[str]]) -> str | None:
+        """Compare the encoders in use with those the head was trained with.
+
+        Args:
+            digests: SHA-256 of the files of ``dna_encoder`` and ``protein_encoder``, sorted.
+
+        Returns:
+            a warning where they differ and ``any_encoder`` allows it, else None.
+
+        Raises:
+            UserError: they differ, and it does not.
+        """
+        info = self.info()
+        others = [name for name in info.encoders if digests.get(name) != info.digests(name)] if info else []
+        if not others or info is None:
+            return None
+        name = others[0]
+        text = f"{self.weights} was trained with another {name} ({escaped(str(info.encoders[name]['weights']))})"
+        if self.any_encoder:
+            return f"the head {text}; its scores mean nothing unless the two are alike"
+        raise UserError(
+            f"model.head.weights={text}; give model.{name}.weights as it was trained with, or"
+            " model.head.any_encoder=true"
+        )
+
+    def domain_length(self) -> int:
+        """Shortest record (nt) the head knows anything of: 0.6 of the shortest chunks it was trained or tested on.
+
+        0 where nobody knows.
+        """
+        info = self.info()
+        known = min(info.known_lengths) if info else self.trained_chunk_length()
+        return 0 if known is None else math.ceil(_DOMAIN_SHARE * known)
 
     def identity(self) -> dict[str, Any]:
         """What tells this head from another; UserError when the file is missing or unreadable."""

@@ -1,0 +1,49 @@
+"""The ``export`` command: a head for the published script."""
+
+import logging
+from pathlib import Path
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from virnucpro_pl.errors import UserError
+from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD
+from virnucpro_pl.weights.head_bundle import export_published
+from virnucpro_pl.weights.sources import HeadSource
+
+log = logging.getLogger(__name__)
+
+
+def export(cfg: DictConfig) -> float:
+    """Write a head as a whole pickled module, as the published script loads it.
+
+    Returns:
+        Numbers the head takes.
+
+    Raises:
+        UserError: the published script cannot use it, or the file is there already.
+    """
+    source: HeadSource = instantiate(cfg.model.head)
+    head, info = source.load(), source.info()
+    path = Path(cfg.output).expanduser()
+    if path.suffix != ".pth":
+        raise UserError(f"output={cfg.output}: give the name of a .pth file, such as 300_model.pth")
+    if path.exists() and not cfg.overwrite:
+        raise UserError(f"output={cfg.output} is there already; give another name, or overwrite=true")
+    if info and info.inputs != "both":
+        raise UserError(
+            f"model.head.weights={source.weights} takes {info.inputs} embeddings only; the published script has both"
+        )
+    export_published(head, path)
+    log.info(
+        "Head for the published script: %s (%d numbers in, chunks of %s nt)", path, head.num_inputs, _lengths(source)
+    )
+    if info and info.threshold != PUBLISHED_THRESHOLD:
+        log.warning("Warning: the published script calls from 0.5 on, and this head from %.4f", info.threshold)
+    return float(head.num_inputs)
+
+
+def _lengths(source: HeadSource) -> str:
+    info = source.info()
+    lengths = sorted(set(info.chunk_lengths)) if info else [source.trained_chunk_length()]
+    return " to ".join(map(str, lengths))
