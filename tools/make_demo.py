@@ -207,7 +207,7 @@ their virus families and none of their species was trained on.
 
 ## Genomes
 
-No sequence of them is part of this package. Accessions are the first words of their headers.
+No sequence of them is part of this package. All accessions, the first words of their headers, are in `accessions.tsv`.
 
 {provenance}
 """
@@ -271,25 +271,34 @@ def groups_table(metrics: dict[str, Any]) -> str:
     return table(["held-out group", "class", "chunks", "mean score", "called viral"], rows)
 
 
+def genomes() -> list[dict[str, str]]:
+    """Rows of the table that ``prepare`` reads."""
+    lines = [line for line in (TOOLS / "demo_genomes.tsv").read_text(encoding="utf-8").splitlines() if line[0] != "#"]
+    return list(csv.DictReader(lines, delimiter="\t"))
+
+
 def provenance_table(data: Path) -> str:
     """List where the genomes are from, and what they were used for."""
     with (data / "MANIFEST.tsv").open(encoding="utf-8", newline="") as stream:
         manifest = {row["file"]: row for row in csv.DictReader(stream, delimiter="\t")}
-    lines = [line for line in (TOOLS / "demo_genomes.tsv").read_text(encoding="utf-8").splitlines() if line[0] != "#"]
     rows = []
-    for row in csv.DictReader(lines, delimiter="\t"):
+    for row in genomes():
         source = manifest[row["file"]]
-        names = accessions(data / row["file"])
+        names = shortened(accessions(data / row["file"]))
         repository = f"{source['source_repo']} @ {source['source_commit']}"
         rows.append((row["split"], row["class"], row["group"], names, repository, source["licence"]))
     rows.sort(key=lambda row: ("train", "validation", "test").index(row[0]))
     return table(["part", "class", "group", "accessions", "GitHub repository it was taken from", "licence there"], rows)
 
 
-def accessions(path: Path) -> str:
-    """First words of the headers of a file; of many, the first ones and how many more there are."""
+def accessions(path: Path) -> list[str]:
+    """First words of the headers of a file."""
     with gzip.open(path, "rt", encoding="utf-8", errors="replace") as stream:
-        names = [line[1:].split(None, 1)[0] for line in stream if line.startswith(">")]
+        return [line[1:].split(None, 1)[0] for line in stream if line.startswith(">")]
+
+
+def shortened(names: list[str]) -> str:
+    """Name some; of many, the first ones and how many more there are."""
     more = f" and {len(names) - 5} more" if len(names) > 6 else ""
     return ", ".join(f"`{name}`" for name in (names[:5] if more else names)) + more
 
@@ -321,6 +330,10 @@ def main() -> None:
     metrics, training = (json.loads(path.read_text(encoding="utf-8")) for path in (asked.metrics, asked.train))
     text = card(entries, Record(metrics, training, read_kmers(asked.kmers)), asked.data)
     (DEMO / "README.md").write_text(text, encoding="utf-8")
+    rows = [
+        f"{row['split']}\t{row['file']}\t{name}" for row in genomes() for name in accessions(asked.data / row["file"])
+    ]
+    (DEMO / "accessions.tsv").write_text("\n".join(["part\tfile\taccession", *rows]) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
