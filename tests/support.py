@@ -64,3 +64,13 @@ def synonymous_reads(seed: int, num_proteins: int = 12) -> str:
     reads += reads[::3]
     reads += [read[::-1].translate(str.maketrans("ACGT", "TGCA")) for read in reads[::4]]
     return "".join(f">read_{number}\n{read}\n" for number, read in enumerate(reads))
+
+
+def open_genome(
+    generator: np.random.Generator, length: int, shares: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25)
+) -> str:
+    """Random bases with these shares of A, C, G, T and hardly any stop codons on either strand."""
+    letters = "".join(generator.choice(list("ACGT"), length, p=shares))
+    for stop in ("TAA", "TAG", "TGA", "TTA", "CTA", "TCA"):
+        letters = letters.replace(stop, "GCC")
+    return letters

@@ -257,7 +257,6 @@ def figures_table(record: Record) -> str:
 
 def groups_table(metrics: dict[str, Any]) -> str:
     """Calls by group of the test part."""
-    called = "share_called_viral"
     rows = [
         (
             one["group"],

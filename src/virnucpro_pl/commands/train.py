@@ -110,6 +110,8 @@ class _Run:
         self._model: VirNucPro = instantiate(cfg.model, clock=self._clock)
         assert self._model.head_source is not None, "every model configuration has a head"
         self._head_source: HeadSource = self._model.head_source
+        if self._head_source.weights is not None:
+            self._head_source.read()  # a mistake in it is told before anything is computed
         self._model.head_source = None  # its encoders are used, and the head is trained apart
 
     def split(self) -> None:

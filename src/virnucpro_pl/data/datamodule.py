@@ -28,7 +28,7 @@ from virnucpro_pl.results.parts import Parts
 from virnucpro_pl.results.scores import ScoreFile
 from virnucpro_pl.sequence.chunks import Geometry
 from virnucpro_pl.sequence.records import resolve_inputs
-from virnucpro_pl.sequence.store import OrfStore, StoreSettings, input_digests, prepare_store, stored_at
+from virnucpro_pl.sequence.store import OrfStore, StoreSettings, input_digests, inputs_of, prepare_store, stored_at
 from virnucpro_pl.sequence.stored_array import BLOCK_ROWS, StoredArray
 from virnucpro_pl.sequence.translation import Ambiguity
 from virnucpro_pl.stages import PLANNING, StageClock
@@ -102,7 +102,7 @@ class FastaDataModule(LightningDataModule):
         if num_workers < 0:
             raise UserError(f"data.num_workers={num_workers}: give a number of processes, or 0 for none")
         given = Path(input) if isinstance(input, str) and stored_at(Path(input)) else None
-        self.inputs = [str(given)] if given else resolve_inputs(input)
+        self.inputs = inputs_of(given) if given else resolve_inputs(input)
         self._cache_folder: Path | None = None
         if embedding_cache is not None:
             if encoders is None:

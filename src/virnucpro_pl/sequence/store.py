@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 _BUILDING = "building-"
 _ABANDONED_SECONDS = 24 * 3600
 
-__all__ = ["STATUSES", "OrfStore", "RaggedColumn", "StoreSettings", "prepare_store", "stored_at"]
+__all__ = ["STATUSES", "OrfStore", "RaggedColumn", "StoreSettings", "inputs_of", "prepare_store", "stored_at"]
 
 
 def prepare_store(inputs: list[str], folder: Path, settings: StoreSettings, clock: StageClock) -> Path:
@@ -67,6 +67,12 @@ def prepare_store(inputs: list[str], folder: Path, settings: StoreSettings, cloc
 def stored_at(path: Path) -> bool:
     """Whether a folder is a finished store, such as a dataset."""
     return (path / "manifest.json").is_file() and (path / "orfs.arrow").is_file()
+
+
+def inputs_of(folder: Path) -> list[str]:
+    """Paths of what a store was made of, as they were called then."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return [source["path"] for source in manifest["inputs"]]
 
 
 def _clear_abandoned(folder: Path) -> None:

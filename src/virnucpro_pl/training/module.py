@@ -114,17 +114,22 @@ class HeadTraining(LightningModule):
             UserError: it is not.
         """
         loss = self.trainer.callback_metrics["train_loss"]
+        self._check(loss, "training")
+        if self.history:
+            self.history[-1]["train_loss"] = float(loss)
+
+    def _check(self, loss: Tensor, kind: str) -> None:
         if not torch.isfinite(loss):
             raise UserError(
-                f"the training loss is {float(loss)} in epoch {self.current_epoch}: give a smaller optimizer.lr, or"
+                f"the {kind} loss is {float(loss)} in epoch {self.current_epoch + 1}: give a smaller optimizer.lr, or"
                 " trainer.precision=32-true; the best weights so far are in the folder checkpoints"
             )
-        self.history[-1]["train_loss"] = float(loss)
 
     def validation_step(self, batch: EmbeddedBatch | TokenBatch, batch_idx: int) -> None:
         """Take note of one batch."""
         logits = self.head(self.embeddings(batch)).float()
         loss = F.cross_entropy(logits, batch.labels, self.class_weights)
+        self._check(loss, "validation")
         self._val_loss.update(loss, weight=len(batch.labels))
         self._metrics.update(logits.softmax(dim=-1)[:, VIRUS], batch.labels)
 
