@@ -10,13 +10,15 @@ from virnucpro_pl.errors import UserError
 COLDEST, HOTTEST = 0.05, 20.0
 _STEPS = 60
 _GOLDEN = (5**0.5 - 1) / 2
+_EDGE = 1e-6
+"""A threshold lies between 0 and 1: scores closer to 0 than this are never called, those closer to 1 are all alike"""
 
 
 def fit_temperature(margins: NDArray[np.float64], labels: NDArray[np.uint8]) -> float:
     """Return what to divide logits by so that their softmax is a probability (Guo et al. 2017, arXiv:1706.04599).
 
-    The negative log likelihood is convex in the logarithm's slope, so a golden-section search finds its minimum between
-    0.05 and 20.
+    The negative log likelihood is convex in one over the temperature, so that it has a single minimum along the
+    temperature's logarithm too, which a golden-section search finds between 0.05 and 20.
 
     Args:
         margins: (N,) logit of virus minus logit of others.
@@ -28,7 +30,7 @@ def fit_temperature(margins: NDArray[np.float64], labels: NDArray[np.uint8]) -> 
         return float(np.logaddexp(0.0, -signed / np.exp(log_temperature)).mean())
 
     best = float(np.exp(_minimum(loss, np.log(COLDEST), np.log(HOTTEST))))
-    return best if loss(np.log(best)) <= loss(0.0) else 1.0
+    return best if loss(np.log(best)) < loss(0.0) else 1.0
 
 
 def _minimum(function: Callable[[float], float], low: float, high: float) -> float:
@@ -61,28 +63,39 @@ def choose_threshold(
         false_positive_rate: share of other chunks called viral that is not passed.
 
     Raises:
-        UserError: no threshold does.
+        UserError: no threshold does; the message says the best that one does.
     """
+    scores = np.where(scores < _EDGE, 0.0, np.minimum(scores, 1 - _EDGE))
     values, inverse = np.unique(scores, return_inverse=True)
     virus, others = (np.bincount(inverse[labels == label], minlength=len(values)) for label in (1, 0))
     tp, fp = (np.cumsum(count[::-1])[::-1] for count in (virus, others))  # called viral from each value on
-    keeps = np.ones(len(values), dtype=np.bool_)
+    usable = values > 0
+    values, tp, fp = values[usable], tp[usable], fp[usable]
+    if not len(values):
+        raise UserError("threshold: every score of the validation part is 0; train longer or on more")
+    reached, passed = tp / (tp + fp), fp / others.sum()
+    is_precise, is_quiet = np.ones((2, len(values)), dtype=np.bool_)
     if precision is not None:
-        reached = tp / (tp + fp)
-        keeps &= (reached >= precision) & (tp > 0)
-        if not keeps.any():
-            raise UserError(
-                f"threshold.precision={precision}: the best precision on the validation part is"
-                f" {float(reached[tp > 0].max()):.4f}; ask for less, or train longer or on more"
-            )
+        is_precise = (tp > 0) & (reached >= precision)
     if false_positive_rate is not None:
-        keeps &= fp / others.sum() <= false_positive_rate
-        if not keeps.any():
-            raise UserError(
-                f"threshold.false_positive_rate={false_positive_rate}: at the highest score of the validation part it"
-                f" is {float(fp[-1] / others.sum()):.4f} already; allow more"
-            )
-    lowest = int(np.flatnonzero(keeps)[0])
-    below = values[lowest - 1] if lowest else 0.0
-    # Between two scores, so that rounding decides nothing.
-    return float(np.clip((values[lowest] + below) / 2, 1e-6, 1 - 1e-6))
+        is_quiet = passed <= false_positive_rate
+    if not is_precise.any():
+        raise UserError(
+            f"threshold.precision={precision}: the best precision on the validation part is"
+            f" {float(reached.max()):.4f}; ask for less, or train longer or on more"
+        )
+    if not is_quiet.any():
+        raise UserError(
+            f"threshold.false_positive_rate={false_positive_rate}: at the highest score of the validation part it"
+            f" is {float(passed[-1]):.4f} already; allow more"
+        )
+    if not (is_precise & is_quiet).any():
+        raise UserError(
+            f"threshold.precision={precision} is not reached within threshold.false_positive_rate="
+            f"{false_positive_rate}: with it, the lowest rate on the validation part is"
+            f" {float(passed[is_precise].min()):.4f}; allow that, or ask for less precision"
+        )
+    lowest = int(np.flatnonzero(is_precise & is_quiet)[0])
+    below = values[lowest - 1] if lowest else _EDGE
+    between = (values[lowest] + below) / 2  # so that rounding decides nothing
+    return float(between if between > below else values[lowest])
