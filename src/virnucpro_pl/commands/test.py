@@ -20,7 +20,7 @@ from virnucpro_pl.results.run_record import RUN_FILE
 from virnucpro_pl.results.summary import DEMO_WARNING
 from virnucpro_pl.stages import StageClock
 from virnucpro_pl.training.calibration import choose_threshold, fit_temperature
-from virnucpro_pl.training.evaluation import Figures, ScoredChunks, by_group, by_length, figures
+from virnucpro_pl.training.evaluation import Figures, ScoredChunks, by_group, by_length, figures, recall_of_all
 from virnucpro_pl.training.evaluation_plots import PLOTS, plot_all
 from virnucpro_pl.training.labelled_store import LabelledStore
 from virnucpro_pl.training.scoring import OrfMargins, chunks_of, join, score
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 METRICS, GROUPS, LENGTHS = "metrics.json", "groups.tsv", "lengths.tsv"
 _RESULTS = (METRICS, GROUPS, LENGTHS, *PLOTS, HEAD_FILE, INFO_FILE)
 _NOBODY = "none"
+_MOST_LENGTHS = 4  # in the summary, which fits a terminal
 _COLUMNS = ("chunks", "viral", "auroc", "average_precision", "recall", "precision", "false_positive_rate", "accuracy")
 
 
@@ -118,6 +119,7 @@ class _Run:
         if not len(chunks.labels):
             raise UserError(f"part={cfg.part}: no chunk of these datasets with an ORF is in it; see split.json")
         threshold = self._threshold(validation)
+        uncalibrated = self._chunks(margins, part, 1.0) if temperature != 1.0 else None
         lengths = {str(k): v for k, v in by_length(chunks, threshold, cfg.resamples, cfg.seed).items()}
         metrics: dict[str, Any] = {
             "head": str(self._source.weights),
@@ -130,8 +132,9 @@ class _Run:
             "temperature": temperature,
             "overall": figures(chunks, threshold, cfg.resamples, cfg.seed),
             "validation": figures(validation, threshold) if len(validation.labels) else None,
-            "uncalibrated": figures(self._chunks(margins, part, 1.0), threshold) if temperature != 1.0 else None,
-            "share_with_orf": self._share_with_orf(),
+            "uncalibrated": figures(uncalibrated, threshold) if uncalibrated else None,
+            "share_with_orf": _share_with_orf(self._stores),
+            "recall_of_all": self._recall_of_all(margins, part, temperature, threshold),
             "by_length": lengths,
             "by_group": by_group(chunks, threshold),
             "warnings": self._warnings(),
@@ -140,7 +143,7 @@ class _Run:
         write_text(output / GROUPS, _tsv(metrics["by_group"], tuple(metrics["by_group"][0])))
         rows = [{"length": length, **{name: one[name] for name in _COLUMNS}} for length, one in lengths.items()]
         write_text(output / LENGTHS, _tsv(rows, ("length", *_COLUMNS)))
-        plot_all(output, chunks, metrics, cfg.part)
+        plot_all(output, chunks, metrics, cfg.part, uncalibrated)
         self._write_head(output, lengths, threshold, temperature)
         return metrics
 
@@ -171,15 +174,13 @@ class _Run:
             raise UserError("threshold: no validation part with both classes to choose it on; give threshold.value")
         return choose_threshold(validation.scores, validation.labels, asked.precision, asked.false_positive_rate)
 
-    def _share_with_orf(self) -> dict[str, float]:
-        """Of all fragments of these genomes, the share that can be scored at all, by class."""
-        shares = {}
-        for name in ("virus", "others"):
-            counts = [store.dataset["counts"][name] for store in self._stores]
-            fragments = sum(count["fragments"] - count["ambiguous"] for count in counts)
-            without = sum(count["without_orf"] for count in counts)
-            shares[name] = round(1 - without / fragments, 4) if fragments else 0.0
-        return shares
+    def _recall_of_all(
+        self, margins: list[OrfMargins], part: int, temperature: float, threshold: float
+    ) -> float | None:
+        """Recall with viral fragments without an ORF counted as missed, as many as each dataset has on the whole."""
+        chunks = [self._chunks([one], part, temperature) for one in margins]
+        shares = [_share_with_orf([one.store])["virus"] for one in margins]
+        return recall_of_all(chunks, shares, threshold)
 
     def _warnings(self) -> list[str]:
         found = [DEMO_WARNING] if self._info.demo else []
@@ -203,6 +204,17 @@ class _Run:
             tested=self._info.tested | tested if self._cfg.part == "test" else self._info.tested,
         )
         write_head(output, self._head, info)
+
+
+def _share_with_orf(stores: list[LabelledStore]) -> dict[str, float]:
+    """Of all fragments of these genomes, the share that can be scored at all, by class."""
+    shares = {}
+    for name in ("virus", "others"):
+        counts = [store.dataset["counts"][name] for store in stores]
+        fragments = sum(count["fragments"] - count["ambiguous"] for count in counts)
+        without = sum(count["without_orf"] for count in counts)
+        shares[name] = round(1 - without / fragments, 4) if fragments else 0.0
+    return shares
 
 
 def _cluster_column(split: Split) -> str:
@@ -245,14 +257,16 @@ def _summary(metrics: dict[str, Any], output: Path) -> list[str]:
             interval = f"  ({low:.3f} to {high:.3f})" if low is not None else ""
             lines.append(f"  {label:<20} {overall[name]:.3f}{interval}")
     lines.append(f"  at a threshold of {metrics['threshold']:.3f}; temperature {metrics['temperature']:.3f}")
-    for length, one in metrics["by_length"].items():
+    for length, one in list(metrics["by_length"].items())[:_MOST_LENGTHS]:
         lines.append(
             f"  about {length} nt: AUROC {one['auroc']:.3f}, recall {one['recall']:.3f}, {one['chunks']:,} chunks"
         )
-    shares = metrics["share_with_orf"]
+    if (more := len(metrics["by_length"]) - _MOST_LENGTHS) > 0:
+        lines.append(f"  {more} more lengths: {output / LENGTHS}")
+    shares, of_all = metrics["share_with_orf"], metrics["recall_of_all"]
     lines.append(
         f"  of all fragments {shares['virus']:.1%} of the viral and {shares['others']:.1%} of the others have an ORF;"
-        " the rest cannot be scored"
+        " the rest cannot be scored" + (f": recall of all about {of_all:.3f}" if of_all is not None else "")
     )
     lines.append(f"Figures: {output / METRICS}; head to use: {output / HEAD_FILE}")
     return lines

