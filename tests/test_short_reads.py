@@ -37,10 +37,8 @@ def rows(folder: Path) -> dict[str, dict[str, str]]:
 @pytest.fixture
 def reads(fasta: Callable[..., Path]) -> Path:
     rng = np.random.default_rng(0)
-    closed = STOPS * 4
-    return fasta(
-        ("short", open_genome(rng, 85)), ("long", open_genome(rng, 400)), ("closed", closed), ("both", closed + "GCC" * 60)
-    )  # fmt: skip
+    short, long, closed = open_genome(rng, 85), open_genome(rng, 400), STOPS * 4
+    return fasta(("short", short), ("long", long), ("closed", closed), ("both", closed + "GCC" * 60))
 
 
 def test_records_too_short_for_the_head_are_marked(cli: Cli, reads: Path, tmp_path: Path, mini: Path) -> None:
