@@ -206,8 +206,10 @@ class _Run:
 
     def _keep_best(self, module: HeadTraining) -> dict[str, Any]:
         """Give the module its best weights back, and return the figures it had with them."""
-        kept = [one for one in self._trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint) and one.monitor]
-        state = torch.load(kept[0].best_model_path, map_location="cpu", weights_only=True)
+        checkpoints = [one for one in self._trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
+        by_monitor = {one.monitor: Path(one.best_model_path) for one in checkpoints}
+        last, state = (torch.load(by_monitor[key], map_location="cpu", weights_only=True) for key in (None, "val_loss"))
+        module.history = last["history"]  # spawned ranks kept theirs to themselves
         module.cpu().load_state_dict(state["state_dict"], strict=module.strict_loading)
         module.eval()
         return dict(min(module.history, key=lambda row: row["val_loss"]))
