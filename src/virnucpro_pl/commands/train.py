@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
@@ -206,9 +205,8 @@ class _Run:
 
     def _keep_best(self, module: HeadTraining) -> dict[str, Any]:
         """Give the module its best weights back, and return the figures it had with them."""
-        checkpoints = [one for one in self._trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint)]
-        by_monitor = {one.monitor: Path(one.best_model_path) for one in checkpoints}
-        last, state = (torch.load(by_monitor[key], map_location="cpu", weights_only=True) for key in (None, "val_loss"))
+        paths = [self._output / "checkpoints" / name for name in ("last.ckpt", "best.ckpt")]
+        last, state = (torch.load(path, map_location="cpu", weights_only=True) for path in paths)
         module.history = last["history"]  # spawned ranks kept theirs to themselves
         module.cpu().load_state_dict(state["state_dict"], strict=module.strict_loading)
         module.eval()
