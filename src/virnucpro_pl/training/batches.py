@@ -40,8 +40,8 @@ class TokenBatch(NamedTuple):
 class EpochBatches(Sampler[NDArray[np.int64]]):
     """Batches of rows, shuffled anew in each epoch, the same for the same seed and epoch whenever it is asked for.
 
-    Every rank gets the same number of shuffled batches; what is left over is left out of that epoch, as are the last rows where
-    they would be a batch of one, which batch normalisation cannot take.
+    Every rank gets the same number of shuffled batches; what is left over is left out of that epoch, as are the last
+    rows where they would be a batch of one, which batch normalisation cannot take.
 
     Args:
         rows: (N,) what to choose from.
