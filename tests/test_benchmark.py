@@ -160,7 +160,7 @@ def test_results_are_not_replaced_unless_told(benchmark: Benchmark, tmp_path: Pa
         ("model.fp16_accumulation=true", "precisions=[fp16-accumulation]"),
         ("data.token_budget=auto", "give a number"),
         ("trainer.devices=2", "one device"),
-        ("architecture.dna_encoder.config.vocabulary=9", "vocabulary=256"),
+        ("architecture.dna_encoder.config.vocabulary=9", "vocabulary=512"),
         ("tokenizer=nowhere", "nowhere"),
     ],
 )

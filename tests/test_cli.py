@@ -139,7 +139,7 @@ def test_a_folder_nobody_named_is_told_to_who_wants_to_go_on(tmp_path: Path) -> 
     crash = (
         "import virnucpro_pl.commands.predict as p, virnucpro_pl.__main__ as m\n"
         "def fail(*_): raise RuntimeError('power cut')\n"
-        "p._Run.embed_and_score = fail\n"
+        "p._Run.run_encoders = fail\n"
         "m.main()\n"
     )
     done = subprocess.run(

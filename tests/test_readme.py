@@ -42,13 +42,18 @@ def test_every_setting_the_readme_names_exists() -> None:
     from virnucpro_pl import __main__ as program
 
     program._register_resolvers()
+    needed = ["paths.output_dir=x"]
+    commands = {"predict": ["model=virnucpro_500"], "prepare": ["input=x"], "test": ["input=x"], "benchmark": []}
+    commands["train"] = ["input=x", "fine_tuning=lora"]
     with initialize_config_dir(str(program.CONF), version_base="1.3"):
-        cfg = compose("predict", ["model=virnucpro_500", "paths.output_dir=x"])
+        configs = [compose(name, [*overrides, *needed]) for name, overrides in commands.items()]
     documents = [README, *(path.read_text(encoding="utf-8") for path in (CHECKOUT / "docs").rglob("*.md"))]
-    keys = set(re.findall(r"\b((?:data|model|trainer|results|callbacks)\.[\w.]+)=", "\n".join(documents)))
-    assert len(keys) > 8
+    groups = "data|model|trainer|results|callbacks|split|threshold|fine_tuning|optimizer"
+    keys = set(re.findall(rf"\b((?:{groups})\.[\w.]+)=", "\n".join(documents)))
+    assert len(keys) > 25
     for key in keys:
-        assert OmegaConf.select(cfg, key, throw_on_missing=False, default="absent") != "absent", key
+        found = [OmegaConf.select(cfg, key, throw_on_missing=False, default="absent") for cfg in configs]
+        assert any(value != "absent" for value in found), key
 
 
 def test_links_lead_somewhere() -> None:

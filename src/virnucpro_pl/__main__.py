@@ -41,6 +41,11 @@ Commands: {", ".join(COMMANDS)}
 
   python -m virnucpro_pl predict                          the packaged sample with the packaged demo model
   python -m virnucpro_pl predict input=reads.fasta.gz output=results/ model=virnucpro_500
+  python -m virnucpro_pl download output=genomes/         RefSeq genomes to train with, checked and resumable
+  python -m virnucpro_pl prepare input=genomes/ output=dataset        labelled genomes to a dataset
+  python -m virnucpro_pl train input=dataset output=head              a head on it; embed computes embeddings apart
+  python -m virnucpro_pl test input=dataset model.head.weights=head/head.safetensors    how good it is
+  python -m virnucpro_pl export model.head.weights=head/head.safetensors output=300_model.pth   for the published script
   python -m virnucpro_pl verify output=results/           are the results complete, and as they were written
   python -m virnucpro_pl benchmark architecture=esm2_3b   how fast this machine is, with random weights
   python -m virnucpro_pl COMMAND --help                   what can be set
@@ -52,7 +57,7 @@ _PLAIN = re.compile(r"[\w/.+%*@?|-]*", re.ASCII)  # what Hydra takes without quo
 log = logging.getLogger("virnucpro_pl")
 _job_began = False
 _LEAVING_SECONDS = 3.0
-_GO_ON = ("predict", "download")  # commands that continue what was stopped
+_GO_ON = ("predict", "download", "embed", "train")  # commands that continue what was stopped
 
 
 def _run_folder(output: str, default: str) -> str:
@@ -129,7 +134,7 @@ def run(cfg: DictConfig) -> float | None:
 
 
 def _how_to_go_on(cfg: DictConfig) -> str:
-    """Say how a prediction or a download is continued; other commands begin anew.
+    """Say how a run is continued; commands that begin anew say nothing.
 
     A folder that nobody named has the time in its name, and the next start would take another.
     """

@@ -18,7 +18,7 @@ def esm2_source() -> RandomEsm2:
 
 @pytest.fixture(scope="session")
 def dnabert_s_source() -> RandomDnabertS:
-    sizes = DnabertSConfig(num_layers=3, width=32, num_heads=4, ffn_width=48, vocabulary=300)
+    sizes = DnabertSConfig(num_layers=3, width=32, num_heads=4, ffn_width=48, vocabulary=600)
     return RandomDnabertS(sizes, seed=5, tokenizer_folder=TOKENIZER)
 
 

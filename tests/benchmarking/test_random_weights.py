@@ -88,12 +88,12 @@ def test_tokens_are_those_of_the_folder(dnabert_s_source) -> None:
 
 @pytest.mark.parametrize(
     ("change", "word"),
-    [({"vocabulary": 100}, r"config\.vocabulary=256"), ({"folder": "missing"}, "tokenizer.weights=missing|missing")],
+    [({"vocabulary": 100}, r"config\.vocabulary=512"), ({"folder": "missing"}, "tokenizer.weights=missing|missing")],
 )
 def test_a_tokenizer_that_does_not_fit_is_refused(dnabert_s_source, change, word) -> None:
     source = replace(
         dnabert_s_source,
-        config=replace(dnabert_s_source.config, vocabulary=change.get("vocabulary", 300)),
+        config=replace(dnabert_s_source.config, vocabulary=change.get("vocabulary", 600)),
         tokenizer_folder=change.get("folder", dnabert_s_source.tokenizer_folder),
     )
     with pytest.raises(UserError, match=word):

@@ -277,7 +277,9 @@ def test_a_finished_dataset_and_other_files_are_not_replaced(prepared, genomes: 
     assert "holds a finished dataset" in prepared(f"input={genomes}").err
 
 
-@pytest.mark.parametrize("content", [b">x\nACGT\n", gzip.compress(b"LOCUS       x\n" * 999)[:-20]])
+@pytest.mark.parametrize(
+    "content", [b">x\nACGT\n", gzip.compress(b"LOCUS       x\n" * 999, mtime=0)[:-20]], ids=["FASTA", "cut short"]
+)
 def test_a_damaged_genbank_file_is_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.gbff"
     path.write_bytes(content)

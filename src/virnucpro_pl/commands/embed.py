@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from virnucpro_pl.commands.building import build_trainer, origin
 from virnucpro_pl.commands.encoder_run import EncoderRun
-from virnucpro_pl.commands.ranks import check_output_is_named, end_ranks, first_rank_decides
+from virnucpro_pl.commands.ranks import check_output_is_named
 from virnucpro_pl.data.embedding_cache import EmbeddingDtype, EncoderIdentities, open_caches
 from virnucpro_pl.data.embeddings import (
     EMBEDDINGS_FILE,
@@ -54,8 +54,6 @@ def embed(cfg: DictConfig) -> float:
     """
     trainer = build_trainer(cfg, clock := StageClock())
     check_output_is_named(cfg, trainer)
-    if not trainer.is_global_zero:
-        logging.getLogger().setLevel(logging.WARNING)  # the first rank speaks for all
     model: VirNucPro = instantiate(cfg.model, head=None, clock=clock)
     output, work = Path(cfg.paths.output_dir), Path(cfg.paths.work_dir)
     return embed_into(cfg, trainer, clock, model, output, work)
@@ -79,20 +77,7 @@ def embed_into(
     """
     if cfg.dtype not in get_args(EmbeddingDtype):
         raise UserError(f"dtype={cfg.dtype}: choose one of {', '.join(get_args(EmbeddingDtype))}")
-    run = _Run(cfg, trainer, clock, model, (EMBEDDINGS_FILE, INDEX_FILE, SHARDS), output, work)
-    try:
-        if first_rank_decides(trainer, run.prepare, run.folder.is_finished):
-            run.run_encoders()
-            if trainer.is_global_zero:
-                run.write_results()
-    except BaseException:
-        end_ranks(trainer, failed=True)
-        raise
-    else:
-        end_ranks(trainer, failed=False)
-    finally:
-        run.folder.leave()
-    return run.tell() if trainer.is_global_zero else float("nan")
+    return _Run(cfg, trainer, clock, model, (EMBEDDINGS_FILE, INDEX_FILE, SHARDS), output, work).go()
 
 
 class _Run(EncoderRun):
@@ -101,12 +86,14 @@ class _Run(EncoderRun):
     def prepare(self) -> bool:
         """As for every run; in another precision it is another."""
         self.identity["dtype"] = self.cfg.dtype
-        is_new = super().prepare()
-        if is_new and OrfStore(self.datamodule.store_folder).manifest["whole_chunks"] and self.model.inputs != "dna":
+        return super().prepare()
+
+    def check_parts(self, digests: dict[str, list[str]]) -> None:
+        """Whole chunks have nothing for ESM-2."""
+        if OrfStore(self.datamodule.store_folder).manifest["whole_chunks"] and self.model.inputs != "dna":
             raise UserError(
                 "the dataset holds whole chunks (data.rule=chunks), which have no protein; give model.inputs=dna"
             )
-        return is_new
 
     def caching(self) -> dict[str, str | None]:
         """Keep embeddings in the output folder."""

@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from abc import ABC, abstractmethod
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from omegaconf import DictConfig
 
 from virnucpro_pl.commands.building import arithmetic_of, device_text, digest_memo, identify_encoders
 from virnucpro_pl.commands.identity import INPUT, settings_identity, weights_identity
-from virnucpro_pl.commands.ranks import from_another_rank, watch_of
+from virnucpro_pl.commands.ranks import end_ranks, first_rank_decides, from_another_rank, watch_of
 from virnucpro_pl.commands.run_folder import RunFolder
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.data.embedding_cache import EncoderIdentities
@@ -30,8 +31,8 @@ from virnucpro_pl.stages import StageClock
 log = logging.getLogger(__name__)
 
 
-class EncoderRun:
-    """One run, from what its output folder holds to where the encoders are done.
+class EncoderRun(ABC):
+    """One run, from what its output folder holds to what it will hold.
 
     Args:
         cfg: of the command.
@@ -71,6 +72,41 @@ class EncoderRun:
         self.identity = settings_identity(cfg, trainer, model)
         self.weights: dict[str, Any] = {}
 
+    def go(self) -> float:
+        """Do what is still to be done, on all ranks; return what ``tell`` does, NaN on ranks other than the first."""
+        is_first = self.trainer.is_global_zero
+        if not is_first:
+            logging.getLogger().setLevel(logging.WARNING)  # the first rank speaks for all
+        try:
+            if first_rank_decides(self.trainer, self.prepare, self.folder.is_finished):
+                self.run_encoders()
+                if is_first:
+                    self.write_results()
+        except BaseException:
+            end_ranks(self.trainer, failed=True)
+            raise
+        else:
+            end_ranks(self.trainer, failed=False)
+        finally:
+            self.folder.leave()
+        return self.tell() if is_first else float("nan")
+
+    @abstractmethod
+    def check_parts(self, digests: dict[str, list[str]]) -> None:
+        """Refuse an input or weights that do not belong together, before the folder becomes this run's.
+
+        Args:
+            digests: SHA-256 of the files of each part of the model, sorted.
+        """
+
+    @abstractmethod
+    def write_results(self) -> None:
+        """Write what the output folder is to hold, once all ranks are done, and finish the run."""
+
+    @abstractmethod
+    def tell(self) -> float:
+        """Say what came out, also of a run that was finished before, and return a figure."""
+
     def caching(self) -> dict[str, str | None]:
         """How embeddings are kept, as the data module takes it."""
         return {"embedding_cache": self.cfg.data.embedding_cache}
@@ -107,16 +143,9 @@ class EncoderRun:
         self.datamodule.prepare_data()
         self.identity |= {INPUT: self.datamodule.input_digests(), **_identity_of(hashing)}
         self.weights = {name: {**source, "sha256": hashing[name].result()} for name, source in weights.items()}
-        self.check_weights({name: sorted(source["sha256"].values()) for name, source in self.weights.items()})
+        self.check_parts({name: sorted(source["sha256"].values()) for name, source in self.weights.items()})
         self.folder.claim(self.identity)
         return True
-
-    def check_weights(self, digests: dict[str, list[str]]) -> None:
-        """Refuse weights that do not belong together.
-
-        Args:
-            digests: SHA-256 of the files of each part of the model, sorted.
-        """
 
     def run_encoders(self) -> None:
         """Let all ranks go through the input."""

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from virnucpro_pl.commands.building import build_trainer, origin
 from virnucpro_pl.commands.encoder_run import EncoderRun
 from virnucpro_pl.commands.identity import THRESHOLD, identity_of_scores
-from virnucpro_pl.commands.ranks import check_output_is_named, end_ranks, first_rank_decides
+from virnucpro_pl.commands.ranks import check_output_is_named
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD, CallingRules
@@ -44,22 +44,7 @@ def predict(cfg: DictConfig) -> float:
     clock = StageClock()
     trainer = build_trainer(cfg, clock)
     check_output_is_named(cfg, trainer)
-    if not trainer.is_global_zero:
-        logging.getLogger().setLevel(logging.WARNING)  # the first rank speaks for all
-    run = _Run(cfg, trainer, clock, instantiate(cfg.results))
-    try:
-        if first_rank_decides(trainer, run.prepare, run.folder.is_finished):
-            run.run_encoders()
-            if trainer.is_global_zero:
-                run.write_results()
-    except BaseException:
-        end_ranks(trainer, failed=True)
-        raise
-    else:
-        end_ranks(trainer, failed=False)
-    finally:
-        run.folder.leave()
-    return run.tell() if trainer.is_global_zero else float("nan")
+    return _Run(cfg, trainer, clock, instantiate(cfg.results)).go()
 
 
 class _Run(EncoderRun):
@@ -91,7 +76,7 @@ class _Run(EncoderRun):
         self.datamodule.find_parts = PartsOfModel(self.work / "parts", key)
         return True
 
-    def check_weights(self, digests: dict[str, list[str]]) -> None:
+    def check_parts(self, digests: dict[str, list[str]]) -> None:
         """Refuse encoders that a head was not trained with."""
         sources = (self._head, *([self.model.fallback_source] if self.model.fallback_source else []))
         self._head_warnings = [told for source in sources if (told := source.check_encoders(digests))]

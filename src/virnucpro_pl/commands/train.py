@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
@@ -19,6 +18,7 @@ from virnucpro_pl import __version__
 from virnucpro_pl.commands.building import build_fit_trainer, device_text, origin
 from virnucpro_pl.commands.dataset_embeddings import embeddings_of
 from virnucpro_pl.commands.run_folder import RunFolder
+from virnucpro_pl.commands.train_settings import class_weights, identity_of_training, usable_checkpoint
 from virnucpro_pl.commands.trained_encoders import ENCODER_FILES, describe_encoders, export_encoders, load_encoders
 from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.errors import OutOfMemoryError, UserError, escaped, is_out_of_memory
@@ -40,10 +40,6 @@ log = logging.getLogger(__name__)
 CURVES = "training.png"
 _LOGS = ("checkpoints", "csv", "tensorboard")
 _RESULTS = (HEAD_FILE, INFO_FILE, SPLIT_FILE, CURVES, *ENCODER_FILES.values(), *_LOGS)
-_IDENTITY = (
-    *("split", "seed", "batch_size", "class_weights", "optimizer", "scheduler", "fine_tuning"),
-    *("model.inputs", "model.head.hidden_dim", "model.head.dropout"),
-)
 _LEAKING = "split at random: pieces of one genome are trained on and tested, so the figures are too good"
 
 
@@ -73,7 +69,7 @@ def train(cfg: DictConfig) -> float:
         return math.nan
     try:
         folder.enter(cfg.overwrite)
-        identity = _identity(cfg, store, trainer)
+        identity = identity_of_training(cfg, store, trainer)
         folder.check(identity)
         if folder.finished is None:
             run.split()
@@ -151,7 +147,9 @@ class _Run:
             },
             "figures": {**best, "epochs": len(module.history)},
             "history": module.history,
-            "files": {path.name: {"bytes": path.stat().st_size, **sha256_of_file(path)} for path in files},
+            "files": {
+                path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)[path.name]} for path in files
+            },
         }
 
     def _prepare(
@@ -162,7 +160,7 @@ class _Run:
         arguments = {
             "optimizer": instantiate(cfg.optimizer),
             "scheduler": instantiate(cfg.scheduler),
-            "class_weights": _class_weights(cfg.class_weights, labels[parts == TRAIN]),
+            "class_weights": class_weights(cfg.class_weights, labels[parts == TRAIN]),
             "seed": cfg.seed,
         }
         if cfg.fine_tuning.mode is not None:
@@ -194,7 +192,7 @@ class _Run:
         return head
 
     def _fit(self, module: HeadTraining, data: LabelledOrfs) -> None:
-        last = _usable_checkpoint(self._output / "checkpoints")
+        last = usable_checkpoint(self._output / "checkpoints")
         if last:
             log.info("Going on from %s", last)
         try:
@@ -207,8 +205,9 @@ class _Run:
 
     def _keep_best(self, module: HeadTraining) -> dict[str, Any]:
         """Give the module its best weights back, and return the figures it had with them."""
-        kept = [one for one in self._trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint) and one.monitor]
-        state = torch.load(kept[0].best_model_path, map_location="cpu", weights_only=True)
+        paths = [self._output / "checkpoints" / name for name in ("last.ckpt", "best.ckpt")]
+        last, state = (torch.load(path, map_location="cpu", weights_only=True) for path in paths)
+        module.history = last["history"]  # spawned ranks kept theirs to themselves
         module.cpu().load_state_dict(state["state_dict"], strict=module.strict_loading)
         module.eval()
         return dict(min(module.history, key=lambda row: row["val_loss"]))
@@ -235,70 +234,6 @@ class _Run:
             },
             demo=self._model.demo,
         )
-
-
-def sha256_of_file(path: Path) -> dict[str, str]:
-    """SHA-256 of one file, as records have it."""
-    return {"sha256": sha256_of(path)[path.name]}
-
-
-def _identity(cfg: DictConfig, store: LabelledStore, trainer: Trainer) -> dict[str, Any]:
-    """Return what the head depends on, by the key a user knows."""
-    head = cfg.model.head.weights
-    return {
-        "version": __version__,
-        "input": [store.dataset["key"]],
-        "model": cfg.model.name,
-        **{name: value for key in _IDENTITY for name, value in _flat(key, OmegaConf.select(cfg, key)).items()},
-        "model.head.weights": None if head is None else sorted(sha256_of(Path(head).expanduser()).values()),
-        "trainer.precision": str(trainer.precision),
-        "device": trainer.strategy.root_device.type,
-    }
-
-
-def _flat(key: str, node: Any) -> dict[str, Any]:
-    """Return a part of the configuration by the keys a user types."""
-    if not OmegaConf.is_config(node):
-        return {key: node}
-    content = OmegaConf.to_container(node)
-    if not isinstance(content, dict):
-        return {key: content}
-    named = {key: content["_target_"].rpartition(".")[2]} if "_target_" in content else {}
-    settings = {str(name): value for name, value in content.items()}
-    return named | {f"{key}.{name}": value for name, value in settings.items() if not name.startswith("_")}
-
-
-def _class_weights(asked: Any, labels: NDArray[np.uint8]) -> tuple[float, float] | None:
-    """Return the weights of both classes in the loss.
-
-    Raises:
-        UserError: they are no two positive numbers.
-    """
-    if asked is None:
-        return None
-    if asked == "balanced":
-        shares = np.bincount(labels, minlength=2) / len(labels)
-        return float(0.5 / shares[0]), float(0.5 / shares[1])
-    weights = OmegaConf.to_container(asked) if OmegaConf.is_config(asked) else asked
-    if not (
-        isinstance(weights, list) and len(weights) == 2 and all(isinstance(w, int | float) and w > 0 for w in weights)
-    ):
-        raise UserError(f"class_weights={weights}: give null, balanced, or two numbers above 0: '[OTHERS,VIRUS]'")
-    return float(weights[0]), float(weights[1])
-
-
-def _usable_checkpoint(folder: Path) -> Path | None:
-    """Return the last checkpoint of an earlier start, the best one if that is damaged, None if there is none."""
-    for name in ("last.ckpt", "best.ckpt"):
-        path = folder / name
-        if path.is_file():
-            try:
-                torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            except (RuntimeError, EOFError, OSError, ValueError):
-                log.warning("%s is damaged and not used", path)
-            else:
-                return path
-    return None
 
 
 def _sizes(parts: NDArray[np.int8], labels: NDArray[np.uint8]) -> dict[str, dict[str, int]]:

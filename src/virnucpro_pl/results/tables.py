@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from virnucpro_pl.errors import escaped
+from virnucpro_pl.results.call_counts import CallCounts
 from virnucpro_pl.results.consensus import (
     CALLS,
     NOT_CALLED,
@@ -90,7 +91,7 @@ def write_results(
         rules: how scores become calls.
         clock: takes the time of consensus and writing.
     """
-    counts = _Counts(len(inputs))
+    counts = CallCounts(len(inputs))
     shown_inputs = [escaped(path) for path in inputs]
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -283,35 +284,3 @@ def _chunk_rows(part: Chunks, chunks: Consensus, chunk_ids: list[str]) -> pa.Tab
         ],
         schema=_CHUNK_SCHEMA,
     )
-
-
-class _Counts:
-    """Calls of records, chunks and ORFs, added up."""
-
-    def __init__(self, num_files: int) -> None:
-        self._by_file = np.zeros((num_files, len(CALLS)), dtype=np.int64)
-        self._chunks = np.zeros(len(CALLS), dtype=np.int64)
-        self._orfs = np.zeros(2, dtype=np.int64)
-        self._out_of_domain = 0
-
-    def add(self, part: Records, chunks: Consensus, records: Consensus, domain_length: int) -> None:
-        lengths = pc.binary_length(part.records.column("sequence")).to_numpy()
-        self._out_of_domain += int(np.count_nonzero(lengths < domain_length))
-        np.add.at(self._by_file, (part.files, records.calls), 1)
-        self._chunks += np.bincount(chunks.calls, minlength=len(CALLS))
-
-    def add_orfs(self, part: Chunks, threshold: float) -> None:
-        self._orfs += np.bincount(call_orfs(part.scores[part.frames != WHOLE_CHUNK], threshold), minlength=2)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {
-            "records": _by_call(self._by_file.sum(axis=0)),
-            "chunks": _by_call(self._chunks),
-            "orfs": _by_call(self._orfs),
-            "files": [*map(_by_call, self._by_file)],
-            "out_of_domain": self._out_of_domain,
-        }
-
-
-def _by_call(counts: NDArray[np.int64]) -> dict[str, int]:
-    return dict(zip([call or "not_called" for call in CALLS], counts.tolist(), strict=False))

@@ -40,13 +40,13 @@ class TokenBatch(NamedTuple):
 class EpochBatches(Sampler[NDArray[np.int64]]):
     """Batches of rows, shuffled anew in each epoch, the same for the same seed and epoch whenever it is asked for.
 
-    Every rank gets the same number of batches; what is left over is left out of that epoch, as are the last rows where
-    they would be a batch of one, which batch normalisation cannot take.
+    Every rank gets the same number of shuffled batches; what is left over is left out of that epoch, as are the last
+    rows where they would be a batch of one, which batch normalisation cannot take.
 
     Args:
         rows: (N,) what to choose from.
         batch_size: rows of a batch.
-        seed: of the shuffling; None keeps the rows in order and leaves nothing out.
+        seed: of the shuffling; None keeps the rows in order and leaves nothing out, and ranks share the rows.
         rank: of this process.
         num_ranks: processes that share the batches.
     """
@@ -54,13 +54,16 @@ class EpochBatches(Sampler[NDArray[np.int64]]):
     def __init__(
         self, rows: NDArray[np.int64], batch_size: int, seed: int | None = None, rank: int = 0, num_ranks: int = 1
     ):
-        self._rows = rows
+        self._rows = rows if seed is not None else rows[rank::num_ranks]
         self._batch_size = batch_size
         self._seed = seed
         self._epoch = 0
-        whole, left = divmod(len(rows), batch_size)
-        count = whole + (left > (0 if seed is None or not whole else 1))
-        self._numbers = range(rank, count if seed is None else count // num_ranks * num_ranks, num_ranks)
+        whole, left = divmod(len(self._rows), batch_size)
+        if seed is None:
+            self._numbers = range(whole + (left > 0))
+        else:
+            count = whole + (left > (1 if whole else 0))
+            self._numbers = range(rank, count // num_ranks * num_ranks, num_ranks)
 
     def set_epoch(self, epoch: int) -> None:
         """Take the order of another epoch; Lightning calls this."""

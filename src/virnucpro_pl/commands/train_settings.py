@@ -1,0 +1,82 @@
+"""What a training depends on, and what it can go on from."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Trainer
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+
+from virnucpro_pl import __version__
+from virnucpro_pl.digests import sha256_of
+from virnucpro_pl.errors import UserError
+from virnucpro_pl.training.labelled_store import LabelledStore
+
+log = logging.getLogger(__name__)
+
+_IDENTITY = (
+    *("split", "seed", "batch_size", "class_weights", "optimizer", "scheduler", "fine_tuning"),
+    *("model.inputs", "model.head.hidden_dim", "model.head.dropout"),
+)
+
+
+def identity_of_training(cfg: DictConfig, store: LabelledStore, trainer: Trainer) -> dict[str, Any]:
+    """Return what the head depends on, by the key a user knows."""
+    head = cfg.model.head.weights
+    return {
+        "version": __version__,
+        "input": [store.dataset["key"]],
+        "model": cfg.model.name,
+        **{name: value for key in _IDENTITY for name, value in _flat(key, OmegaConf.select(cfg, key)).items()},
+        "model.head.weights": None if head is None else sorted(sha256_of(Path(head).expanduser()).values()),
+        "trainer.precision": str(trainer.precision),
+        "device": trainer.strategy.root_device.type,
+    }
+
+
+def _flat(key: str, node: Any) -> dict[str, Any]:
+    """Return a part of the configuration by the keys a user types."""
+    if not OmegaConf.is_config(node):
+        return {key: node}
+    content = OmegaConf.to_container(node)
+    if not isinstance(content, dict):
+        return {key: content}
+    named = {key: content["_target_"].rpartition(".")[2]} if "_target_" in content else {}
+    settings = {str(name): value for name, value in content.items()}
+    return named | {f"{key}.{name}": value for name, value in settings.items() if not name.startswith("_")}
+
+
+def class_weights(asked: Any, labels: NDArray[np.uint8]) -> tuple[float, float] | None:
+    """Return the weights of both classes in the loss.
+
+    Raises:
+        UserError: they are no two positive numbers.
+    """
+    if asked is None:
+        return None
+    if asked == "balanced":
+        shares = np.bincount(labels, minlength=2) / len(labels)
+        return float(0.5 / shares[0]), float(0.5 / shares[1])
+    weights = OmegaConf.to_container(asked) if OmegaConf.is_config(asked) else asked
+    if not (
+        isinstance(weights, list) and len(weights) == 2 and all(isinstance(w, int | float) and w > 0 for w in weights)
+    ):
+        raise UserError(f"class_weights={weights}: give null, balanced, or two numbers above 0: '[OTHERS,VIRUS]'")
+    return float(weights[0]), float(weights[1])
+
+
+def usable_checkpoint(folder: Path) -> Path | None:
+    """Return the last checkpoint of an earlier start, the best one if that is damaged, None if there is none."""
+    for name in ("last.ckpt", "best.ckpt"):
+        path = folder / name
+        if path.is_file():
+            try:
+                torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except (RuntimeError, EOFError, OSError, ValueError):
+                log.warning("%s is damaged and not used", path)
+            else:
+                return path
+    return None
