@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.sequence.layout import RaggedColumn, TableReader
+from virnucpro_pl.sequence.layout import FORMAT_VERSION, RaggedColumn, TableReader
 from virnucpro_pl.sequence.store import OrfStore, stored_at
 
 LABELS_FILE, DATASET_FILE = "labels.parquet", "dataset.json"
@@ -33,6 +33,8 @@ class LabelledStore(OrfStore):
         if not (stored_at(folder) and (folder / DATASET_FILE).is_file()):
             raise UserError(f"input={folder}: not a dataset; make one of labelled genomes with `prepare`")
         super().__init__(folder)
+        if self.manifest.get("format_version") != FORMAT_VERSION:
+            raise UserError(f"input={folder}: made by another version of this program; run `prepare` again")
         try:
             self.dataset: dict[str, Any] = json.loads((folder / DATASET_FILE).read_text(encoding="utf-8"))
             self._table = pq.read_table(folder / LABELS_FILE, partitioning=None)
