@@ -93,6 +93,20 @@ def test_learning_changes_no_embedding_and_no_neighbour_changes_a_gradient(encod
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max() + 1e-9))
 
 
+@pytest.mark.parametrize("encoder", ["dna", "protein"])
+def test_what_prediction_has_cached_serves_training(encoder: str) -> None:
+    from virnucpro_pl.encoders import attention, esm2
+
+    for cached in (attention._build_alibi_bias, attention._slopes_on, esm2._rotation_table):
+        cached.cache_clear()
+    model = demo_esm2() if encoder == "protein" else load_dnabert_s(DEMO / "DNABERT-S")
+    packed = packed_dna() if encoder == "dna" else pack(protein_tokenizer()(PROTEINS))
+    with torch.inference_mode():
+        model(packed)
+    unfreeze(model, "full")
+    weighted(model(packed)).backward()
+
+
 def test_adapters_alone_learn_and_merge_into_the_weights() -> None:
     encoder = demo_esm2()
     names, packed = list(encoder.state_dict()), pack(protein_tokenizer()(PROTEINS))

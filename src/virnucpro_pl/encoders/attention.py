@@ -195,7 +195,11 @@ def _alibi_bias(slopes: tuple[float, ...], length: int, like: Tensor) -> Tensor:
     return _build_alibi_bias(slopes, built, like.dtype, like.device)[:, :, :length, :length]
 
 
+# What is cached must serve training too, even if it was built in inference mode, whose tensors autograd refuses.
+
+
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def _build_alibi_bias(slopes: tuple[float, ...], length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     position = torch.arange(length, device=device, dtype=torch.float32)
     distance = (position[:, None] - position[None, :]).abs()
@@ -203,6 +207,7 @@ def _build_alibi_bias(slopes: tuple[float, ...], length: int, dtype: torch.dtype
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def _slopes_on(slopes: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(slopes, device=device, dtype=torch.float32)
 

@@ -107,6 +107,7 @@ def exact_inverse_frequencies(head_width: int) -> tuple[float, ...]:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # it must serve training too
 def _rotation_table(frequencies: tuple[float, ...], num_positions: int, device: torch.device) -> Rotation:
     """Angles in float32, whatever the model's precision."""
     positions = torch.arange(num_positions, dtype=torch.float32, device=device)
