@@ -42,6 +42,12 @@ test-slurm: $(VENV)/.installed
 	$(RUN) -m pip install --quiet --constraint requirements.lock --upgrade --target build/slurm hydra-submitit-launcher
 	PYTHONPATH=build/slurm:$$PYTHONPATH $(RUN) -m pytest tests/test_sweep.py -k submitit
 
+# Apart likewise: torchmetrics imports SciPy where it finds it, a seventh of every start of the program.
+.PHONY: test-figures
+test-figures: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --constraint requirements.lock --upgrade --target build/figures scikit-learn
+	PYTHONPATH=build/figures:$$PYTHONPATH $(RUN) -m pytest tests/training/test_evaluation.py tests/training/test_kmer_baseline.py
+
 # The wheel carries conf/ and the demo, and runs from any folder.
 .PHONY: wheel
 wheel: $(VENV)/.installed

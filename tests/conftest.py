@@ -1,15 +1,12 @@
 """Data and small models shared by the tests."""
 
-import logging
 import os
-import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from support import CHECKOUT, MINI, Result, model_overrides
+from support import CHECKOUT, MINI, Result, model_overrides, run_here
 
 collect_ignore = ["fuzz"]  # run by hand, and needs atheris
 MUST_HAVE_SHARED = os.environ.get("VIRNUCPRO_REQUIRE_GOLDEN") == "1"
@@ -71,26 +68,6 @@ def fasta(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Result]]:
+def cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
     """Run a command in this process, as ``python -m virnucpro_pl`` would."""
-    from virnucpro_pl import __main__ as program
-
-    root = logging.getLogger()
-    before = list(root.handlers), root.level
-
-    def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["virnucpro-pl", *map(str, arguments)])
-        monkeypatch.setattr(program, "_job_began", False)
-        code = 0
-        with warnings.catch_warnings():
-            try:
-                program.main()
-            except SystemExit as exit_:
-                code = exit_.code if isinstance(exit_.code, int) else 1
-        return Result(code, *capfd.readouterr())
-
-    yield run
-    for handler in set(root.handlers) - set(before[0]):
-        root.removeHandler(handler)
-        handler.close()
-    root.handlers[:], root.level = before
+    return lambda *arguments: Result(run_here(*arguments), *capfd.readouterr())

@@ -1,11 +1,15 @@
 """What tests need beside fixtures."""
 
 import argparse
+import logging
+import sys
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 TESTS = Path(__file__).parent
 CHECKOUT = TESTS.parent
@@ -29,6 +33,27 @@ def model_overrides(golden: Path, head: str = "300") -> list[str]:
         f"model.protein_encoder.weights={esm}",
         f"model.head.weights={golden / 'models' / 'mlp' / f'{head}_model.pth'}",
     ]
+
+
+def run_here(*arguments: object) -> int:
+    """Exit status of a command run in this process, as ``python -m virnucpro_pl`` would."""
+    from virnucpro_pl import __main__ as program
+
+    root = logging.getLogger()
+    before = list(root.handlers), root.level
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        patch.setattr(sys, "argv", ["virnucpro-pl", *map(str, arguments)])
+        patch.setattr(program, "_job_began", False)
+        try:
+            program.main()
+        except SystemExit as exit_:
+            return exit_.code if isinstance(exit_.code, int) else 1
+        finally:
+            for handler in set(root.handlers) - set(before[0]):
+                root.removeHandler(handler)
+                handler.close()
+            root.handlers[:], root.level = before
+    return 0
 
 
 def load_safely(path: Path) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support import CHECKOUT, model_overrides
+from support import CHECKOUT, model_overrides, run_here
 from virnucpro_pl.results.tables import RESULT_FILES
 
 PROGRAM = [sys.executable, "-m", "virnucpro_pl", "predict"]
@@ -51,8 +51,7 @@ def run_together(
 @pytest.fixture(scope="module")
 def one_device(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("one")
-    (result,) = run_together([*PROGRAM, f"output={output}", *settings])
-    assert result.returncode == 0, result.stderr
+    assert run_here("predict", f"output={output}", *settings) == 0
     return output
 
 

@@ -1,9 +1,6 @@
 """Calls in less than float32, level by level, and the company a sequence is scored in."""
 
 import gzip
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from support import MINI, Result, load_safely, model_overrides
+from support import MINI, Result, load_safely, model_overrides, run_here
 from virnucpro_pl.results.tables import ORF_TABLE, RECORD_TABLE
 
 # precision: largest change of a score, smallest share of ORFs called alike
@@ -53,9 +50,8 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Calls]:
     @cache
     def run(precision: str) -> Calls:
         output = tmp_path_factory.mktemp(precision)
-        command = [sys.executable, "-m", "virnucpro_pl", "predict", f"output={output}", "trainer.accelerator=cpu"]
-        command += [f"trainer.precision={precision}", "data.chunk_length=100", "model.head.any_chunk_length=true"]
-        subprocess.run(command, capture_output=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        words = [f"trainer.precision={precision}", "data.chunk_length=100", "model.head.any_chunk_length=true"]
+        assert run_here("predict", f"output={output}", "trainer.accelerator=cpu", *words) == 0
         return Calls(output)
 
     return run

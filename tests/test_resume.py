@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from support import MINI, Result, model_overrides
+from support import MINI, Result, model_overrides, run_here
 from virnucpro_pl.commands import run_folder
 from virnucpro_pl.folder_lock import LOCK_FILE, FolderLock
 from virnucpro_pl.results.tables import RESULT_FILES
@@ -28,8 +28,7 @@ class PowerCut(RuntimeError):
 @pytest.fixture
 def predict(cli: Callable[..., Result], tmp_path: Path) -> Predict:
     def run(*arguments: object, reads: Path = READS) -> Result:
-        words = [f"input={reads}", f"output={tmp_path / 'out'}", "data.token_budget=300", *model_overrides(MINI)]
-        return cli("predict", *words, "trainer.accelerator=cpu", *arguments)
+        return cli(*command(tmp_path / "out", f"input={reads}", *arguments))
 
     return run
 
@@ -60,16 +59,19 @@ def cut_short(monkeypatch: pytest.MonkeyPatch, predict: Predict) -> Callable[...
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     output = tmp_path_factory.mktemp("undisturbed")
-    result = started(output).communicate()[1]
-    assert (output / "run.json").exists(), result
+    assert run_here(*command(output)) == 0
     return files(output)
+
+
+def command(output: Path, *arguments: object) -> list[str]:
+    words = [f"input={READS}", f"output={output}", "data.token_budget=300", "trainer.accelerator=cpu"]
+    return ["predict", *words, *model_overrides(MINI), *map(str, arguments)]
 
 
 def started(output: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start a prediction in a process of its own."""
-    command = [sys.executable, "-m", "virnucpro_pl", "predict", f"input={READS}", f"output={output}"]
-    command += ["data.token_budget=300", *model_overrides(MINI), "trainer.accelerator=cpu", *arguments]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    words = [sys.executable, "-m", "virnucpro_pl", *command(output, *arguments)]
+    return subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def files(output: Path) -> dict[str, bytes]:
@@ -308,7 +310,12 @@ def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize(("devices", "strategy"), [(1, "auto"), (2, "ddp"), (2, "ddp_spawn")])
 def test_termination_keeps_what_is_done_and_exits_with_143(
-    slow: list[str], undisturbed: dict[str, bytes], tmp_path: Path, devices: int, strategy: str
+    slow: list[str],
+    predict: Predict,
+    undisturbed: dict[str, bytes],
+    tmp_path: Path,
+    devices: int,
+    strategy: str,
 ) -> None:
     """R22, R37"""
     output = tmp_path / "out"
@@ -325,9 +332,8 @@ def test_termination_keeps_what_is_done_and_exits_with_143(
     assert "Traceback" not in errors
     kept = len(parts(output))
 
-    process = started(output)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+    result = predict()
+    assert result.code == 0, result.err
     assert files(output) == undisturbed
     assert run_record(output)["starts"][-1]["batches_done_before"] >= kept  # the last part may hold several
 
@@ -353,7 +359,7 @@ def test_slurms_notice_is_a_termination(slow: list[str], tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
 def test_a_rank_that_dies_makes_the_run_fail_at_once(
-    slow: list[str], undisturbed: dict[str, bytes], tmp_path: Path, strategy: str
+    slow: list[str], predict: Predict, undisturbed: dict[str, bytes], tmp_path: Path, strategy: str
 ) -> None:
     output = tmp_path / "out"
     with started(output, *slow, "trainer.devices=2", f"trainer.strategy={strategy}") as process:
@@ -369,9 +375,8 @@ def test_a_rank_that_dies_makes_the_run_fail_at_once(
     assert "was killed by" in line
     assert "start the same command again" in line
 
-    process = started(output)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+    result = predict()
+    assert result.code == 0, result.err
     assert files(output) == undisturbed
     assert run_record(output)["starts"][-1]["batches_done_before"] >= 4
 
@@ -402,12 +407,12 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         return folder
 
     yield resize
-    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)  # this process may still map a file there
 
 
 @pytest.mark.parametrize("size", ["16k", "100k"])
 def test_a_full_disk_is_told_in_one_line_and_the_run_goes_on_later(
-    small_disk: Callable[[str], Path], undisturbed: dict[str, bytes], size: str
+    small_disk: Callable[[str], Path], predict: Predict, undisturbed: dict[str, bytes], size: str
 ) -> None:
     """In the log, the store, a part or the results, as the size has it."""
     output = small_disk(size) / "out"
@@ -421,7 +426,6 @@ def test_a_full_disk_is_told_in_one_line_and_the_run_goes_on_later(
     assert not files(output)
 
     small_disk("16m")
-    process = started(output)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+    result = predict(f"output={output}")
+    assert result.code == 0, result.err
     assert files(output) == undisturbed
