@@ -20,9 +20,11 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	$(RUN) -m pip install --quiet --constraint requirements.lock --editable '.[test]'
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+# Holds what the other one does, so that who begins with it installs once.
+$(VENV)/.installed-dev: pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --constraint requirements.lock --editable '.[test,dev]'
-	touch $@
+	touch $(VENV)/.installed $@
 
 # Run after changing the dependencies, in an environment that holds what should be pinned.
 lock: $(VENV)/.installed-dev

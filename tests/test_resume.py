@@ -113,14 +113,16 @@ def test_a_start_that_resumes_is_on_record(
 
 
 def test_another_number_of_devices_goes_on(cut_short: Predict, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
-    """R24"""
-    cut_short()
+    """R24; here with one batch left, so that one of the devices has nothing to do."""
+    cut_short(batches=13)
     process = started(tmp_path / "out", "trainer.devices=2")
     _, errors = process.communicate()
 
     assert process.returncode == 0, errors
     assert files(tmp_path / "out") == undisturbed
-    assert [start["devices"] for start in run_record(tmp_path / "out")["starts"]] == [1, 2]
+    starts = run_record(tmp_path / "out")["starts"]
+    assert [start["devices"] for start in starts] == [1, 2]
+    assert starts[1]["batches"] - starts[1]["batches_done_before"] == 1
 
 
 def test_another_token_budget_goes_on_from_its_own_parts(predict: Predict, cut_short: Predict, tmp_path: Path) -> None:
