@@ -33,22 +33,13 @@ lock: $(VENV)/.installed-dev
 clean:
 	rm -rf $(VENV) outputs/*
 
-# Apart from the other tests: Hydra imports every plugin it finds, and this one takes half a second.
-.PHONY: test-sweep
-test-sweep: $(VENV)/.installed
-	$(RUN) -m pip install --quiet --constraint requirements.lock --upgrade --target build/sweep hydra-optuna-sweeper
-	PYTHONPATH=build/sweep:$$PYTHONPATH $(RUN) -m pytest tests/test_sweep.py -k optuna
-
-.PHONY: test-slurm
-test-slurm: $(VENV)/.installed
-	$(RUN) -m pip install --quiet --constraint requirements.lock --upgrade --target build/slurm hydra-submitit-launcher
-	PYTHONPATH=build/slurm:$$PYTHONPATH $(RUN) -m pytest tests/test_sweep.py -k submitit
-
-# Apart likewise: torchmetrics imports SciPy where it finds it, a seventh of every start of the program.
-.PHONY: test-figures
-test-figures: $(VENV)/.installed
-	$(RUN) -m pip install --quiet --constraint requirements.lock --upgrade --target build/figures scikit-learn
-	PYTHONPATH=build/figures:$$PYTHONPATH $(RUN) -m pytest tests/training/test_evaluation.py tests/training/test_kmer_baseline.py
+# Apart from the other tests, which would all start slower: Hydra imports every plugin it finds, torchmetrics SciPy.
+.PHONY: test-optional
+test-optional: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --constraint requirements.lock --upgrade --target build/optional \
+	  hydra-optuna-sweeper hydra-submitit-launcher scikit-learn
+	PYTHONPATH=build/optional:$$PYTHONPATH $(RUN) -m pytest -k "optuna or submitit or evaluation or kmer" \
+	  tests/test_sweep.py tests/training/test_evaluation.py tests/training/test_kmer_baseline.py
 
 # The wheel carries conf/ and the demo, and runs from any folder.
 .PHONY: wheel

@@ -28,7 +28,7 @@ from virnucpro_pl.training.evaluation import (
 def reference() -> ModuleType:
     """Figures of merit as scikit-learn computes them."""
     return pytest.importorskip(
-        "sklearn.metrics", reason="scikit-learn has an environment of its own: make test-figures"
+        "sklearn.metrics", reason="scikit-learn has an environment of its own: make test-optional"
     )
 
 
