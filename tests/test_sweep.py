@@ -282,7 +282,9 @@ def test_best_is_the_fastest_of_those_that_were_done() -> None:
     assert best_line([row(0), row(1, tokens=1234.6), row(2, OUT_OF_MEMORY)], FIGURES[0]) == (
         "Best: job 1 (data.token_budget=1), 1,235 tokens/s"
     )
-    assert best_line([row(0, OUT_OF_MEMORY)], FIGURES[0]) == "Best: none, no job computed all of its embeddings"
+    assert best_line([row(0, OUT_OF_MEMORY)], FIGURES[0]) == "Best: none, no job finished"
+    cached = [row(0, OUT_OF_MEMORY), row(1, CACHED)]
+    assert best_line(cached, FIGURES[0]) == "Best: none, no job computed all of its embeddings"
 
 
 def test_search_for_the_slowest_job_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -150,7 +150,8 @@ def best_line(rows: list[JobRow], name: str) -> str:
     """Name the job with the largest figure of this name by what to type to have it again."""
     done = [(row, overrides) for row, overrides in _with_what_varies(rows) if row.status == DONE]
     if not done:
-        return "Best: none, no job computed all of its embeddings"
+        cached = any(row.status == CACHED for row in rows)
+        return "Best: none, no job computed all of its embeddings" if cached else "Best: none, no job finished"
     row, overrides = max(done, key=lambda pair: pair[0].figures[name])
     return f"Best: job {row.job} ({overrides}), {_shown(name, row)} {_COLUMNS[name].heading}"
 
