@@ -47,6 +47,7 @@ Commands: {", ".join(COMMANDS)}
   python -m virnucpro_pl test input=dataset model.head.weights=head/head.safetensors    how good it is
   python -m virnucpro_pl export model.head.weights=head/head.safetensors output=300_model.pth   for the published script
   python -m virnucpro_pl verify output=results/           are the results complete, and as they were written
+  python -m virnucpro_pl compare reference=A candidate=B  do two runs call alike
   python -m virnucpro_pl benchmark architecture=esm2_3b   how fast this machine is, with random weights
   python -m virnucpro_pl COMMAND --help                   what can be set
   python -m virnucpro_pl --version

@@ -51,6 +51,12 @@ class DamagedResultsError(RunFailedError):
     can_continue = False
 
 
+class DisagreementError(RunFailedError):
+    """Two runs agree less than they must; the message says by how much."""
+
+    can_continue = False
+
+
 # Of torch on CUDA, of cuBLAS and of torch on the CPU, whose errors have no class of their own.
 _SIGNS = ("OutOfMemoryError", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")
 

@@ -16,7 +16,7 @@ from lightning import Trainer
 from omegaconf import DictConfig
 
 from virnucpro_pl.commands.building import arithmetic_of, device_text, digest_memo, identify_encoders
-from virnucpro_pl.commands.identity import INPUT, settings_identity, weights_identity
+from virnucpro_pl.commands.identity import settings_identity
 from virnucpro_pl.commands.ranks import end_ranks, first_rank_decides, from_another_rank, watch_of
 from virnucpro_pl.commands.run_folder import RunFolder
 from virnucpro_pl.data.datamodule import FastaDataModule
@@ -25,6 +25,7 @@ from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.errors import OutOfMemoryError, is_out_of_memory
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.figures import RankFigures
+from virnucpro_pl.results.identity import INPUT, weights_identity
 from virnucpro_pl.results.summary import DEMO_WARNING
 from virnucpro_pl.stages import StageClock
 

@@ -11,11 +11,11 @@ from omegaconf import DictConfig
 
 from virnucpro_pl.commands.building import build_trainer, origin
 from virnucpro_pl.commands.encoder_run import EncoderRun
-from virnucpro_pl.commands.identity import THRESHOLD, identity_of_scores
 from virnucpro_pl.commands.ranks import check_output_is_named
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD, CallingRules
+from virnucpro_pl.results.identity import THRESHOLD, identity_of_scores
 from virnucpro_pl.results.input_notes import input_warnings
 from virnucpro_pl.results.parts import PartsOfModel
 from virnucpro_pl.results.publishing import publish

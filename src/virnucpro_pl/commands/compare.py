@@ -1,0 +1,130 @@
+"""The ``compare`` command: do two runs call alike, and where not."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from omegaconf import DictConfig
+from pyarrow import csv
+
+from virnucpro_pl.durable import replacing, write_text
+from virnucpro_pl.errors import DisagreementError, UserError, escaped
+from virnucpro_pl.results.compared_table import MODES, read_call_table
+from virnucpro_pl.results.comparison import Comparison
+from virnucpro_pl.results.comparison_plot import plot_comparison
+
+FIGURES, MISMATCHES = "compare.json", "mismatches.tsv"
+log = logging.getLogger(__name__)
+
+
+def compare(cfg: DictConfig) -> float:
+    """Compare two tables of calls, and leave figures, mismatches and a picture in the output folder.
+
+    Returns:
+        Share of the compared ids whose labels agree, 1 where there is nothing to compare.
+
+    Raises:
+        UserError: a table is not there or not what the mode compares.
+        DisagreementError: the runs agree less than they must, or ids are missing.
+    """
+    _check(cfg)
+    reference, candidate = (
+        read_call_table(Path(cfg[name]).expanduser(), cfg.mode, name) for name in ("reference", "candidate")
+    )
+    comparison = Comparison(reference, candidate, cfg.tolerance, cfg.borderline)
+    figures = comparison.figures()
+    warnings = comparison.warnings()
+    output = Path(cfg.paths.output_dir)
+    shown = {"mode": cfg.mode, "reference": str(reference.path), "candidate": str(candidate.path)}
+    settings = {"tolerance": cfg.tolerance, "borderline": cfg.borderline}
+    write_text(
+        output / FIGURES, json.dumps({**shown, **settings, "warnings": warnings, "figures": figures}, indent=2) + "\n"
+    )
+    mismatches = comparison.mismatches(cfg.mismatch_limit)
+    _write_table(output / MISMATCHES, mismatches)
+    plot = plot_comparison(output, comparison, cfg.tolerance, f"{cfg.mode}: {figures['compared']:,} ids in both")
+
+    for line in _lines(cfg, figures):
+        log.info(escaped(line))
+    for told in warnings:
+        log.warning("Warning: %s", escaped(told))
+    log.info("Results: %s (%s, %s%s)", output, FIGURES, MISMATCHES, f", {plot.name}" if plot else "; no scores to plot")
+    _judge(cfg, figures)
+    return 1.0 if figures["label_agreement"] is None else float(figures["label_agreement"])
+
+
+def _check(cfg: DictConfig) -> None:
+    for name in ("reference", "candidate"):
+        if not cfg[name]:
+            raise UserError(f"{name}: name a folder of results, or one of its tables: {name}=FOLDER")
+    if cfg.mode not in MODES:
+        raise UserError(f"mode={cfg.mode}: choose one of {', '.join(MODES)}")
+    for key in ("tolerance", "borderline"):
+        if not 0 <= cfg[key] <= 1:
+            raise UserError(f"{key}={cfg[key]}: give a difference of scores between 0 and 1")
+    for key in ("min_agreement", "min_clear_agreement"):
+        if cfg[key] is not None and not 0 <= cfg[key] <= 1:
+            raise UserError(f"{key}={cfg[key]}: give a share between 0 and 1")
+    if cfg.mismatch_limit is not None and cfg.mismatch_limit < 0:
+        raise UserError(f"mismatch_limit={cfg.mismatch_limit}: give a number of rows, or null for all")
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    """Write tab-separated text without quotes; ids hold no tabs."""
+    with replacing(path) as unfinished:
+        options = csv.WriteOptions(delimiter="\t", quoting_style="none", include_header=False)
+        with unfinished.open("wb") as stream:
+            stream.write("\t".join(table.column_names).encode() + b"\n")
+            text = [column.cast(pa.string()).fill_null("NA") for column in table.columns]
+            csv.write_csv(pa.table(text, names=table.column_names), stream, options)
+
+
+def _lines(cfg: DictConfig, figures: dict[str, Any]) -> list[str]:
+    lines = [
+        f"Reference: {cfg.reference} ({figures['reference']:,} rows)",
+        f"Candidate: {cfg.candidate} ({figures['candidate']:,} rows)",
+        f"  compared ids           {figures['compared']:>14,}",
+        f"  missing in candidate   {figures['missing_in_candidate']:>14,}",
+        f"  missing in reference   {figures['missing_in_reference']:>14,}",
+        f"  same label             {figures['same_label']:>14,}  {_percent(figures['label_agreement'])}",
+    ]
+    if told := figures.get("mismatches"):
+        lines += [
+            f"  other label, borderline{told['borderline']:>14,}  within {cfg.borderline:g} of the threshold in both",
+            f"  other label, clear     {told['clear']:>14,}  agreement without the borderline ones"
+            f" {_percent(figures['clear_agreement'])}",
+        ]
+    for pair in figures["labels"]:
+        if pair["reference"] != pair["candidate"]:
+            lines.append(f"    {pair['reference']} -> {pair['candidate']:<20} {pair['count']:>9,}")
+    if (scores := figures["scores"]) and scores["compared"]:
+        lines += [
+            f"  score differences: mean {scores['mean']:.3g}, median {scores['median']:.3g}, max {scores['max']:.3g},"
+            f" std {scores['std']:.3g}",
+            f"  within tolerance {cfg.tolerance:g}: {_percent(scores['within_tolerance'])}"
+            + ("" if scores["correlation"] is None else f", correlation {scores['correlation']:.6f}"),
+        ]
+    return lines
+
+
+def _judge(cfg: DictConfig, figures: dict[str, Any]) -> None:
+    missing = figures["missing_in_candidate"] + figures["missing_in_reference"]
+    found = []
+    if missing:
+        found.append(f"{missing:,} ids are on one side only")
+    for key, wanted in (("label_agreement", "min_agreement"), ("clear_agreement", "min_clear_agreement")):
+        if cfg[wanted] is not None and figures.get(key) is not None and figures[key] < cfg[wanted]:
+            found.append(f"{key.replace('_', ' ')} {_percent(figures[key])} is below {wanted}={cfg[wanted]}")
+    if found:
+        raise DisagreementError(f"{'; '.join(found)}; see {Path(cfg.paths.output_dir) / MISMATCHES}")
+    log.info("The runs agree")
+
+
+def _percent(share: float | None) -> str:
+    """Show a share; one that is not whole never looks so."""
+    if share is None:
+        return "none to compare"
+    text = f"{share:.4%}"
+    return "just under 100 %" if text == "100.0000%" and share < 1 else text

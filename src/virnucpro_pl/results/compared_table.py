@@ -1,0 +1,161 @@
+"""Reading tables of calls, whoever wrote them: this program, the published script, or its rewrite."""
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyarrow import csv
+
+from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD
+from virnucpro_pl.results.identity import THRESHOLD
+from virnucpro_pl.results.run_record import read_run_record
+from virnucpro_pl.results.tables import CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE
+
+Mode = Literal["per-frame", "consensus", "record"]
+_BLOCK_BYTES = 1 << 23
+
+
+class _Layout(NamedTuple):
+    """What the tables of a mode are called, and their columns."""
+
+    file: str
+    id: str
+    label: str
+    others: str | None
+    virus: str
+    """The scores may be left out"""
+
+
+_LAYOUTS: dict[Mode, _Layout] = {
+    "per-frame": _Layout(ORF_TABLE, "Sequence_ID", "Prediction", "score1", "score2"),
+    "consensus": _Layout(CONSENSUS_TABLE, "Modified_ID", "Is_Virus", "max_score_0", "max_score_1"),
+    "record": _Layout(RECORD_TABLE, "sequence_id", "call", None, "max_virus_score"),
+}
+MODES = tuple(_LAYOUTS)
+
+
+class CallTable(NamedTuple):
+    """Calls of ORFs, chunks or records, in the order of their file."""
+
+    path: Path
+    ids: pa.Array
+    """(N,) string"""
+    labels: pa.Array
+    """(N,) string"""
+    others: NDArray[np.float64] | None
+    """(N,) scores of ``others``, None where the table has none"""
+    virus: NDArray[np.float64] | None
+    """(N,) scores of ``virus``, NaN for what was not called; None where the table has none"""
+    identity: dict[str, Any]
+    """Identity of the run that left it, empty where no ``run.json`` lies beside it"""
+
+    @property
+    def threshold(self) -> float:
+        """Score from which a chunk is viral."""
+        return float(self.identity.get(THRESHOLD) or PUBLISHED_THRESHOLD)
+
+    def margins(self) -> NDArray[np.float64] | None:
+        """(N,) distance of the score that decides from the threshold, 0 to 1; None without scores."""
+        if self.virus is None:
+            return None
+        decisive = self.virus if self.others is None else (self.virus - self.others + 1) / 2
+        return np.abs(decisive - self.threshold)
+
+
+def read_call_table(path: Path, mode: Mode, name: str) -> CallTable:
+    """Read the table of a mode.
+
+    Args:
+        path: a file, or the folder of results that has it; the published script writes into ``NAME_merged``.
+        mode: which table.
+        name: what the user calls it.
+
+    Raises:
+        UserError: it is not there, or is no table of this mode.
+    """
+    file = _find(path, mode, name)
+    layout = _LAYOUTS[mode]
+    table = _read(file, mode, name)
+    columns = set(table.column_names)
+    if not {layout.id, layout.label} <= columns:
+        others = [other for other, known in _LAYOUTS.items() if {known.id, known.label} <= columns]
+        advice = (
+            f"give mode={others[0]}" if others else f"{mode} tables have the columns {layout.id} and {layout.label}"
+        )
+        raise UserError(f"{name}={path}: {file.name} is no {mode} table; {advice}")
+    run = read_run_record(file.parent)
+    return CallTable(
+        file,
+        _unquoted(table.column(layout.id).combine_chunks()),
+        table.column(layout.label).combine_chunks(),
+        _scores(table, layout.others, file),
+        _scores(table, layout.virus, file),
+        dict(run.get("identity") or {}) if run else {},
+    )
+
+
+def _find(path: Path, mode: Mode, name: str) -> Path:
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise UserError(f"{name}={path} does not exist; name a folder of results, or a file in it")
+    wanted = _LAYOUTS[mode].file
+    found = [path / wanted] if (path / wanted).is_file() else sorted(path.glob(f"*_merged/{wanted}"))
+    if not found:
+        raise UserError(f"{name}={path}: there is no {wanted} in it, which mode={mode} compares; name the file")
+    if len(found) > 1:
+        raise UserError(f"{name}={path} holds several {wanted}; name one, such as {found[0]}")
+    return found[0]
+
+
+def _read(file: Path, mode: Mode, name: str) -> pa.Table:
+    """Read a table separated by tabs or commas; all text, as a label may be a word, a number or NA."""
+    layout = _LAYOUTS[mode]
+    try:
+        with file.open("rb") as stream:
+            header = stream.readline()
+        if not header.strip():  # the rewrite leaves no header where nothing had an open frame
+            return pa.table({column: pa.array([], pa.string()) for column in (layout.id, layout.label)})
+        tabs = b"\t" in header
+        return csv.read_csv(
+            file,
+            csv.ReadOptions(block_size=_BLOCK_BYTES),
+            csv.ParseOptions(delimiter="\t" if tabs else ",", quote_char=False if tabs else '"'),
+            csv.ConvertOptions(
+                include_columns=[column for column in _known(header, tabs) if column in layout[1:]] or None,
+                column_types={column: pa.string() for column in layout[1:] if column},
+                strings_can_be_null=False,
+            ),
+        )
+    except (OSError, pa.ArrowException) as error:
+        reason = escaped(" ".join(str(error).split()))
+        raise UserError(f"{name}={file}: cannot be read as a table: {reason}") from error
+
+
+def _known(header: bytes, tabs: bool) -> list[str]:
+    return header.decode("utf-8", "replace").rstrip("\r\n").replace('"', "").split("\t" if tabs else ",")
+
+
+def _scores(table: pa.Table, column: str | None, file: Path) -> NDArray[np.float64] | None:
+    if column is None or column not in table.column_names:
+        return None
+    text = table.column(column).combine_chunks()
+    text = pc.if_else(pc.is_in(text, pa.array(["NA", ""])), None, text)
+    try:
+        return pc.cast(text, pa.float64()).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{file}: column {column} holds what is no number: {escaped(str(error))}") from error
+
+
+def _unquoted(ids: pa.Array) -> pa.Array:
+    """Ids as they were before pandas, which writes the published consensus, quoted those that hold quotes."""
+    quoted = pc.and_(pc.starts_with(ids, '"'), pc.ends_with(ids, '"'))
+    if not pc.any(quoted).as_py():
+        return ids
+    inner = pc.replace_substring(pc.utf8_slice_codeunits(ids, 1, -1), '""', '"')
+    doubled = pc.equal(pc.count_substring(pc.replace_substring(ids, '""', ""), '"'), 2)
+    return pc.if_else(pc.and_(quoted, doubled), inner, ids)

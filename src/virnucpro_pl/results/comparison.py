@@ -1,0 +1,228 @@
+"""Comparing the calls of two runs: how often they agree, by how much scores differ, and where they do not."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from virnucpro_pl.results.compared_table import CallTable
+from virnucpro_pl.results.identity import difference
+
+_DIFFERENCES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
+"""Bounds of the histogram of score differences"""
+MISMATCH_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("kind", pa.string()),
+        ("reference_label", pa.string()),
+        ("candidate_label", pa.string()),
+        ("reference_virus_score", pa.float64()),
+        ("candidate_virus_score", pa.float64()),
+        ("score_difference", pa.float64()),
+        ("margin", pa.float64()),
+    ]
+)
+
+
+class Comparison:
+    """Two tables, joined by id; the k-th row of a repeated id is compared with the k-th of the other table.
+
+    Args:
+        reference: what is taken as right.
+        candidate: what is compared with it.
+        tolerance: difference of scores that does not count.
+        borderline: distance from the threshold within which a label may turn by rounding.
+    """
+
+    def __init__(self, reference: CallTable, candidate: CallTable, tolerance: float, borderline: float):
+        self._reference, self._candidate = reference, candidate
+        self._tolerance, self._borderline = tolerance, borderline
+        keys = _keys(reference.ids, candidate.ids)
+        self._repeats = [len(ids) - len(pc.unique(ids)) for ids in (reference.ids, candidate.ids)]
+        self._rows = _matches(*keys)
+        self._missing = [np.flatnonzero(~np.isin(ids, others)) for ids, others in (keys, keys[::-1])]
+        labels = [table.labels.take(pa.array(rows)) for table, rows in self._sides()]
+        self._differ = pc.not_equal(*labels).to_numpy(zero_copy_only=False)
+        self._score_difference = self._differences()
+        margins = [_taken(table.margins(), rows) for table, rows in self._sides()]
+        self._margin = None if margins[0] is None or margins[1] is None else np.fmax(margins[0], margins[1])
+
+    def _sides(self) -> list[tuple[CallTable, NDArray[np.int64]]]:
+        return list(zip((self._reference, self._candidate), self._rows, strict=True))
+
+    def _differences(self) -> NDArray[np.float64] | None:
+        """(M,) larger of the differences of both scores, NaN where neither run called; None without scores."""
+        pairs = []
+        for column in ("others", "virus"):
+            first, second = (_taken(getattr(table, column), rows) for table, rows in self._sides())
+            if first is not None and second is not None:
+                pairs.append(np.abs(first - second))
+        return np.fmax.reduce(pairs) if pairs else None
+
+    def figures(self) -> dict[str, Any]:
+        """Return what ``compare.json`` holds."""
+        compared, disagreeing = len(self._differ), int(self._differ.sum())
+        figures: dict[str, Any] = {
+            "reference": len(self._reference.ids),
+            "candidate": len(self._candidate.ids),
+            "compared": compared,
+            "missing_in_candidate": len(self._missing[0]),
+            "missing_in_reference": len(self._missing[1]),
+            "repeated_ids": dict(zip(("reference", "candidate"), self._repeats, strict=True)),
+            "same_label": compared - disagreeing,
+            "label_agreement": _share(compared - disagreeing, compared),
+            "labels": self._label_counts(),
+            "scores": None,
+        }
+        if self._margin is not None:
+            borderline = int((self._differ & (self._margin <= self._borderline)).sum())
+            figures["mismatches"] = {"borderline": borderline, "clear": disagreeing - borderline}
+            figures["clear_agreement"] = _share(compared - disagreeing + borderline, compared)
+        if self._score_difference is not None:
+            figures["scores"] = self._score_figures(self._score_difference)
+        return figures
+
+    def _label_counts(self) -> list[dict[str, Any]]:
+        """How often which label met which."""
+        pairs = pa.table(
+            [table.labels.take(pa.array(rows)) for table, rows in self._sides()], names=["reference", "candidate"]
+        )
+        counted = pairs.group_by(["reference", "candidate"], use_threads=False).aggregate([([], "count_all")])
+        rows = counted.rename_columns(["reference", "candidate", "count"]).to_pylist()
+        return sorted(rows, key=lambda row: (-row["count"], row["reference"], row["candidate"]))
+
+    def _score_figures(self, differences: NDArray[np.float64]) -> dict[str, Any]:
+        virus = [_taken(table.virus, rows) for table, rows in self._sides()]
+        both = np.logical_and.reduce([np.isfinite(scores) for scores in virus if scores is not None])
+        known = differences[both]
+        first, second = (scores[both] for scores in virus if scores is not None)
+        varied = len(known) > 1 and first.std() > 0 and second.std() > 0
+        counts, _ = np.histogram(known, _DIFFERENCES)
+        return {
+            "compared": len(known),
+            "mean": _number(known, np.mean),
+            "median": _number(known, np.median),
+            "max": _number(known, np.max),
+            "std": _number(known, np.std),
+            "within_tolerance": _share(int((known <= self._tolerance).sum()), len(known)),
+            "correlation": float(np.corrcoef(first, second)[0, 1]) if varied else None,
+            "histogram": [
+                {"from": low, "to": high, "count": count}
+                for low, high, count in zip(_DIFFERENCES, _DIFFERENCES[1:], counts.tolist(), strict=False)
+            ],
+        }
+
+    def mismatches(self, limit: int | None) -> pa.Table:
+        """Rows that differ, the worst first: other labels by margin, missing ids, other scores by difference.
+
+        Args:
+            limit: most rows; None for all.
+        """
+        margin = np.zeros(len(self._differ)) if self._margin is None else np.nan_to_num(self._margin, nan=1.0)
+        labels = np.flatnonzero(self._differ)
+        labels = labels[np.argsort(-margin[labels], kind="stable")]
+        found = [self._rows_that_differ("label", labels[:limit])]
+        for kind, table, rows in zip(
+            ("missing_in_candidate", "missing_in_reference"),
+            (self._reference, self._candidate),
+            self._missing,
+            strict=True,
+        ):
+            found.append(_missing_rows(kind, table, rows[:limit]))
+        if self._score_difference is not None:
+            scores = np.flatnonzero(~self._differ & (self._score_difference > self._tolerance))
+            scores = scores[np.argsort(-self._score_difference[scores], kind="stable")]
+            found.append(self._rows_that_differ("score", scores[:limit]))
+        return pa.concat_tables(found).slice(0, limit)
+
+    def _rows_that_differ(self, kind: str, matches: NDArray[np.int64]) -> pa.Table:
+        columns: dict[str, Any] = {"kind": pa.array([kind] * len(matches), pa.string())}
+        for name, (table, rows) in zip(("reference", "candidate"), self._sides(), strict=True):
+            taken = rows[matches]
+            columns |= {"id": table.ids.take(pa.array(taken)), f"{name}_label": table.labels.take(pa.array(taken))}
+            columns[f"{name}_virus_score"] = _column(_taken(table.virus, taken), len(matches))
+        columns["score_difference"] = _column(_taken(self._score_difference, matches), len(matches))
+        columns["margin"] = _column(_taken(self._margin, matches), len(matches))
+        return pa.table([columns[name] for name in MISMATCH_SCHEMA.names], schema=MISMATCH_SCHEMA)
+
+    def virus_scores(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]] | None:
+        """Scores of both runs where both have one, and whether the labels differ; None without scores."""
+        first, second = (_taken(table.virus, rows) for table, rows in self._sides())
+        if first is None or second is None:
+            return None
+        both = np.isfinite(first) & np.isfinite(second)
+        return first[both], second[both], self._differ[both]
+
+    def warnings(self) -> list[str]:
+        """What a reader of the figures should know."""
+        told = []
+        if other := difference(
+            self._reference.identity, self._candidate.identity, ("in the reference", "in the candidate")
+        ):
+            told.append(f"the two runs are not of the same kind: {other}")
+        elif self._missing[0].size and self._missing[1].size and not self._reference.identity:
+            told.append("ids are missing on both sides: were both cut into chunks of the same length?")
+        for name, count in zip(("reference", "candidate"), self._repeats, strict=True):
+            if count:
+                told.append(f"{count:,} rows of the {name} repeat an id; they were compared in their order")
+        return told
+
+
+def _matches(first: NDArray[np.int64], second: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """(M,) rows of both tables that have one key, in the order of the first."""
+    _, *rows = np.intersect1d(first, second, assume_unique=True, return_indices=True)
+    order = np.argsort(rows[0], kind="stable")
+    return [one[order].astype(np.int64) for one in rows]
+
+
+def _keys(first: pa.Array, second: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number the ids of two tables alike, repeats of an id apart."""
+    both = pa.concat_arrays([first.cast(pa.large_string()), second.cast(pa.large_string())])
+    numbers = np.split(both.dictionary_encode().indices.to_numpy(), [len(first)])
+    repeats = [_repeat_numbers(number) for number in numbers]
+    factor = 1 + max((int(number.max(initial=0)) for number in repeats), default=0)
+    keys = [number.astype(np.int64) * factor + repeat for number, repeat in zip(numbers, repeats, strict=True)]
+    return keys[0], keys[1]
+
+
+def _repeat_numbers(numbers: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Count how often each was there before.
+
+    >>> _repeat_numbers(np.array([7, 3, 7, 7])).tolist()
+    [0, 0, 1, 2]
+    """
+    order = np.argsort(numbers, kind="stable")
+    ordered = numbers[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(ordered) else order
+    sizes = np.diff(np.append(starts, len(ordered)))
+    repeats = np.empty(len(numbers), dtype=np.int64)
+    repeats[order] = np.arange(len(numbers)) - np.repeat(starts, sizes)
+    return repeats
+
+
+def _missing_rows(kind: str, table: CallTable, rows: NDArray[np.int64]) -> pa.Table:
+    has = "reference" if kind == "missing_in_candidate" else "candidate"
+    nulls = pa.nulls(len(rows))
+    columns = dict.fromkeys(MISMATCH_SCHEMA.names, nulls)
+    columns |= {"id": table.ids.take(pa.array(rows)), "kind": pa.array([kind] * len(rows), pa.string())}
+    columns |= {f"{has}_label": table.labels.take(pa.array(rows))}
+    columns[f"{has}_virus_score"] = _column(_taken(table.virus, rows), len(rows))
+    return pa.table({name: columns[name].cast(MISMATCH_SCHEMA.field(name).type) for name in MISMATCH_SCHEMA.names})
+
+
+def _taken(values: NDArray[np.float64] | None, rows: NDArray[np.int64]) -> NDArray[np.float64] | None:
+    return None if values is None else values[rows]
+
+
+def _column(values: NDArray[np.float64] | None, length: int) -> pa.Array:
+    return pa.nulls(length, pa.float64()) if values is None else pa.array(values, mask=np.isnan(values))
+
+
+def _share(count: int, total: int) -> float | None:
+    return count / total if total else None
+
+
+def _number(values: NDArray[np.float64], what: Any) -> float | None:
+    return float(what(values)) if len(values) else None

@@ -1,0 +1,209 @@
+"""``compare``: figures equal those of plain loops, in every format, and decide on the exit status."""
+
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from support import MINI, Result
+from virnucpro_pl.results.compared_table import read_call_table
+from virnucpro_pl.results.comparison import Comparison
+
+Cli = Callable[..., Result]
+CASE = next(path for path in sorted((MINI / "expected").iterdir()) if (path / "prediction_results.txt").exists())
+HEADER = "Sequence_ID\tPrediction\tscore1\tscore2\n"
+
+
+def table(folder: Path, rows: list[tuple[str, float]], name: str = "prediction_results.txt") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [f"{id_}\t{'virus' if score > 0.5 else 'others'}\t{1 - score!r}\t{score!r}\n" for id_, score in rows]
+    (folder / name).write_text(HEADER + "".join(lines), encoding="utf-8")
+    return folder / name
+
+
+def figures_of(output: Path) -> dict:
+    return json.loads((output / "compare.json").read_text())["figures"]
+
+
+ROWS = st.lists(st.tuples(st.sampled_from([f"r{n}_chunk_1F1" for n in range(12)]), st.floats(0, 1)), max_size=25)
+
+
+@given(reference=ROWS, candidate=ROWS)
+def test_figures_are_those_of_a_plain_loop(tmp_path_factory, reference, candidate) -> None:
+    folder = tmp_path_factory.mktemp("tables")
+    paths = [table(folder / name, rows) for name, rows in (("a", reference), ("b", candidate))]
+    figures = Comparison(*(read_call_table(path, "per-frame", "x") for path in paths), 0.01, 0.05).figures()
+
+    sides = []
+    for rows in (reference, candidate):
+        seen: dict[str, int] = defaultdict(int)
+        side = {}
+        for id_, score in rows:
+            side[id_, seen[id_]] = score
+            seen[id_] += 1
+        sides.append(side)
+    both = sorted(sides[0].keys() & sides[1].keys())
+    pairs = [(sides[0][key], sides[1][key]) for key in both]
+    assert figures["compared"] == len(both)
+    assert figures["missing_in_candidate"] == len(sides[0].keys() - sides[1].keys())
+    assert figures["missing_in_reference"] == len(sides[1].keys() - sides[0].keys())
+    wrong = [(a, b) for a, b in pairs if (a > 0.5) != (b > 0.5)]
+    assert figures["same_label"] == len(pairs) - len(wrong)
+    borderline = sum(max(abs((a - (1 - a) + 1) / 2 - 0.5), abs((b - (1 - b) + 1) / 2 - 0.5)) <= 0.05 for a, b in wrong)
+    assert figures["mismatches"] == {"borderline": borderline, "clear": len(wrong) - borderline}
+    if pairs:
+        differences = [max(abs(a - b), abs((1 - a) - (1 - b))) for a, b in pairs]
+        for name in ("mean", "median", "max", "std"):
+            assert figures["scores"][name] == pytest.approx(getattr(np, name)(differences))
+        within = sum(difference <= 0.01 for difference in differences) / len(pairs)
+        assert figures["scores"]["within_tolerance"] == within
+        assert sum(row["count"] for row in figures["scores"]["histogram"]) == len(pairs)
+
+
+def test_the_published_tables_agree_with_themselves_in_every_mode(cli: Cli, tmp_path: Path) -> None:
+    for mode in ("per-frame", "consensus"):
+        result = cli("compare", f"reference={CASE}", f"candidate={CASE}", f"mode={mode}", f"output={tmp_path}")
+        assert result.code == 0, result.err
+        assert "100.0000%" in result.err
+        assert "The runs agree" in result.err
+    assert figures_of(tmp_path)["scores"] is None, "the published consensus has no scores"
+
+
+def test_a_consensus_without_scores_is_compared_by_label_with_one_that_has_them(cli: Cli, tmp_path: Path) -> None:
+    ours = tmp_path / "ours.csv"
+    ours.write_text(
+        "Modified_ID\tIs_Virus\tmax_score_0\tmax_score_1\nb_chunk_1\tTrue\t0.1\t0.9\na_chunk_1\tFalse\t0.8\t0.3\n"
+    )
+    published = tmp_path / "published.csv"
+    published.write_text("Modified_ID\tIs_Virus\na_chunk_1\tTrue\nb_chunk_1\tTrue\n")
+    result = cli("compare", f"reference={published}", f"candidate={ours}", "mode=consensus", f"output={tmp_path}")
+    assert result.code == 1
+    assert "label agreement 50.0000% is below min_agreement=0.99" in result.err
+    assert (tmp_path / "mismatches.tsv").read_text().splitlines()[1] == "a_chunk_1\tlabel\tTrue\tFalse\tNA\t0.3\tNA\tNA"
+    again = cli(
+        "compare", f"reference={published}", f"candidate={ours}", "mode=consensus", f"output={tmp_path}",
+        "min_agreement=0.5",
+    )  # fmt: skip
+    assert again.code == 0, again.err
+
+
+def test_ids_that_pandas_quoted_are_those_without_quotes(cli: Cli, tmp_path: Path) -> None:
+    quoted, plain = tmp_path / "quoted.csv", tmp_path / "plain.csv"
+    quoted.write_text('Modified_ID\tIs_Virus\n"x""y_chunk_1"\tTrue\n')
+    plain.write_text('Modified_ID\tIs_Virus\nx"y_chunk_1\tTrue\n')
+    assert cli("compare", f"reference={quoted}", f"candidate={plain}", "mode=consensus", f"output={tmp_path}").code == 0
+
+
+def test_tables_of_the_rewrite_with_commas_are_read(cli: Cli, tmp_path: Path) -> None:
+    tabs = table(tmp_path / "a", [("x_chunk_1F1", 0.25), ("y_chunk_1R3", 0.75)])
+    commas = tmp_path / "b.csv"
+    commas.write_text(tabs.read_text().replace("\t", ","))
+    assert cli("compare", f"reference={tabs}", f"candidate={commas}", f"output={tmp_path}").code == 0
+
+
+def test_missing_ids_fail_and_are_named(cli: Cli, tmp_path: Path) -> None:
+    a = table(tmp_path / "a", [("x_chunk_1F1", 0.25), ("y_chunk_1F1", 0.75)])
+    b = table(tmp_path / "b", [("y_chunk_1F1", 0.75), ("z_chunk_1F1", 0.75)])
+    result = cli("compare", f"reference={a}", f"candidate={b}", f"output={tmp_path}")
+    assert result.code == 1
+    assert "2 ids are on one side only" in result.err
+    rows = [line.split("\t")[:2] for line in (tmp_path / "mismatches.tsv").read_text().splitlines()[1:]]
+    assert rows == [["x_chunk_1F1", "missing_in_candidate"], ["z_chunk_1F1", "missing_in_reference"]]
+    assert "chunks of the same length?" in result.err
+
+
+def test_near_ties_can_be_left_out_of_what_must_hold(cli: Cli, tmp_path: Path) -> None:
+    a = table(tmp_path / "a", [("x_chunk_1F1", 0.499), ("y_chunk_1F1", 0.9)])
+    near = table(tmp_path / "b", [("x_chunk_1F1", 0.501), ("y_chunk_1F1", 0.9)])
+    far = table(tmp_path / "c", [("x_chunk_1F1", 0.499), ("y_chunk_1F1", 0.1)])
+    gates = ["min_agreement=0.5", "min_clear_agreement=1", f"output={tmp_path}"]
+    assert cli("compare", f"reference={a}", f"candidate={near}", *gates).code == 0
+    result = cli("compare", f"reference={a}", f"candidate={far}", *gates)
+    assert result.code == 1
+    assert "clear agreement 50.0000%" in result.err
+
+
+def test_mismatches_are_limited_worst_first(cli: Cli, tmp_path: Path) -> None:
+    rows = [(f"r{n}_chunk_1F1", 0.5 + n / 40) for n in range(1, 20)]
+    a, b = table(tmp_path / "a", rows), table(tmp_path / "b", [(id_, 1 - score) for id_, score in rows])
+    arguments = [f"reference={a}", f"candidate={b}", f"output={tmp_path}", "min_agreement=0"]
+    assert cli("compare", *arguments, "mismatch_limit=3").code == 0
+    ids = [line.split("\t")[0] for line in (tmp_path / "mismatches.tsv").read_text().splitlines()[1:]]
+    assert ids == ["r19_chunk_1F1", "r18_chunk_1F1", "r17_chunk_1F1"]
+    assert cli("compare", *arguments, "mismatch_limit=null").code == 0
+    assert len((tmp_path / "mismatches.tsv").read_text().splitlines()) == 20
+
+
+def test_runs_of_different_heads_and_chunk_lengths_are_told(cli: Cli, tmp_path: Path) -> None:
+    for name, length, head in (("a", 300, "11"), ("b", 500, "22")):
+        table(tmp_path / name, [("x_chunk_1F1", 0.75)])
+        identity = {"data.chunk_length": length, "model.head.weights": [head], "input": ["same"]}
+        (tmp_path / name / "run.json").write_text(json.dumps({"identity": identity}))
+    result = cli("compare", f"reference={tmp_path / 'a'}", f"candidate={tmp_path / 'b'}", f"output={tmp_path / 'out'}")
+    assert result.code == 0
+    assert "data.chunk_length=300 in the reference, 500 in the candidate" in result.err
+    assert "model.head.weights: other weights" in result.err
+
+
+def test_a_folder_of_the_published_script_is_understood(cli: Cli, tmp_path: Path) -> None:
+    published = tmp_path / "reads_merged"
+    shutil.copytree(CASE, published)
+    assert cli("compare", f"reference={tmp_path}", f"candidate={published}", f"output={tmp_path / 'out'}").code == 0
+
+
+def test_our_records_are_compared_by_call(cli: Cli, tmp_path: Path) -> None:
+    for name, call in (("a", "virus"), ("b", "NA")):
+        (tmp_path / name).mkdir()
+        score = "0.900000" if call == "virus" else "NA"
+        (tmp_path / name / "sequences.tsv").write_text(
+            f"record\tsequence_id\tmax_virus_score\tcall\n1\tx\t{score}\t{call}\n2\ty\tNA\tNA\n"
+        )
+    result = cli(
+        "compare", f"reference={tmp_path / 'a'}", f"candidate={tmp_path / 'b'}", "mode=record", f"output={tmp_path}"
+    )
+    assert result.code == 1
+    assert "virus -> NA" in result.err
+
+
+def test_nothing_to_compare_agrees(cli: Cli, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.write_bytes(b"")
+    header = table(tmp_path / "a", [])
+    result = cli("compare", f"reference={empty}", f"candidate={header}", f"output={tmp_path / 'out'}")
+    assert result.code == 0, result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["candidate=A"], "reference: name a folder of results"),
+        (["reference=NOWHERE", "candidate=A"], "reference=NOWHERE does not exist"),
+        (["reference=A", "candidate=A", "mode=frames"], "mode=frames: choose one of per-frame, consensus, record"),
+        (["reference=A", "candidate=A", "mode=consensus"], "no consensus table; give mode=per-frame"),
+        (["reference=A", "candidate=EMPTY"], "there is no prediction_results.txt in it"),
+        (["reference=A", "candidate=BAD"], "column score2 holds what is no number"),
+        (["reference=A", "candidate=RAGGED"], "cannot be read as a table"),
+        (["reference=A", "candidate=A", "tolerance=2"], "tolerance=2: give a difference of scores between 0 and 1"),
+        (["reference=A", "candidate=A", "min_agreement=99"], "min_agreement=99: give a share between 0 and 1"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(cli: Cli, tmp_path: Path, arguments: list[str], told: str) -> None:
+    places = {"A": table(tmp_path, [("x_chunk_1F1", 0.75)]), "EMPTY": tmp_path / "empty"}
+    places["EMPTY"].mkdir()
+    for name, row in (("BAD", "x\tvirus\t0.2\tmuch\n"), ("RAGGED", "x\tvirus\n")):
+        places[name] = tmp_path / f"{name}.txt"
+        places[name].write_text(HEADER + row)
+    filled = [
+        f"{key}={places.get(value, value)}" for key, _, value in (argument.partition("=") for argument in arguments)
+    ]
+    result = cli("compare", *filled, f"output={tmp_path / 'out'}")
+    assert result.code == 2
+    assert told in result.err
+    assert "Traceback" not in result.err
+    assert len(result.err.splitlines()) == 1
