@@ -33,13 +33,14 @@ lock: $(VENV)/.installed-dev
 clean:
 	rm -rf $(VENV) outputs/*
 
-# Apart from the other tests, which would all start slower: Hydra imports every plugin it finds, torchmetrics SciPy.
+# Apart from the other tests, which would all start slower: Hydra imports every plugin it finds, torchmetrics SciPy. The
+# report is tested in Chromium where there is one.
 .PHONY: test-optional
 test-optional: $(VENV)/.installed
 	$(RUN) -m pip install --quiet --constraint requirements.lock --upgrade --target build/optional \
-	  hydra-optuna-sweeper hydra-submitit-launcher scikit-learn
-	PYTHONPATH=build/optional:$$PYTHONPATH $(RUN) -m pytest -k "optuna or submitit or evaluation or kmer" \
-	  tests/test_sweep.py tests/training/test_evaluation.py tests/training/test_kmer_baseline.py
+	  hydra-optuna-sweeper hydra-submitit-launcher playwright scikit-learn
+	PYTHONPATH=build/optional:$$PYTHONPATH $(RUN) -m pytest -k "optuna or submitit or evaluation or kmer or browser" \
+	  tests/reporting/test_report_in_browser.py tests/test_sweep.py tests/training/test_evaluation.py tests/training/test_kmer_baseline.py
 
 # The wheel carries conf/ and the demo, and runs from any folder.
 .PHONY: wheel

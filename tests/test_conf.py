@@ -33,7 +33,7 @@ def test_model_builds(model: str) -> None:
     assert cfg.data.chunk_length == cfg.model.head.chunk_length
 
 
-@pytest.mark.parametrize("group", ["data", "trainer", "results"])
+@pytest.mark.parametrize("group", ["data", "trainer", "results", "formats"])
 def test_group_builds(group: str) -> None:
     assert instantiate(composed()[group])
 
@@ -66,7 +66,7 @@ def test_no_key_is_without_explanation() -> None:
     """A key a user may set has a comment above it in the YAML, or names a part that has."""
     plain = {"_target_", "_partial_", "defaults", "key", "name", "files", "revision"}
     unexplained = []
-    for name in ("predict", "benchmark", "data/fasta", "results/default"):
+    for name in ("predict", "benchmark", "compare", "report", "data/fasta", "formats/default", "results/default"):
         path = CONF / f"{name}.yaml"
         lines = path.read_text().splitlines()
         for number, line in enumerate(lines):

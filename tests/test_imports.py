@@ -16,7 +16,7 @@ LAYERS = [
     {"digests"},
     {"sequence"},
     {"results", "encoders", "head"},
-    {"weights", "data"},
+    {"weights", "data", "reporting"},
     {"module"},
     {"callbacks", "budget"},
     {"strategy"},
@@ -28,6 +28,7 @@ LAYERS = [
 FORBIDDEN = {
     "sequence": {"torch", "lightning", "transformers", "esm"},
     "results": {"torch", "lightning", "transformers", "esm"},
+    "reporting": {"torch", "lightning", "hydra", "omegaconf"},
     "encoders": {"lightning", "hydra", "omegaconf"},
     "head": {"lightning", "hydra", "omegaconf"},
     "data": {"hydra", "omegaconf"},

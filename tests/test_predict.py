@@ -204,7 +204,9 @@ def test_work_folder_goes_and_nothing_is_written_beside_the_input(predict: Predi
     assert [row["Sequence_ID"] for row in predict.rows(ORF_TABLE)] == [
         line.split("\t")[0] for line in expected.read_text().splitlines()[1:]
     ]
-    assert sorted(path.name for path in predict.output.iterdir()) == sorted([*RESULT_FILES, "run.json", "run.log"])
+    assert sorted(path.name for path in predict.output.iterdir()) == sorted(
+        [*RESULT_FILES, "report.html", "run.json", "run.log"]
+    )
 
 
 def test_table_goes_to_standard_output_on_request(mini: Path, mini_overrides: list[str], tmp_path: Path) -> None:

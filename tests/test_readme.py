@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from support import CHECKOUT, TESTS, Result
+from virnucpro_pl.reporting.page import REPORT
 from virnucpro_pl.results.tables import RECORD_TABLE, RESULT_FILES
 from virnucpro_pl.sweep import SWEEP_TABLE
 
@@ -20,8 +21,8 @@ def test_demo_command_writes_every_file_the_readme_names(cli: Callable[..., Resu
     assert arguments
     words = [word for word in arguments[1].split() if not word.startswith("output=")]
     assert cli(*words, f"output={tmp_path}").code == 0
-    named = set(re.findall(r"`([\w.]+\.(?:tsv|fasta|parquet|txt|csv|json|log))`", README))
-    assert named == {*RESULT_FILES, "run.json", "run.log", SWEEP_TABLE}
+    named = set(re.findall(r"`([\w.]+\.(?:tsv|fasta|parquet|txt|csv|json|log|html))`", README))
+    assert named == {*RESULT_FILES, REPORT, "run.json", "run.log", SWEEP_TABLE}
     assert all((tmp_path / name).exists() for name in named - {SWEEP_TABLE})  # test_sweep.py has that one
     header = (tmp_path / RECORD_TABLE).read_text().splitlines()[0].split("\t")
     table = README.split("column by column:")[1].split("**No call")[0]

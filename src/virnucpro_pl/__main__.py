@@ -47,6 +47,7 @@ Commands: {", ".join(COMMANDS)}
   python -m virnucpro_pl test input=dataset model.head.weights=head/head.safetensors    how good it is
   python -m virnucpro_pl export model.head.weights=head/head.safetensors output=300_model.pth   for the published script
   python -m virnucpro_pl verify output=results/           are the results complete, and as they were written
+  python -m virnucpro_pl report output=results/           what was found, as a page to read or figures for a paper
   python -m virnucpro_pl compare reference=A candidate=B  do two runs call alike
   python -m virnucpro_pl benchmark architecture=esm2_3b   how fast this machine is, with random weights
   python -m virnucpro_pl COMMAND --help                   what can be set
@@ -101,6 +102,15 @@ def _quoted(argument: str) -> str:
         escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), value)
         return f"{key}='{escaped}'"
     return argument
+
+
+def _listed(argument: str) -> str:
+    """Take ``format=png,svg`` for a list, which Hydra would take for a sweep; otherwise as ``_quoted``.
+
+    >>> _listed("format=png,svg"), _listed("output=x")
+    ('format=[png,svg]', 'output=x')
+    """
+    return re.sub(r"^(format)=(\w+(?:,\w+)+)$", r"\1=[\2]", _quoted(argument))
 
 
 def _register_resolvers() -> None:
@@ -196,7 +206,7 @@ def main() -> None:
         case [word, *_]:
             sys.stderr.write(f"virnucpro-pl: unknown command {word!r}\n\n{USAGE}")
             sys.exit(EXIT_USAGE)
-    sys.argv[2:] = map(_quoted, sys.argv[2:])
+    sys.argv[2:] = map(_listed if sys.argv[1] == "--config-name=report" else _quoted, sys.argv[2:])
     # The same bits from MKL whatever the number of threads, and so of processes; read when torch is imported.
     os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
     # As Triton has always compiled; 3.9 warns where it is not said.

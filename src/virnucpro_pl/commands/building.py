@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 import time
 import warnings
 from collections.abc import Iterable
@@ -191,9 +190,11 @@ def origin(cfg: DictConfig, began: float) -> dict[str, Any]:
         cfg: the configuration of the run.
         began: when it began, in seconds since the epoch.
     """
+    hydra = HydraConfig.get()
     return {
         "version": __version__,
-        "command": sys.argv,
+        "command": ["virnucpro-pl", str(hydra.job.config_name), *hydra.overrides.task],
+        "directory": str(hydra.runtime.cwd),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(began)),
         "seconds": round(time.time() - began, 3),
         "config": OmegaConf.to_container(cfg, resolve=True),

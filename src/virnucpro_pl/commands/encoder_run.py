@@ -43,6 +43,7 @@ class EncoderRun(ABC):
         result_files: names of what will be in the output folder.
         output: that folder.
         work: folder within it of what is needed until the results are there.
+        extra_files: names of what can be made again of the result files, which may be in the output folder.
     """
 
     def __init__(
@@ -54,12 +55,13 @@ class EncoderRun(ABC):
         result_files: tuple[str, ...],
         output: Path,
         work: Path,
+        extra_files: tuple[str, ...] = (),
     ):
         self.began = time.time()
         self.cfg = cfg
         self.trainer = trainer
         self.output, self.work = output, work
-        self.folder = RunFolder(output, work, result_files)
+        self.folder = RunFolder(output, work, result_files, extra_files)
         self.model = model
         self._figures = RankFigures(Path(cfg.paths.work_dir) / "figures")
         self.datamodule: FastaDataModule = instantiate(

@@ -1,5 +1,6 @@
 """The ``predict`` command: from reads to viral calls."""
 
+import itertools
 import json
 import logging
 from pathlib import Path
@@ -14,11 +15,12 @@ from virnucpro_pl.commands.encoder_run import EncoderRun
 from virnucpro_pl.commands.ranks import check_output_is_named
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.reporting.formats import EXTRA_FILES, Formats
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD, CallingRules
 from virnucpro_pl.results.identity import THRESHOLD, identity_of_scores
 from virnucpro_pl.results.input_notes import input_warnings
 from virnucpro_pl.results.parts import PartsOfModel
-from virnucpro_pl.results.publishing import publish
+from virnucpro_pl.results.publishing import file_facts, publish
 from virnucpro_pl.results.starts import Starts
 from virnucpro_pl.results.summary import DEMO_WARNING, merge_figures, summary_lines
 from virnucpro_pl.results.tables import RECORD_TABLE, RESULT_FILES
@@ -64,7 +66,9 @@ class _Run(EncoderRun):
         threshold = rules.threshold or (info.threshold if info else PUBLISHED_THRESHOLD)
         self._rules = rules._replace(threshold=threshold, domain_length=self._head.domain_length())
         output, work = Path(cfg.paths.output_dir), Path(cfg.paths.work_dir)
-        super().__init__(cfg, trainer, clock, model, RESULT_FILES, output, work)
+        super().__init__(cfg, trainer, clock, model, RESULT_FILES, output, work, EXTRA_FILES)
+        self._formats: Formats = instantiate(cfg.formats)
+        self._formats.check(self.datamodule.inputs)
         self.identity[THRESHOLD] = threshold
         self._head_warnings: list[str] = []
 
@@ -93,21 +97,48 @@ class _Run(EncoderRun):
         counts["inputs"] = [{**source, "path": path, "calls": by_call} for source, path, by_call in sources]
         counts |= {"saved": datamodule.saved(), "calls": calls}
         starts = Starts(self.work).read()
-        self.folder.finish(
-            {
-                **origin(self.cfg, self.began),
-                "starts": starts,
-                "resumed": len(starts) - 1,
-                "warnings": self._warnings(counts),
-                "model": {"name": self.model.name, "demo": self.model.demo, "weights": self.weights},
-                "engine": self.engine(throughput),
-                "counts": counts,
-                "embedding_cache": self.cfg.data.embedding_cache,
-                "figures": merge_figures(stages, throughput, datamodule.token_budget, after.seconds()),
-                "files": files,
-                "identity": self.identity,
-            }
-        )
+        run: dict[str, Any] = {
+            **origin(self.cfg, self.began),
+            "starts": starts,
+            "resumed": len(starts) - 1,
+            "warnings": self._warnings(counts),
+            "model": {
+                "name": self.model.name,
+                "demo": self.model.demo,
+                "head": self._head_facts(),
+                "weights": self.weights,
+            },
+            "engine": self.engine(throughput),
+            "counts": counts,
+            "embedding_cache": self.cfg.data.embedding_cache,
+            "figures": merge_figures(stages, throughput, datamodule.token_budget, after.seconds()),
+            "files": files,
+            "identity": self.identity,
+        }
+        self._add_formats(run)
+        self.folder.finish(run)
+
+    def _add_formats(self, run: dict[str, Any]) -> bool:
+        """Write what was asked for and is not there; whether that was anything."""
+        there = {
+            name: files
+            for name, files in run.get("formats", {}).items()
+            if all((self.output / f).exists() for f in files)
+        }
+        written = self._formats.missing(there).write(self.output, run, self.datamodule.inputs)
+        run["formats"] = there | written
+        for name in itertools.chain.from_iterable(written.values()):
+            run["files"][name] = file_facts(self.output / name)
+        return bool(written)
+
+    def _head_facts(self) -> dict[str, Any]:
+        """What the head was made for, and how good it was found to be."""
+        info, trained = self._head.info(), self._head.trained_chunk_length()
+        return {
+            "chunk_lengths": info.chunk_lengths if info else [trained] * 2 if trained else None,
+            "threshold": self._rules.limit,
+            "tested": info.tested if info else {},
+        }
 
     def _warnings(self, counts: dict[str, Any]) -> list[str]:
         """What a reader of the results should know."""
@@ -126,7 +157,10 @@ class _Run(EncoderRun):
         """Say what came out, also of a run that was finished before, and return its tokens per second."""
         run, finished = self.folder.finished, not self.datamodule.is_prepared
         assert run is not None
-        if finished:
+        if finished and self._add_formats(run):
+            self.folder.note(run)
+            log.info("Finished already, %s; what was asked for beside its results is written", run["started"])
+        elif finished:
             log.info("Finished already, %s; nothing to do", run["started"])
         for line in summary_lines(run):
             log.info(escaped(line))

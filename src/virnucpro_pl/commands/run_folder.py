@@ -23,12 +23,14 @@ class RunFolder:
         output: folder of the results.
         work: folder within it of what is needed until they are there.
         result_files: names of the results, files or folders.
+        extra_files: names of what can be made again of them, which a finished run may lack.
     """
 
-    def __init__(self, output: Path, work: Path, result_files: Iterable[str]):
+    def __init__(self, output: Path, work: Path, result_files: Iterable[str], extra_files: Iterable[str] = ()):
         self._output = output
         self._work = work
         self._result_files = tuple(result_files)
+        self._extra_files = tuple(extra_files)
         self._identity_file = work / "identity.json"
         self._lock: FolderLock | None = None
         self._known: dict[str, Any] = {}
@@ -94,6 +96,8 @@ class RunFolder:
         assert self.finished is not None
         for name, file in self.finished["files"].items():
             path = self._output / name
+            if name in self._extra_files:
+                continue
             if not path.exists() or path.stat().st_size != file["bytes"]:
                 raise self._refusal(f"holds a finished run, but {name} is missing or was changed since")
 
@@ -111,9 +115,13 @@ class RunFolder:
 
     def finish(self, run: dict[str, Any]) -> None:
         """Leave the run record, which makes the run a finished one, and remove what was needed only until here."""
+        self.note(run)
+        self.clear_work()
+
+    def note(self, run: dict[str, Any]) -> None:
+        """Leave the run record."""
         write_text(self._output / RUN_FILE, json.dumps(run, indent=2) + "\n")
         self.finished = run
-        self.clear_work()
 
     def clear_work(self) -> None:
         """Remove what a finished run does not need any more; it may have been killed before it could.
@@ -142,7 +150,7 @@ class RunFolder:
         )
 
     def _clear(self) -> None:
-        for name in (RUN_FILE, *self._result_files):
+        for name in (RUN_FILE, *self._result_files, *self._extra_files):
             _remove(self._output / name)
         self._empty_work()
 

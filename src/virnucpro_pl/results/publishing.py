@@ -13,6 +13,11 @@ from virnucpro_pl.sequence.store import OrfStore
 from virnucpro_pl.stages import CONSENSUS, WRITING, StageClock
 
 
+def file_facts(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file, as ``run.json`` has them."""
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)[path.name]}
+
+
 def publish(
     store: OrfStore,
     inputs: list[str],
@@ -49,7 +54,7 @@ def publish(
         for name in RESULT_FILES:
             written = work / "results" / name
             flush(written)
-            files[name] = {"bytes": written.stat().st_size, "sha256": sha256_of(written)[name]}
+            files[name] = file_facts(written)
         for name in RESULT_FILES:
             (work / "results" / name).replace(output / name)
         flush(output)

@@ -110,7 +110,7 @@ def read_records(path: str, facts: InputFacts | None = None) -> Iterator[RecordB
         watched = Watched(raw, facts.digest)
         source = io.BufferedReader(watched, BLOCK_BYTES)
         facts.compression = compression_of(watched.head)
-        yield from _read_text(Text(source, facts.compression, name), name, facts)
+        yield from _read_text(_begin(Text(source, facts.compression, name), facts), name, facts)
         while source.read(BLOCK_BYTES):  # what a decompressor left unread belongs to the digest too
             pass
     has_end_mark = (facts.format, facts.compression) in (("bam", "bgzip"), ("cram", "none"))
@@ -118,12 +118,36 @@ def read_records(path: str, facts: InputFacts | None = None) -> Iterator[RecordB
         raise UserError(f"{name}: the end mark of a {facts.format.upper()} file is missing: cut short; copy it again")
 
 
-def _read_text(text: Text, name: str, facts: InputFacts) -> Iterator[RecordBlock]:
+def read_fastq_entries(path: str) -> Iterator[dnaio.SequenceRecord]:
+    """Yield the reads of a FASTQ file as they stand in it, with their qualities.
+
+    Raises:
+        UserError: the file cannot be read, or is damaged.
+    """
+    name, facts = shown_name(path), InputFacts()
+    with open_input(path) as raw:
+        watched = Watched(raw, facts.digest)
+        source = io.BufferedReader(watched, BLOCK_BYTES)
+        text = _begin(Text(source, compression_of(watched.head), name), facts)
+        if facts.format != "fastq":
+            return
+        try:
+            yield from _fastq_reader(text)
+        except (dnaio.FileFormatError, ValueError, OSError) as error:
+            raise UserError(f"{name}: damaged FASTQ: {' '.join(str(error).split())}; {_ADVICE['fastq']}") from error
+
+
+def _begin(text: Text, facts: InputFacts) -> Text:
+    """Skip what may stand before the first record, and tell the format by that."""
     first = text.read_fully(max(BLOCK_BYTES, _FORMAT_BYTES)).removeprefix(_BYTE_ORDER_MARK)
     if not is_sam(first):
         first = _skip_leading_comments(first, text)
     facts.format = _format_of(first)
     text.unread(first)
+    return text
+
+
+def _read_text(text: Text, name: str, facts: InputFacts) -> Iterator[RecordBlock]:
     filler = BlockFiller(BLOCK_BYTES)
     try:
         match facts.format:
@@ -138,7 +162,8 @@ def _read_text(text: Text, name: str, facts: InputFacts) -> Iterator[RecordBlock
             case "cram":
                 yield from read_cram(text, filler, facts.skipped, BLOCK_BYTES)
             case "unknown":
-                shown = re.split(rb"[\r\n]", first[:40])[0].decode("ascii", "backslashreplace").strip()
+                first = text.read_fully(40)[:40]
+                shown = re.split(rb"[\r\n]", first)[0].decode("ascii", "backslashreplace").strip()
                 raise UserError(
                     f"{name}: neither FASTA nor FASTQ, SAM, BAM or CRAM: the first record should begin with '>' or"
                     f" '@', found '{shown}'"
@@ -201,8 +226,12 @@ def _name_first_odd(block: RecordBlock) -> str:
     return f"the sequence of '{block.names[record]}'"
 
 
-def _read_fastq(stream: Text, filler: BlockFiller) -> Iterator[RecordBlock]:
+def _fastq_reader(stream: Text) -> Iterator[dnaio.SequenceRecord]:
     stream.limit_lines()
-    for entry in dnaio.FastqReader(io.BufferedReader(stream, BLOCK_BYTES)):
+    return iter(dnaio.FastqReader(io.BufferedReader(stream, BLOCK_BYTES)))
+
+
+def _read_fastq(stream: Text, filler: BlockFiller) -> Iterator[RecordBlock]:
+    for entry in _fastq_reader(stream):
         if block := filler.add(entry.name.replace("\r", " "), entry.sequence):
             yield block

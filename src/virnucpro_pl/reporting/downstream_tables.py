@@ -1,0 +1,129 @@
+"""Results in the formats of other programs: Kraken 2's output, BED, MultiQC's custom content (``docs/formats.md``)."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from virnucpro_pl.durable import replacing
+from virnucpro_pl.reporting.gathering import record_batches
+from virnucpro_pl.results.tables import CHUNK_TABLE, RECORD_TABLE
+from virnucpro_pl.sequence.translation import FRAMES
+
+KRAKEN, BED = "kraken.tsv", "viral_chunks.bed"
+MULTIQC_CALLS, MULTIQC_GENERAL = "virnucpro_calls_mqc.json", "virnucpro_general_mqc.json"
+VIRUSES = 10239
+"""NCBI's taxon Viruses"""
+_ENDINGS = (".gz", ".bz2", ".xz", ".zst", ".bgz", ".fasta", ".fa", ".fna", ".fastq", ".fq", ".sam", ".bam", ".cram")
+_SHADES = {"virus": "#c8553d", "ambiguous": "#b08d2e", "others": "#2f7f96", "not_called": "#a9b3bd"}
+_NAMES = {"virus": "Viral", "ambiguous": "Undecided", "others": "Not viral", "not_called": "No call"}
+
+
+def write_kraken(folder: Path) -> list[str]:
+    """Write ``kraken.tsv``: a row for every record, as Kraken 2 writes one for every read.
+
+    ``C`` and taxon 10239 (Viruses) for what is viral, ``U`` and 0 for everything else; the last column counts chunks:
+    ``10239:3 0:2 A:1`` for three viral ones, two that are not, and one without call.
+    """
+    return _write_lines(folder / KRAKEN, _kraken_rows(folder))
+
+
+def _kraken_rows(folder: Path) -> Iterator[str]:
+    names = ("sequence_id", "length", "call", "chunks", "called_chunks", "viral_chunks")
+    for batch in record_batches(folder / RECORD_TABLE):
+        for name, length, call, chunks, called, viral in zip(*(batch[key].to_pylist() for key in names), strict=True):
+            is_viral = call == "virus"
+            counts = ((VIRUSES, viral), (0, called - viral), ("A", chunks - called))
+            hits = " ".join(f"{taxon}:{count}" for taxon, count in counts if count) or "0:0"
+            yield f"{'C' if is_viral else 'U'}\t{name}\t{VIRUSES if is_viral else 0}\t{length}\t{hits}\n"
+
+
+def write_bed(folder: Path) -> list[str]:
+    """Write ``viral_chunks.bed``: BED6 of the viral chunks of all records, the strand that of the best frame."""
+    return _write_lines(folder / BED, _bed_rows(folder))
+
+
+def _bed_rows(folder: Path) -> Iterator[str]:
+    frames = [f"virus_score_{frame}" for frame in FRAMES]
+    columns = ["sequence_id", "start", "end", "chunk_id", "max_virus_score", "call", *frames]
+    with pq.ParquetFile(folder / CHUNK_TABLE) as file:
+        for batch in file.iter_batches(columns=columns):
+            viral = np.flatnonzero(batch["call"].to_numpy(zero_copy_only=False) == "virus")
+            by_frame = np.stack([batch[name].to_numpy(zero_copy_only=False)[viral] for name in frames])
+            by_frame = np.where(np.isnan(by_frame), -1.0, by_frame)
+            # A chunk that the fallback head called has no frame, and so no strand.
+            strands = np.where(by_frame.max(axis=0) < 0, ".", np.where(by_frame.argmax(axis=0) < 3, "+", "-"))
+            rows = batch.take(viral).to_pydict()
+            for name, start, end, chunk, score, strand in zip(
+                *(rows[key] for key in columns[:5]), strands.tolist(), strict=True
+            ):
+                yield f"{name}\t{start}\t{end}\t{chunk}\t{round(1000 * score)}\t{strand}\n"
+
+
+def _write_lines(path: Path, lines: Iterator[str]) -> list[str]:
+    with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="\n") as stream:
+        stream.writelines(lines)
+    return [path.name]
+
+
+def write_multiqc(folder: Path, run: dict[str, Any]) -> list[str]:
+    """Write what MultiQC finds by itself: a bar of calls and a column of the general table, by input file."""
+    samples = _sample_names([source["path"] for source in run["counts"]["inputs"]])
+    calls = {name: source["calls"] for name, source in zip(samples, run["counts"]["inputs"], strict=True)}
+    note = f"{'; '.join(run['warnings'])}. " if run["warnings"] else ""
+    content = {
+        MULTIQC_CALLS: {
+            "id": "virnucpro_calls",
+            "section_name": "virnucpro_pl: viral calls",
+            "description": f"{note}Records called by model {run['model']['name']}, virnucpro_pl {run['version']}."
+            " Records without an open reading frame get no call, which is not a negative.",
+            "plot_type": "bargraph",
+            "pconfig": {"id": "virnucpro_calls_plot", "title": "virnucpro_pl: calls of records", "ylab": "records"},
+            "categories": {key: {"name": name, "color": _SHADES[key]} for key, name in _NAMES.items()},
+            "data": calls,
+        },
+        MULTIQC_GENERAL: {
+            "id": "virnucpro_general",
+            "plot_type": "generalstats",
+            "headers": {
+                "viral_percent": {
+                    "title": "% viral",
+                    "description": "Records called viral, of those that could be called",
+                    "min": 0,
+                    "max": 100,
+                    "suffix": "%",
+                }
+            },
+            "data": {name: _viral_percent(of) for name, of in calls.items()},
+        },
+    }
+    for name, section in content.items():
+        with replacing(folder / name) as unfinished:
+            unfinished.write_text(json.dumps(section, indent=2) + "\n", encoding="utf-8")
+    return [*content]
+
+
+def _viral_percent(calls: dict[str, int]) -> dict[str, float]:
+    """Return the viral share of called records in percent, nothing where none was called."""
+    called = sum(calls.values()) - calls["not_called"]
+    return {"viral_percent": round(100 * calls["virus"] / called, 4)} if called else {}
+
+
+def _sample_names(paths: list[str]) -> list[str]:
+    """Name samples as MultiQC does, by their files without endings; by whole paths where those are not unique.
+
+    >>> _sample_names(["a/x.fastq.gz", "b/y.fa"]), _sample_names(["a/x.fa", "b/x.fa"])
+    (['x', 'y'], ['a/x.fa', 'b/x.fa'])
+    """
+    names = []
+    for path in paths:
+        name = Path(path).name
+        while stripped := next((name[: -len(end)] for end in _ENDINGS if name.endswith(end) and name != end), None):
+            name = stripped
+        names.append("stdin" if path == "-" else name)
+    unique = Counter(names)
+    return [path if unique[name] > 1 else name for path, name in zip(paths, names, strict=True)]

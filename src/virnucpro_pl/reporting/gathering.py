@@ -1,0 +1,240 @@
+"""What a report shows, read from the result files in streams, so that memory does not grow with the run."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pyarrow import csv
+
+from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.results.run_record import RUN_FILE, read_run_record
+from virnucpro_pl.results.tables import CHUNK_TABLE, RECORD_TABLE
+from virnucpro_pl.sequence.translation import FRAMES
+
+CALLS = ("virus", "others", "ambiguous", "NA")
+"""Calls of records and chunks in the order they are shown; the last stands for no call"""
+SCORE_BINS = 50
+LENGTH_EDGES = np.unique(np.round(np.logspace(1, 9, 65)).astype(np.int64))
+"""Bounds of the bins of record lengths (nt), eight in a tenfold"""
+_RECORD_COLUMNS = {
+    "record": pa.int64(),
+    "sequence_id": pa.string(),
+    "length": pa.int64(),
+    "chunks": pa.int64(),
+    "called_chunks": pa.int64(),
+    "viral_chunks": pa.int64(),
+    "viral_chunk_fraction": pa.float64(),
+    "max_virus_score": pa.float64(),
+    "call": pa.string(),
+    "status": pa.string(),
+    "out_of_domain": pa.string(),
+    "file": pa.string(),
+}
+_RANKING = [("viral_chunks", "descending"), ("max_virus_score", "descending"), ("record", "ascending")]
+_CHUNK_COLUMNS = ["record", "start", "end", "call", "max_virus_score", *(f"virus_score_{frame}" for frame in FRAMES)]
+_SURE = 0.9
+_LEANING = 0.7
+
+
+@dataclass
+class Track:
+    """Chunk scores along one record."""
+
+    record: int
+    sequence_id: str
+    length: int
+    call: str
+    num_chunks: int
+    step: int
+    """every so many chunks one is held"""
+    chunks: pa.Table
+    """columns start, end (nt), call, max_virus_score and virus_score of each frame"""
+
+
+@dataclass
+class ReportData:
+    """All that a report shows beside ``run``."""
+
+    folder: Path
+    run: dict[str, Any]
+    """``run.json``"""
+    record_scores: NDArray[np.int64] = field(default_factory=lambda: _no_counts(SCORE_BINS))
+    """(calls, bins) records by call and highest virus score; those without call have none"""
+    chunk_scores: NDArray[np.int64] = field(default_factory=lambda: _no_counts(SCORE_BINS))
+    """(calls, bins) chunks likewise"""
+    lengths: NDArray[np.int64] = field(default_factory=lambda: _no_counts(len(LENGTH_EDGES) - 1))
+    """(calls, bins) records by call and length"""
+    sureness: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("sure", "leaning", "weak"), 0))
+    """viral records by their highest score: ``sure`` from 0.9, ``leaning`` from 0.7, ``weak``"""
+    top: pa.Table = field(default_factory=lambda: pa.schema(_RECORD_COLUMNS).empty_table())
+    """the first viral records, best first"""
+    tracks: list[Track] = field(default_factory=list)
+
+
+def gather(
+    folder: Path,
+    most_records: int,
+    most_tracks: int,
+    most_points: int,
+    named: list[str],
+    run: dict[str, Any] | None = None,
+) -> ReportData:
+    """Read what a finished ``predict`` has left.
+
+    Args:
+        folder: its output folder.
+        most_records: viral records to list.
+        most_tracks: records of several chunks to show along their sequence; viral ones first, then long ones.
+        most_points: chunks of one track.
+        named: ids of the records to show instead, in this order; empty for those.
+        run: what ``run.json`` holds or will hold, where that is at hand.
+
+    Raises:
+        UserError: there is no finished run, a file of it is missing, or a named record is not in it.
+    """
+    data = ReportData(folder, run or _run_record(folder))
+    shown = data.top
+    for batch in record_batches(folder / RECORD_TABLE):
+        _count_records(data, batch)
+        viral = batch.filter(pc.equal(batch["call"], "virus"))
+        data.top = _best(data.top, viral, most_records)
+        if named:
+            shown = pa.concat_tables([shown, batch.filter(pc.is_in(batch["sequence_id"], pa.array(named)))])
+        else:
+            long = batch.filter(pc.and_(pc.greater(batch["chunks"], 1), pc.greater(batch["called_chunks"], 0)))
+            shown = _most_telling(pa.concat_tables([shown, long]), most_tracks)
+    if missing := set(named) - set(shown["sequence_id"].to_pylist()):
+        raise UserError(f"records: {', '.join(sorted(missing))} not among the records of {folder / RECORD_TABLE}")
+    if named:
+        shown = shown.take(pc.index_in(pa.array(named), shown["sequence_id"]))
+    _read_chunks(data, shown, most_points)
+    return data
+
+
+def _run_record(folder: Path) -> dict[str, Any]:
+    run = read_run_record(folder)
+    if run is None:
+        raise UserError(f"{folder}: no finished run here ({RUN_FILE} is missing); name the output folder of a predict")
+    if not {"counts", "figures", "model"} <= run.keys():
+        raise UserError(f"{folder}: {RUN_FILE} is that of another command or version")
+    for name in (RECORD_TABLE, CHUNK_TABLE):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name} is missing; copy it back, or run predict again with overwrite=true")
+    return run
+
+
+def _no_counts(bins: int) -> NDArray[np.int64]:
+    return np.zeros((len(CALLS), bins), dtype=np.int64)
+
+
+def record_batches(path: Path) -> Iterator[pa.Table]:
+    """Yield ``sequences.tsv`` some rows at a time; NA is null among numbers.
+
+    Raises:
+        UserError: it is not as ``predict`` writes it.
+    """
+    try:
+        reader = csv.open_csv(
+            path,
+            csv.ReadOptions(block_size=1 << 22),
+            csv.ParseOptions(delimiter="\t", quote_char=False),
+            csv.ConvertOptions(
+                include_columns=list(_RECORD_COLUMNS),
+                column_types=_RECORD_COLUMNS,
+                null_values=["NA"],
+                strings_can_be_null=False,
+            ),
+        )
+        for batch in reader:
+            yield pa.Table.from_batches([batch])
+    except pa.ArrowException as error:
+        reason = escaped(" ".join(str(error).split()))
+        raise UserError(f"{path}: not as predict writes it ({reason}); predict again with overwrite=true") from error
+
+
+def _count_records(data: ReportData, batch: pa.Table) -> None:
+    calls = _call_numbers(batch["call"])
+    scores = _as_floats(batch["max_virus_score"])
+    _count(data.record_scores, calls, _score_bins(scores))
+    lengths = np.clip(batch["length"].to_numpy(), LENGTH_EDGES[0], LENGTH_EDGES[-1] - 1)
+    _count(data.lengths, calls, np.searchsorted(LENGTH_EDGES, lengths, side="right") - 1)
+    viral = scores[calls == CALLS.index("virus")]
+    for name, count in zip(
+        ("sure", "leaning", "weak"),
+        ((viral >= _SURE).sum(), ((viral >= _LEANING) & (viral < _SURE)).sum(), (viral < _LEANING).sum()),
+        strict=True,
+    ):
+        data.sureness[name] += int(count)
+
+
+def _count(table: NDArray[np.int64], calls: NDArray[np.int64], bins: NDArray[np.int64]) -> None:
+    known = bins >= 0
+    np.add.at(table, (calls[known], bins[known]), 1)
+
+
+def _call_numbers(calls: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Numbers in ``CALLS``; what Parquet has as null is no call."""
+    numbers = pc.index_in(pc.fill_null(calls, CALLS[-1]), pa.array(CALLS))
+    return numbers.to_numpy().astype(np.int64)  # type: ignore[no-any-return]
+
+
+def _as_floats(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    return pc.fill_null(pc.cast(column, pa.float64()), float("nan")).to_numpy()  # type: ignore[no-any-return]
+
+
+def _score_bins(scores: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Bin of each score, -1 where there is none."""
+    bins = np.minimum(np.nan_to_num(scores, nan=0.0) * SCORE_BINS, SCORE_BINS - 1).astype(np.int64)
+    return np.where(np.isnan(scores), -1, bins)
+
+
+def _best(first: pa.Table, second: pa.Table, most: int) -> pa.Table:
+    return pa.concat_tables([first, second]).sort_by(_RANKING).slice(0, most).combine_chunks()
+
+
+def _most_telling(records: pa.Table, most: int) -> pa.Table:
+    """Viral records first, as they are ranked, then the longest of the others."""
+    viral = pc.equal(records["call"], "virus")
+    first = records.filter(viral).sort_by(_RANKING)
+    others = records.filter(pc.invert(viral)).sort_by([("length", "descending"), ("record", "ascending")])
+    # Some others beside the viral ones, for comparison.
+    room = min(len(others), max(most - len(first), most // 4))
+    return pa.concat_tables([first.slice(0, most - room), others.slice(0, room)]).combine_chunks()
+
+
+def _read_chunks(data: ReportData, shown: pa.Table, most_points: int) -> None:
+    """Count all chunks, and keep those of the tracks."""
+    records = shown["record"].to_numpy()
+    kept: list[pa.Table] = []
+    steps = dict(zip(records.tolist(), [-(-n // most_points) for n in shown["chunks"].to_pylist()], strict=True))
+    seen: dict[int, int] = dict.fromkeys(steps, 0)
+    with pq.ParquetFile(data.folder / CHUNK_TABLE) as file:
+        for batch in file.iter_batches(columns=_CHUNK_COLUMNS):
+            scores = _as_floats(pa.chunked_array([batch["max_virus_score"]]))
+            _count(data.chunk_scores, _call_numbers(pa.chunked_array([batch["call"]])), _score_bins(scores))
+            owners = batch["record"].to_numpy()
+            for record in np.intersect1d(owners, records).tolist():
+                rows = np.flatnonzero(owners == record)
+                wanted = rows[(seen[record] + np.arange(len(rows))) % steps[record] == 0]
+                seen[record] += len(rows)
+                kept.append(pa.Table.from_batches([batch.take(pa.array(wanted))]))
+    chunks = pa.concat_tables(kept) if kept else None
+    for row in shown.to_pylist():
+        assert chunks is not None, "every record that is shown has chunks"
+        data.tracks.append(
+            Track(
+                row["record"],
+                row["sequence_id"],
+                row["length"],
+                row["call"],
+                row["chunks"],
+                steps[row["record"]],
+                chunks.filter(pc.equal(chunks["record"], row["record"])),
+            )
+        )

@@ -1,0 +1,38 @@
+"""What statuses and warnings mean, in the reader's words."""
+
+import shlex
+from typing import Any
+
+STATUS_MEANING = {
+    "dna_only": "every reading frame holds a stop codon; called by the fallback head, on nucleotides alone",
+    "no_orf": "every reading frame holds a stop codon, so this method cannot score it; rare in RNA viruses, common in"
+    " animals and plants",
+    "ambiguous_only": "no codon could be read, as with N alone",
+    "too_short": "shorter than three bases",
+    "empty": "a header without sequence",
+}
+CALL_MEANING = {
+    "virus": "viral",
+    "others": "not viral",
+    "ambiguous": "undecided",
+    "NA": "no call",
+}
+
+
+def repeat_command(run: dict[str, Any]) -> str:
+    """Return what to type, in the folder where it was typed, to have the run again."""
+    return shlex.join(run["command"])
+
+
+def head_quality(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """Figures of the head on chunks it had never seen, by their length (nt); empty where nobody has tested it."""
+    tested = (run["model"].get("head") or {}).get("tested") or {}
+    return [
+        {"length": int(length), **figures} for length, figures in sorted(tested.items(), key=lambda one: int(one[0]))
+    ]
+
+
+def trained_lengths(run: dict[str, Any]) -> str:
+    """Chunk lengths (nt) the head was trained on, as text; empty where nobody knows."""
+    lengths = sorted(set((run["model"].get("head") or {}).get("chunk_lengths") or []))
+    return " to ".join(map(str, lengths))
