@@ -205,7 +205,7 @@ DNABERT_S_WEIGHTS = 113_246_208
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_architectures_are_of_the_published_sizes(architecture: str) -> None:
-    program._register_resolvers()
+    program.register_resolvers()
     with initialize_config_dir(str(program.CONF), version_base="1.3"):
         cfg = compose("benchmark", [f"architecture={architecture}", "paths.output_dir=out"])
     protein, dna = (instantiate(cfg.architecture[name]).config for name in ("protein_encoder", "dna_encoder"))

@@ -11,7 +11,12 @@ import pytest
 
 import virnucpro_pl
 from support import Result
-from virnucpro_pl.__main__ import _quoted
+from virnucpro_pl.command_line import hydra_words
+
+
+def quoted(argument: str) -> str:
+    (word,) = hydra_words("predict", [argument])
+    return word
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"]])
@@ -98,18 +103,18 @@ def test_paths_need_no_quoting_for_hydra(name: str, tmp_path: Path) -> None:
 
     path = tmp_path / name
     path.touch()
-    override = OverridesParser.create().parse_override(_quoted(f"input={path}"))
+    override = OverridesParser.create().parse_override(quoted(f"input={path}"))
     assert override.value() == str(path)
-    assert _quoted(_quoted(f"input={path}")) == _quoted(f"input={path}"), "a rank gets the quoted argument again"
+    assert quoted(quoted(f"input={path}")) == quoted(f"input={path}"), "a rank gets the quoted argument again"
 
 
 @pytest.mark.parametrize(
     "argument",
     ["output=Gewässer", "data.token_budget=1,2", "input=[a,ä]", "x='ä'", "y=~ä", "--config-dir=ä", "input=*.fa"],
 )
-def test_only_what_hydra_would_misread_is_quoted(argument: str) -> None:
+def test_only_what_hydra_would_misread_isquoted(argument: str) -> None:
     """A folder to be made needs no quotes either; choices, lists and quotes stay what they are."""
-    assert _quoted(argument) == {"output=Gewässer": "output='Gewässer'", "y=~ä": "y='~ä'"}.get(argument, argument)
+    assert quoted(argument) == {"output=Gewässer": "output='Gewässer'", "y=~ä": "y='~ä'"}.get(argument, argument)
 
 
 def _mind_interrupts() -> None:

@@ -17,7 +17,7 @@ EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 @pytest.fixture(autouse=True)
 def _resolvers() -> None:
-    program._register_resolvers()
+    program.register_resolvers()
 
 
 def composed(*overrides: str):

@@ -20,7 +20,8 @@ from virnucpro_pl.encoders.packed import pack
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.parts import Parts, ScoredBatch
-from virnucpro_pl.weights.sources import DnabertSSource, Esm2Source, HeadSource, read_tokenizer
+from virnucpro_pl.weights.head_source import HeadSource
+from virnucpro_pl.weights.sources import DnabertSSource, Esm2Source, read_tokenizer
 
 TOLERANCE = 1e-5
 

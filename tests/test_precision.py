@@ -121,8 +121,8 @@ def test_scores_that_are_no_numbers_stop_the_run(cli: Callable[..., Result], tmp
 
 def test_packaged_sample_is_real(calls: Callable[[str], Calls]) -> None:
     """The agreement above is measured on both kinds of records."""
-    from virnucpro_pl.__main__ import _PACKAGE
+    from virnucpro_pl.configuration import PACKAGE
 
-    sample = gzip.decompress((_PACKAGE / "demo" / "sample.fasta.gz").read_bytes()).decode()
+    sample = gzip.decompress((PACKAGE / "demo" / "sample.fasta.gz").read_bytes()).decode()
     assert len(calls("32-true").records) == sample.count(">")
     assert {"virus", "others"} <= set(calls("32-true").records.values())

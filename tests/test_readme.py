@@ -42,7 +42,7 @@ def test_every_setting_the_readme_names_exists() -> None:
 
     from virnucpro_pl import __main__ as program
 
-    program._register_resolvers()
+    program.register_resolvers()
     needed = ["paths.output_dir=x"]
     commands = {"predict": ["model=virnucpro_500"], "prepare": ["input=x"], "test": ["input=x"], "benchmark": []}
     commands["train"] = ["input=x", "fine_tuning=lora"]

@@ -15,7 +15,7 @@ from virnucpro_pl.head import Head
 from virnucpro_pl.results.consensus import OTHERS, VIRUS, CallingRules, call_chunks
 from virnucpro_pl.weights.checkpoints import read_file
 from virnucpro_pl.weights.head_bundle import HeadInfo, read_head_info, write_head
-from virnucpro_pl.weights.sources import HeadSource
+from virnucpro_pl.weights.head_source import HeadSource
 
 Cli = Callable[..., Result]
 DEMO = Path(__file__).parents[1] / "src" / "virnucpro_pl" / "demo" / "head.safetensors"

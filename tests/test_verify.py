@@ -39,7 +39,7 @@ def test_a_folder_as_it_was_written_is_well(cli: Cli, folder: Path) -> None:
     for name in RESULT_FILES:
         assert f"{name} " in result.err
     assert "reads.fa: as it was read" in result.err
-    assert "Verified: 5 files, 18 records, 23 chunks, 56 ORFs" in result.err
+    assert "Verified: 6 files, 18 records, 23 chunks, 56 ORFs" in result.err
     assert everything_in(folder.parent) == before, "verifying writes nothing"
 
 

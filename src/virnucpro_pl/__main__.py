@@ -2,12 +2,10 @@
 
 import logging
 import os
-import re
 import sys
 import threading
 import time
 from importlib import import_module
-from pathlib import Path
 from typing import NoReturn
 
 import hydra
@@ -16,6 +14,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from virnucpro_pl import __version__
+from virnucpro_pl.command_line import FLAGS_TEXT, UnknownFlagError, complete_command, hydra_words
+from virnucpro_pl.configuration import COMMANDS, CONF, process_of, register_resolvers
 from virnucpro_pl.failures import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -28,10 +28,7 @@ from virnucpro_pl.failures import (
 from virnucpro_pl.log_file import LogFile
 from virnucpro_pl.stopping import EXIT_TERMINATED, Terminated, terminable
 
-_PACKAGE = Path(__file__).parent
-# A wheel carries conf/ inside the package; a checkout keeps it beside src/.
-CONF = next(folder for folder in (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf") if folder.is_dir())
-COMMANDS = sorted(file.stem for file in CONF.glob("*.yaml"))
+PROGRAM = "virnucpro-pl"
 USAGE = f"""\
 Which of these reads are viral? VirNucPro on PyTorch Lightning and Hydra.
 
@@ -52,71 +49,17 @@ Commands: {", ".join(COMMANDS)}
   python -m virnucpro_pl benchmark architecture=esm2_3b   how fast this machine is, with random weights
   python -m virnucpro_pl COMMAND --help                   what can be set
   python -m virnucpro_pl --version
-"""
 
-_PLAIN = re.compile(r"[\w/.+%*@?|-]*", re.ASCII)  # what Hydra takes without quotes
+The usual flags stand for settings:
+{FLAGS_TEXT}
+Words without a key are input files of predict, embed, prepare, train and test, folders of verify, report and compare.
+Completion in the shell: eval "$(virnucpro-pl -sc install=bash)"
+"""
 
 log = logging.getLogger("virnucpro_pl")
 _job_began = False
 _LEAVING_SECONDS = 3.0
 _GO_ON = ("predict", "download", "embed", "train")  # commands that continue what was stopped
-
-
-def _run_folder(output: str, default: str) -> str:
-    """Folder of a run; with ``-`` the table goes to standard output and the rest to the default folder."""
-    return default if output == "-" else output
-
-
-def _log_name(job: str) -> str:
-    process = _process_of(job)
-    return f"run.{process}.log" if process else "run.log"
-
-
-def _process_of(job: str) -> str:
-    """Name a process of a run beside its first one, which has no name: ``rank1``, ``node1``, ``node1.rank1``."""
-    local = job.rpartition("_ddp_process_")[2]  # Lightning calls the jobs of those it starts train_ddp_process_N
-    if local.isdigit():
-        return ".".join([*_node(), f"rank{local}"])
-    several = int(os.environ.get("SLURM_NTASKS") or 1) > 1
-    rank = os.environ.get("RANK") or (several and os.environ.get("SLURM_PROCID")) or "0"
-    return f"rank{rank}" if rank != "0" else ".".join(_node())
-
-
-def _node() -> list[str]:
-    """Name a node beside the first, where Lightning starts the processes of each."""
-    node = os.environ.get("NODE_RANK", "0")
-    return [] if node == "0" else [f"node{node}"]
-
-
-def _quoted(argument: str) -> str:
-    """Quote the value of ``key=path`` where Hydra's grammar would misread it, such as ``reads(1).fa``.
-
-    What has grammar in it is quoted only if it is a path that exists; letters beyond ASCII are no grammar.
-    """
-    key, equals, value = argument.partition("=")
-    has_grammar = set(value) & set("(){}[],:= '\"\\$")
-    is_misread = has_grammar or not _PLAIN.fullmatch(value)
-    is_setting = equals and not key.startswith("-")
-    if is_setting and is_misread and (Path(value).exists() or not (has_grammar or value.isascii())):
-        # In a quoted string a backslash escapes only where a quote follows.
-        escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), value)
-        return f"{key}='{escaped}'"
-    return argument
-
-
-def _listed(argument: str) -> str:
-    """Take ``format=png,svg`` for a list, which Hydra would take for a sweep; otherwise as ``_quoted``.
-
-    >>> _listed("format=png,svg"), _listed("output=x")
-    ('format=[png,svg]', 'output=x')
-    """
-    return re.sub(r"^(format)=(\w+(?:,\w+)+)$", r"\1=[\2]", _quoted(argument))
-
-
-def _register_resolvers() -> None:
-    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
-    OmegaConf.register_new_resolver("log_name", _log_name, replace=True)
-    OmegaConf.register_new_resolver("packaged", lambda name: str(_PACKAGE / "demo" / name), replace=True)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF))
@@ -165,7 +108,7 @@ def _tell(error: Exception, cfg: DictConfig) -> None:
         log.error("Error: %s%s", one_line(error), _how_to_go_on(cfg) if can_continue(error) else "")
     elif exit_status(error) == EXIT_FAILED:
         log.exception("The run failed%s", _how_to_go_on(cfg))
-    elif "rank" not in _process_of(HydraConfig.get().job.name):
+    elif "rank" not in process_of(HydraConfig.get().job.name):
         log.error("Error: %s", one_line(error))
     else:  # most often all ranks meet the same mistake, and one tells of it; the others keep it in their logs
         record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "Error: %s", (one_line(error),), None)
@@ -186,6 +129,18 @@ def _leave(status: int) -> NoReturn:
     sys.exit(status)
 
 
+def _prepare_completion(what: str) -> bool:
+    """Turn ``-sc install=bash`` and what the shell then asks into what Hydra answers; whether it is Hydra's turn."""
+    command = COMMANDS[0]
+    if what.startswith("query="):
+        command, choices = complete_command(COMMANDS, PROGRAM)
+        if choices or command not in COMMANDS:
+            print(*choices)
+            return False
+    sys.argv[:] = [PROGRAM, f"--config-name={command}", "-sc", what]
+    return True
+
+
 def main() -> None:
     """Entry point of ``virnucpro-pl`` and ``python -m virnucpro_pl``."""
     match sys.argv[1:]:
@@ -203,15 +158,22 @@ def main() -> None:
         case []:
             sys.stderr.write(USAGE)
             sys.exit(EXIT_USAGE)
+        case ["-sc" | "--shell_completion", what]:
+            if not _prepare_completion(what):
+                return
         case [word, *_]:
             sys.stderr.write(f"virnucpro-pl: unknown command {word!r}\n\n{USAGE}")
             sys.exit(EXIT_USAGE)
-    sys.argv[2:] = map(_listed if sys.argv[1] == "--config-name=report" else _quoted, sys.argv[2:])
+    try:
+        sys.argv[2:] = hydra_words(sys.argv[1].removeprefix("--config-name="), sys.argv[2:])
+    except UnknownFlagError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        sys.exit(EXIT_USAGE)
     # The same bits from MKL whatever the number of threads, and so of processes; read when torch is imported.
     os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
     # As Triton has always compiled; 3.9 warns where it is not said.
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
-    _register_resolvers()
+    register_resolvers()
     try:
         run()
     except SystemExit as exit_:

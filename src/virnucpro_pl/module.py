@@ -18,7 +18,8 @@ from virnucpro_pl.errors import UserError
 from virnucpro_pl.head import Head, Inputs
 from virnucpro_pl.host_memory import keep_freed_memory
 from virnucpro_pl.stages import DNABERT_S, ESM2, HEAD, StageClock
-from virnucpro_pl.weights.sources import DnabertSSource, Esm2Source, HeadSource, check_widths
+from virnucpro_pl.weights.head_source import HeadSource, check_widths
+from virnucpro_pl.weights.sources import DnabertSSource, Esm2Source
 
 log = logging.getLogger(__name__)
 

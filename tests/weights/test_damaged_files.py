@@ -15,7 +15,8 @@ import torch
 from support import CHECKOUT
 from virnucpro_pl.weights.checkpoints import read_file, read_folder
 from virnucpro_pl.weights.convert import load_dnabert_s, load_esm2
-from virnucpro_pl.weights.sources import DnabertSSource, HeadSource
+from virnucpro_pl.weights.head_source import HeadSource
+from virnucpro_pl.weights.sources import DnabertSSource
 
 HTML = b"<!DOCTYPE html>\n<html><body>404: not found</body></html>\n"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123456789abcdef\nsize 468320053\n"

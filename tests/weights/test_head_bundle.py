@@ -17,7 +17,7 @@ from virnucpro_pl.errors import UserError
 from virnucpro_pl.head import Head
 from virnucpro_pl.weights.checkpoints import read_file
 from virnucpro_pl.weights.head_bundle import HeadInfo, export_published, read_head_info, write_head
-from virnucpro_pl.weights.sources import HeadSource
+from virnucpro_pl.weights.head_source import HeadSource
 
 INFO = HeadInfo(
     inputs="both",

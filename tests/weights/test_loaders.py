@@ -12,7 +12,8 @@ from torch import nn
 from support import load_safely
 from virnucpro_pl.weights.checkpoints import read_file
 from virnucpro_pl.weights.convert import load_dnabert_s, load_esm2, load_head
-from virnucpro_pl.weights.sources import DnabertSSource, Esm2Source, HeadSource
+from virnucpro_pl.weights.head_source import HeadSource
+from virnucpro_pl.weights.sources import DnabertSSource, Esm2Source
 
 
 def assert_same_weights(found: nn.Module, wanted: nn.Module) -> None:
@@ -319,7 +320,7 @@ def test_an_esm_1_folder_with_learned_positions_is_told(mini, tmp_path, refused)
 
 
 def test_head_for_other_encoders_is_told_with_the_widths(golden, mini, esm_file, refused):
-    from virnucpro_pl.weights.sources import check_widths
+    from virnucpro_pl.weights.head_source import check_widths
 
     source = HeadSource(str(golden / "models" / "mlp" / "300_model.pth"))
     encoders = load_dnabert_s(mini / "models" / "DNABERT-S"), load_esm2(esm_file)

@@ -8,13 +8,8 @@ import pytest
 import torch
 
 from virnucpro_pl.digests import sha256_of
-from virnucpro_pl.weights.sources import (
-    DnabertSSource,
-    EncoderSource,
-    Esm2Source,
-    HeadSource,
-    read_tokenizer,
-)
+from virnucpro_pl.weights.head_source import HeadSource
+from virnucpro_pl.weights.sources import DnabertSSource, EncoderSource, Esm2Source, read_tokenizer
 
 REVISION = "00e47f96cdea35e4b6f5df89e5419cbe47d490c6"
 DNA_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "pytorch_model.bin")

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
@@ -78,6 +79,16 @@ def build_score_trainer(cfg: DictConfig) -> Trainer:
     return _trainer(cfg, [])
 
 
+def _use_threads(cfg: DictConfig) -> None:
+    """Compute with so many threads as asked for; libraries take as many as there are cores that may be used."""
+    if cfg.threads is None:
+        return
+    if not isinstance(cfg.threads, int) or cfg.threads < 1:
+        raise UserError(f"threads={cfg.threads}: give a number above 0, or null for all cores")
+    torch.set_num_threads(cfg.threads)
+    pa.set_cpu_count(cfg.threads)
+
+
 def _callbacks(cfg: DictConfig, clock: StageClock | None) -> list[Callback]:
     """Build the callbacks that are not switched off."""
     return [
@@ -88,6 +99,7 @@ def _callbacks(cfg: DictConfig, clock: StageClock | None) -> list[Callback]:
 
 
 def _trainer(cfg: DictConfig, callbacks: list[Callback], **settings: Any) -> Trainer:
+    _use_threads(cfg)
     try:
         trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks, **settings)
     except InstantiationException as error:

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD
 from virnucpro_pl.weights.head_bundle import export_published
-from virnucpro_pl.weights.sources import HeadSource
+from virnucpro_pl.weights.head_source import HeadSource
 
 log = logging.getLogger(__name__)
 

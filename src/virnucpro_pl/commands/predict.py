@@ -10,10 +10,11 @@ from hydra.utils import instantiate
 from lightning import Trainer
 from omegaconf import DictConfig
 
+from virnucpro_pl.calling import checked_head, rules_of
 from virnucpro_pl.commands.building import build_trainer, origin
 from virnucpro_pl.commands.encoder_run import EncoderRun
 from virnucpro_pl.commands.ranks import check_output_is_named
-from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.errors import escaped
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.reporting.formats import EXTRA_FILES, Formats
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD, CallingRules
@@ -26,7 +27,6 @@ from virnucpro_pl.results.summary import DEMO_WARNING, merge_figures, summary_li
 from virnucpro_pl.results.tables import RECORD_TABLE, RESULT_FILES
 from virnucpro_pl.stages import StageClock
 from virnucpro_pl.standard_output import copy_to_standard_output
-from virnucpro_pl.weights.sources import HeadSource
 
 log = logging.getLogger(__name__)
 
@@ -53,23 +53,15 @@ class _Run(EncoderRun):
     """One prediction, from what its output folder holds to what it will hold."""
 
     def __init__(self, cfg: DictConfig, trainer: Trainer, clock: StageClock, rules: CallingRules):
-        rules.check()
+        rules.check()  # before weights are looked at
         model: VirNucPro = instantiate(cfg.model, clock=clock)
-        assert model.head_source is not None, "every model configuration has a head"
-        self._head: HeadSource = model.head_source
-        self._head.check_chunk_length(cfg.data.chunk_length)
-        if model.fallback_source:
-            model.fallback_source.check_fallback()
-            if model.inputs == "protein":
-                raise UserError("model.fallback_head needs the DNA encoder, which model.inputs=protein leaves out")
-        info = self._head.info()
-        threshold = rules.threshold or (info.threshold if info else PUBLISHED_THRESHOLD)
-        self._rules = rules._replace(threshold=threshold, domain_length=self._head.domain_length())
+        self._head = checked_head(model, cfg.data.chunk_length)
+        self._rules = rules_of(rules, self._head)
         output, work = Path(cfg.paths.output_dir), Path(cfg.paths.work_dir)
         super().__init__(cfg, trainer, clock, model, RESULT_FILES, output, work, EXTRA_FILES)
         self._formats: Formats = instantiate(cfg.formats)
         self._formats.check(self.datamodule.inputs)
-        self.identity[THRESHOLD] = threshold
+        self.identity[THRESHOLD] = self._rules.limit
         self._head_warnings: list[str] = []
 
     def prepare(self) -> bool:

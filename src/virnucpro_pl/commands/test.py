@@ -26,7 +26,7 @@ from virnucpro_pl.training.labelled_store import LabelledStore
 from virnucpro_pl.training.scoring import OrfMargins, chunks_of, join, score
 from virnucpro_pl.training.splits import PARTS, SPLIT_FILE, TEST, VALIDATION, Split, apply_split, split_again
 from virnucpro_pl.weights.head_bundle import HEAD_FILE, INFO_FILE, HeadInfo, write_head
-from virnucpro_pl.weights.sources import HeadSource
+from virnucpro_pl.weights.head_source import HeadSource
 
 log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from virnucpro_pl.training.labelled_store import LabelledStore
 from virnucpro_pl.training.module import EncoderTraining, HeadTraining
 from virnucpro_pl.training.splits import PARTS, SPLIT_FILE, TRAIN, Split, SplitSettings, split_records
 from virnucpro_pl.weights.head_bundle import HEAD_FILE, INFO_FILE, HeadInfo, write_head
-from virnucpro_pl.weights.sources import HeadSource
+from virnucpro_pl.weights.head_source import HeadSource
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,180 @@
+"""Where a head comes from, and what it may be used for."""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.head import Head, Inputs
+from virnucpro_pl.weights.checkpoints import Checkpoint, read_file
+from virnucpro_pl.weights.convert import load_head
+from virnucpro_pl.weights.head_bundle import HeadInfo, read_head_info
+from virnucpro_pl.weights.sources import file_identities
+
+_DOMAIN_SHARE = 0.6
+_PUBLISHED_HEAD = re.compile(r"^(\d+)_model(_|\.|$)")
+
+
+@dataclass
+class HeadSource:
+    """A trained head and the chunk length it was trained for, or what a new one is to be."""
+
+    weights: str | None
+    """What ``train`` has written, a published ``.pth``, a state dict, or safetensors; None for a new head"""
+    chunk_length: int | None = None
+    """Chunk length (nt) it was trained for, where the file does not tell"""
+    any_chunk_length: bool = False
+    """Allow other chunk lengths"""
+    any_encoder: bool = False
+    """Allow other encoders"""
+    hidden_dim: int = 512
+    """Width of the hidden layer of a new head"""
+    dropout: float = 0.5
+    """Share of the hidden layer's outputs that training leaves out"""
+
+    def read(self) -> Checkpoint:
+        """Read the file; UserError when it is missing or unreadable."""
+        name = self._name
+        if not self.path.is_file() and self.path.name == name and _PUBLISHED_HEAD.match(name):
+            raise UserError(
+                f"model.head.weights={name}: no such file in {Path.cwd()}; take it from the published"
+                " repository, Li-Jing-1997/VirNucPro, and give model.head.weights=PATH"
+            )
+        return read_file(self.path)
+
+    @property
+    def _name(self) -> str:
+        if self.weights is None:
+            raise UserError("model.head.weights: give the file of a trained head")
+        return self.weights
+
+    @property
+    def path(self) -> Path:
+        """The file on disk."""
+        return Path(self._name).expanduser()
+
+    def load(self) -> Head:
+        """Read the head; UserError when the file holds none."""
+        head = load_head(self.read(), self.path)
+        head.dropout.p = self.dropout
+        return head
+
+    def new(self, num_inputs: int) -> Head:
+        """Return a head that has learned nothing, its weights drawn as published (Glorot & Bengio 2010).
+
+        Raises:
+            UserError: its sizes make no sense.
+        """
+        if self.hidden_dim < 1:
+            raise UserError(f"model.head.hidden_dim={self.hidden_dim}: give a number above 0; 512 is the published one")
+        if not 0 <= self.dropout < 1:
+            raise UserError(
+                f"model.head.dropout={self.dropout}: give a share from 0 to below 1; 0.5 is the published one"
+            )
+        head = Head(num_inputs, self.hidden_dim, dropout=self.dropout)
+        for layer in (head.hidden_layer, head.output_layer):
+            nn.init.xavier_uniform_(layer.weight)
+        return head
+
+    def info(self) -> HeadInfo | None:
+        """What ``train`` has noted of the head; None for others.
+
+        Raises:
+            UserError: the file is missing, unreadable or damaged.
+        """
+        return read_head_info(self.read(), self.path)
+
+    def trained_chunk_length(self) -> int | None:
+        """Chunk length the head was trained for: told by the file, by its published name, or by the configuration."""
+        told = self.read().metadata.get("chunk_length")
+        if told is None and (match := _PUBLISHED_HEAD.match(self.path.name)):
+            told = match[1]
+        if told is not None and not str(told).isdecimal():
+            raise UserError(f"model.head.weights={self.weights}: its chunk_length is {told!r} and should be a number")
+        return self.chunk_length if told is None else int(told)
+
+    def trained_inputs(self) -> Inputs | None:
+        """Which embeddings the head was trained on; None where the file does not tell."""
+        info = self.info()
+        return info.inputs if info else None
+
+    def check_chunk_length(self, chunk_length: int) -> None:
+        """Refuse a chunk length other than the head's.
+
+        Raises:
+            UserError: the lengths differ and ``any_chunk_length`` is off.
+        """
+        trained, info = self.trained_chunk_length(), self.info()
+        shortest = info.chunk_lengths[0] if info else trained
+        if trained is None or shortest is None or shortest <= chunk_length <= trained or self.any_chunk_length:
+            return
+        length = f"{trained}" if shortest == trained else f"{shortest} to {trained}"
+        raise UserError(
+            f"model.head.weights={self.weights} was trained on chunks of {length} nt, but data.chunk_length="
+            f"{chunk_length}; use data.chunk_length={trained}, another head, or model.head.any_chunk_length=true"
+        )
+
+    def check_fallback(self) -> None:
+        """Make sure that the head scores whole chunks by their nucleotides alone.
+
+        Raises:
+            UserError: it does not.
+        """
+        info = self.info()
+        if info is None or info.inputs != "dna" or info.data.get("rule") != "chunks":
+            raise UserError(
+                f"model.fallback_head={self.weights}: not a head for whole chunks; train one with `prepare"
+                " data.rule=chunks` and `train model.inputs=dna`"
+            )
+
+    def check_encoders(self, digests: dict[str, list[str]]) -> str | None:
+        """Compare the encoders in use with those the head was trained with.
+
+        Args:
+            digests: SHA-256 of the files of ``dna_encoder`` and ``protein_encoder``, sorted.
+
+        Returns:
+            a warning where they differ and ``any_encoder`` allows it, else None.
+
+        Raises:
+            UserError: they differ, and it does not.
+        """
+        info = self.info()
+        others = [name for name in info.encoders if digests.get(name) != info.digests(name)] if info else []
+        if not others or info is None:
+            return None
+        name = others[0]
+        text = f"{self.weights} was trained with another {name} ({escaped(str(info.encoders[name]['weights']))})"
+        if self.any_encoder:
+            return f"the head {text}; its scores mean nothing unless the two are alike"
+        raise UserError(
+            f"model.head.weights={text}; give model.{name}.weights as it was trained with, or"
+            " model.head.any_encoder=true"
+        )
+
+    def domain_length(self) -> int:
+        """Shortest record (nt) the head knows anything of: 0.6 of the shortest chunks it was trained or tested on.
+
+        0 where nobody knows.
+        """
+        info = self.info()
+        known = min(info.known_lengths) if info else self.trained_chunk_length()
+        return 0 if known is None else math.ceil(_DOMAIN_SHARE * known)
+
+    def identity(self) -> dict[str, Any]:
+        """What tells this head from another; UserError when the file is missing or unreadable."""
+        self.read()
+        return {"weights": self.weights, "path": str(self.path.resolve()), "files": file_identities(self.path)}
+
+
+def check_widths(dna: int, protein: int, head: Head, source: HeadSource) -> None:
+    """Raise UserError when the head does not fit embeddings of these widths."""
+    if dna + protein != head.num_inputs:
+        raise UserError(
+            f"model.head.weights={source.weights} takes {head.num_inputs} numbers, but the encoders give"
+            f" {dna} (DNA) + {protein} (protein) = {dna + protein}; choose a head trained with these encoders"
+        )

@@ -1,0 +1,144 @@
+"""The Python interface gives what the command line gives, and keeps its model."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from Bio.Seq import Seq
+from Bio.SeqRecord import SeqRecord
+
+import virnucpro_pl
+from support import MINI, Result, model_overrides
+from virnucpro_pl.api import Predictor
+from virnucpro_pl.errors import UserError
+
+CPU = {"trainer.accelerator": "cpu"}
+READS = {"first": "ATGGCTGCTAAAGCTGCTGCTGGT" * 6, "second": "CAGGATCCTGAAGAAGGTCTT" * 5, "stops": "TAATTAATTAA" * 9}
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    overrides = [override.partition("=") for override in model_overrides(MINI)[1:]]
+    return Predictor("virnucpro_300", {**CPU, **{key: value for key, _, value in overrides}})
+
+
+def test_tables_are_those_of_the_command_line(
+    predictor: Predictor, cli: Callable[..., Result], mini_overrides: list[str], tmp_path: Path
+) -> None:
+    reads = MINI / "inputs" / "mini.fa"
+    assert cli("predict", f"input={reads}", f"output={tmp_path}", *mini_overrides, "trainer.accelerator=cpu").code == 0
+    records = predictor.predict(reads)
+    header, *rows = (line.split("\t") for line in (tmp_path / "sequences.tsv").read_text().splitlines())
+    assert records.column_names == header
+    for row, told in zip(records.to_pylist(), rows, strict=True):
+        for value, text in zip(row.values(), told, strict=True):
+            assert text == "NA" if value is None else value == type(value)(text)
+    chunks = predictor.predict(reads, level="chunk")
+    assert chunks.equals(pq.read_table(tmp_path / "predictions.parquet"))
+    orfs = predictor.predict(str(reads), level="orf")
+    assert orfs.column_names == ["Sequence_ID", "Prediction", "score1", "score2"]
+    lines = (tmp_path / "prediction_results.txt").read_text().splitlines()[1:]
+    assert [row["Sequence_ID"] for row in orfs.to_pylist()] == [line.split("\t")[0] for line in lines]
+    assert np.abs(orfs["score2"].to_numpy() - [float(line.split("\t")[3]) for line in lines]).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda reads, _: reads,
+        lambda reads, _: list(reads.items()),
+        lambda reads, _: (pair for pair in reads.items()),
+        lambda reads, _: [SeqRecord(Seq(letters), id=name) for name, letters in reads.items()],
+        lambda reads, folder: written(folder / "a.fa", reads),
+        lambda reads, folder: str(written(folder / "a b.fa", reads)),
+        lambda reads, folder: [written(folder / "a(1).fa", reads)],
+    ],
+    ids=["mapping", "pairs", "iterator", "Biopython", "path", "text path", "paths"],
+)
+def test_sequences_come_in_many_forms(predictor: Predictor, tmp_path: Path, form: Callable) -> None:
+    wanted = predictor.predict(READS).drop_columns("file")
+    found = predictor.predict(form(READS, tmp_path))
+    assert found.drop_columns("file").equals(wanted)
+    assert wanted["sequence_id"].to_pylist() == list(READS)
+    assert wanted["call"].to_pylist()[2] is None
+    assert wanted["status"].to_pylist() == ["called", "called", "no_orf"]
+
+
+def written(path: Path, reads: dict[str, str]) -> Path:
+    path.write_text("".join(f">{name}\n{letters}\n" for name, letters in reads.items()))
+    return path
+
+
+def test_sequences_without_names_are_numbered(predictor: Predictor) -> None:
+    table = predictor.predict(list(READS.values()))
+    assert table["sequence_id"].to_pylist() == ["sequence_1", "sequence_2", "sequence_3"]
+    assert table["file"].to_pylist() == ["-"] * 3
+    one = predictor.predict(READS["first"])
+    assert one.drop_columns("sequence_id").equals(table.slice(0, 1).drop_columns("sequence_id"))
+    assert predictor.predict([]).num_rows == 0
+
+
+def test_repeated_sequences_have_the_scores_of_the_first(predictor: Predictor) -> None:
+    table = predictor.predict([("x", READS["first"]), ("y", READS["first"])])
+    assert table["sequence_id"].to_pylist() == ["x", "y"]
+    assert len(set(table["max_virus_score"].to_pylist())) == 1
+
+
+def test_the_model_stays_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    from virnucpro_pl.weights.sources import Esm2Source
+
+    loads: list[str] = []
+    load = Esm2Source.load
+    monkeypatch.setattr(Esm2Source, "load", lambda self: loads.append(self.weights) or load(self))
+    first = virnucpro_pl.predict(READS, settings=CPU)
+    again = virnucpro_pl.predict(READS, settings=CPU)
+    assert len(loads) == 1
+    assert first.equals(again)
+    virnucpro_pl.predict(READS, settings={**CPU, "results.tie": "ambiguous"})
+    assert len(loads) == 2
+
+
+def test_settings_are_those_of_predict() -> None:
+    strict = virnucpro_pl.predict(READS, settings={**CPU, "results.threshold": 0.999})
+    assert "virus" not in strict["call"].to_pylist()
+    cut = virnucpro_pl.predict(
+        READS, level="chunk", settings={**CPU, "data.chunk_length": 150, "data.chunking": "even"}
+    )
+    assert cut["end"].to_numpy().max() <= 150
+
+
+@pytest.mark.parametrize(
+    ("sequences", "told"),
+    [
+        ("no/such/file.fa", "is no sequence, nor a file that exists"),
+        ([("a b", "ACGT")], "'a b' of sequence 1 is empty or has blanks in it"),
+        ([("", "ACGT")], "is empty or has blanks in it"),
+        (["ACGT", 5], "sequence 2 is a int; give text"),
+        ([("x", ">y\nACGT")], "is no sequence"),
+    ],
+)
+def test_what_is_no_sequence_is_told(predictor: Predictor, sequences: object, told: str) -> None:
+    with pytest.raises(UserError, match="sequence") as error:
+        predictor.predict(sequences)
+    assert told in str(error.value)
+
+
+def test_wrong_settings_are_told(predictor: Predictor) -> None:
+    with pytest.raises(UserError, match="level='frames': choose one of record, chunk, orf"):
+        predictor.predict(READS, level="frames")
+    with pytest.raises(UserError, match="in Python it is 1"):
+        Predictor("demo", {**CPU, "trainer.devices": 2})
+    with pytest.raises(UserError, match="trained on chunks of 150 to 500 nt"):
+        Predictor("demo", {**CPU, "data.chunk_length": 900})
+
+
+def test_importing_the_package_is_instant() -> None:
+    code = "import sys, virnucpro_pl; print({'torch', 'hydra', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        virnucpro_pl.nothing  # noqa: B018
