@@ -25,7 +25,7 @@ LAYERS = [
     {"settings_help", "command_line"},
     {"configuration"},
     {"sequence_input"},
-    {"api"},
+    {"api", "checkup"},
     {"commands", "sweep"},
     {"__main__"},
 ]

@@ -55,7 +55,21 @@ class Predictor:
     """
 
     def __init__(self, model: str = "demo", settings: Mapping[str, Any] | None = None):
-        self._cfg = _composed(model, settings or {})
+        self._set_up(_composed(model, settings or {}))
+
+    @classmethod
+    def of_configuration(cls, cfg: DictConfig) -> "Predictor":
+        """Return the predictor of a configuration with ``model``, ``data``, ``results`` and ``trainer``.
+
+        Raises:
+            UserError: a setting or the weights must be mended.
+        """
+        predictor = cls.__new__(cls)
+        predictor._set_up(cfg)
+        return predictor
+
+    def _set_up(self, cfg: DictConfig) -> None:
+        self._cfg = cfg
         self.model: VirNucPro = instantiate(self._cfg.model)
         head = checked_head(self.model, self._cfg.data.chunk_length)
         self._rules = rules_of(instantiate(self._cfg.results), head)

@@ -51,6 +51,12 @@ class DamagedResultsError(RunFailedError):
     can_continue = False
 
 
+class MachineNotReadyError(RunFailedError):
+    """Something keeps predictions from running here; what it is was said before."""
+
+    can_continue = False
+
+
 class DisagreementError(RunFailedError):
     """Two runs agree less than they must; the message says by how much."""
 

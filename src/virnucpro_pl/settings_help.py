@@ -47,7 +47,9 @@ def settings_of(conf: Path, command: str) -> list[Setting]:
         if before is None or (setting.meaning and not before.meaning):
             # What a file says of a key of one of its groups holds, whatever the group says.
             found[setting.key] = setting._replace(default=before.default if before else setting.default)
-    return sorted(found.values(), key=lambda setting: "." in setting.key)
+    # A part that is switched off has no settings.
+    there = [one for key, one in found.items() if not any(key.startswith(f"{other}.") for other in found)]
+    return sorted(there, key=lambda setting: "." in setting.key)
 
 
 def _of_groups(conf: Path, file: Path, package: str) -> Iterator[Setting]:

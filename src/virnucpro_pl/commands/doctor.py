@@ -1,0 +1,55 @@
+"""The ``doctor`` command: can this machine predict with this model, and what to do if not."""
+
+import itertools
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from virnucpro_pl.api import Predictor
+from virnucpro_pl.checkup import Finding, State, check_disk, check_machine, check_model, on_terminal
+from virnucpro_pl.commands.building import build_score_trainer
+from virnucpro_pl.errors import MachineNotReadyError, UserError, is_out_of_memory
+
+_READ = "ATGGCTGCTAAAGCTGGTCTGGATGAACGT" * 5
+log = logging.getLogger(__name__)
+
+
+def doctor(cfg: DictConfig) -> float:
+    """Look at devices, backends, weights and disk, and say what to mend; return 0.
+
+    Raises:
+        UserError: the device is not there.
+        MachineNotReadyError: something keeps a prediction from running.
+    """
+    trainer = build_score_trainer(cfg)
+    device = trainer.strategy.root_device
+    checks = itertools.chain(check_machine(device), check_model(instantiate(cfg.model)), check_disk(Path(cfg.output)))
+    states: Counter[State] = Counter()
+    for finding in itertools.chain(checks, _try_model(cfg, states)):
+        log.info("%s", on_terminal(finding))
+        states[finding.state] += 1
+    if to_mend := states["mend"]:
+        raise MachineNotReadyError(f"{to_mend} to mend, as said above, before model={cfg.model.name} can predict here")
+    log.info("Ready: model=%s can predict here", cfg.model.name)
+    return 0.0
+
+
+def _try_model(cfg: DictConfig, states: Counter[State]) -> Iterator[Finding]:
+    """Load the model and score one read with it, if that is asked for and nothing else is in the way."""
+    if not cfg.load or states["mend"]:
+        return
+    began = time.perf_counter()
+    try:
+        score = Predictor.of_configuration(cfg).predict(_READ)["max_virus_score"][0].as_py()
+    except (UserError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        advice = "; another program may hold the memory" if is_out_of_memory(error) else ""
+        yield Finding("mend", "prediction", f"failed: {reason[:300]}{advice}")
+    else:
+        seconds = time.perf_counter() - began
+        yield Finding("ok", "prediction", f"loaded the model and scored a read in {seconds:.1f} s (score {score:.3f})")
