@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -587,6 +588,23 @@ def test_progress_is_told_without_a_terminal(predict: Predict, mini: Path) -> No
     assert len(lines) == batches
     assert f"{batches} of {batches} batches (100 %)" in lines[-1]
     assert "left" in lines[0]
+    # The scores of a batch are there when the next one is done.
+    assert re.search(r"\d ESM-2 tokens/s, \d+\.\d% of ORFs viral so far, about", lines[-1])
+    assert "viral so far" not in lines[0]
+
+
+def test_a_terminal_shows_a_bar_with_speed_and_findings(
+    predict: Predict, mini: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich asks the terminal itself
+    monkeypatch.setenv("COLUMNS", "200")
+    result = predict.ok(f"input={mini / 'inputs' / 'mini.fa'}", "data.token_budget=300")
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", result.err)
+    batches = predict.run()["figures"]["batches"]
+    assert f"{batches}/{batches}" in shown
+    assert re.search(r"\d ESM-2 tokens/s, \d+\.\d% of ORFs viral so far", shown)
+    assert "Predicting: " not in shown
 
 
 def test_demo_needs_nothing_and_says_what_it_is(cli: Callable[..., Result], tmp_path: Path) -> None:

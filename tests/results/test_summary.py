@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virnucpro_pl.results.summary import DEMO_WARNING, merge_figures, summary_lines
+from virnucpro_pl.results.summary import DEMO_WARNING, found_line, merge_figures, summary_lines
 from virnucpro_pl.stages import DNABERT_S, ESM2, STAGES
 
 SECONDS = st.floats(0, 1e5, allow_subnormal=False).map(lambda x: round(x, 6))
@@ -225,6 +225,12 @@ def test_a_figure_changed_in_run_json_changes_the_lines(run, path, told):
 
     assert told not in "\n".join(summary_lines(run))
     assert told in "\n".join(summary_lines(changed))
+
+
+def test_what_was_found_is_said_in_one_line(run):
+    assert found_line(run) == (
+        "Found: 431 of 1,201 records viral, 711 not, 8 undecided, 51 without call (40 no_orf, 6 too_short, 5 empty)"
+    )
 
 
 def test_the_demo_model_is_told_loudly(run):

@@ -1,4 +1,4 @@
-"""Telling the user how far the run is."""
+"""Telling the user how far the run is, how fast it goes, and what it finds."""
 
 import logging
 import sys
@@ -7,17 +7,89 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
+from rich.progress import ProgressColumn, Task
+from rich.text import Text
+
+from virnucpro_pl.data.batch import OrfBatch
+from virnucpro_pl.module import ScoredOrfs
 
 log = logging.getLogger(__name__)
 
 
 def progress(seconds: float) -> ProgressBar:
     """Return a bar on a terminal, and a log line every ``seconds`` elsewhere."""
-    return RichProgressBar(console_kwargs={"stderr": True}) if sys.stderr.isatty() else Heartbeat(seconds)
+    return PredictionBar(console_kwargs={"stderr": True}) if sys.stderr.isatty() else Heartbeat(seconds)
+
+
+class Tally:
+    """What has gone through the encoders of this rank since it began, and how much of it is viral."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._tokens = 0
+        self._orfs = self._viral = 0
+        self._in_flight: ScoredOrfs | None = None
+        self.text = ""
+        """Tokens per second, and the share of ORFs whose virus score is the larger, once it is known"""
+
+    def add(self, scored: ScoredOrfs | None, batch: OrfBatch) -> None:
+        """Count a batch; its scores, which may still be on their way, when the next one comes."""
+        self._tokens += len(batch.protein.tokens)
+        before, self._in_flight = self._in_flight, scored
+        if before is not None and before.scores.shape[1] == 2:
+            before.wait()
+            self._orfs += len(before.scores)
+            self._viral += int((before.scores[:, 1] > before.scores[:, 0]).sum())
+        self.text = f"{self._tokens / max(self.seconds, 1e-9):,.0f} ESM-2 tokens/s"
+        if self._orfs:
+            self.text += f", {self._viral / self._orfs:.1%} of ORFs viral so far"
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self._began
+
+
+class _TallyColumn(ProgressColumn):
+    """The tally beside the bar."""
+
+    def __init__(self, tally: Tally):
+        super().__init__()
+        self._tally = tally
+
+    def render(self, task: Task) -> Text:
+        return Text(self._tally.text, style="dim")
+
+
+class PredictionBar(RichProgressBar):
+    """Lightning's bar of batches, with the time left; while predicting also with the tally."""
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to count."""
+        self._tally = Tally()
+        super().on_predict_start(trainer, pl_module)
+
+    def configure_columns(self, trainer: Trainer) -> list[Any]:
+        """Return Lightning's columns and the tally."""
+        columns: list[Any] = super().configure_columns(trainer)
+        return [*columns, _TallyColumn(self._tally)] if hasattr(self, "_tally") else columns
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count the batch and move the bar."""
+        self._tally.add(outputs, batch)
+        super().on_predict_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
 
 
 class Heartbeat(ProgressBar):
-    """Logs batches done, share, speed and time left at regular times; for captured output.
+    """Logs batches done, share, speed, what is viral and time left at regular times; for captured output.
 
     Args:
         seconds: time between two lines.
@@ -26,8 +98,8 @@ class Heartbeat(ProgressBar):
     def __init__(self, seconds: float):
         super().__init__()
         self._seconds = seconds
-        self._began = self._last = 0.0
-        self._tokens = 0
+        self._last = 0.0
+        self._tally = Tally()
 
     def disable(self) -> None:
         """Ranks other than the first stay silent."""
@@ -35,7 +107,8 @@ class Heartbeat(ProgressBar):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the watch."""
-        self._began = self._last = time.monotonic()
+        self._tally = Tally()
+        self._last = 0.0
 
     def on_predict_batch_end(
         self,
@@ -47,17 +120,17 @@ class Heartbeat(ProgressBar):
         dataloader_idx: int = 0,
     ) -> None:
         """Log a line when it is time."""
-        self._tokens += len(batch.protein.tokens)
-        now = time.monotonic()
-        if now - self._last >= self._seconds:
-            self._last = now
+        self._tally.add(outputs, batch)
+        elapsed = self._tally.seconds
+        if elapsed - self._last >= self._seconds:
+            self._last = elapsed
             total = int(sum(trainer.num_predict_batches))
-            done, elapsed = batch_idx + 1, now - self._began
+            done = batch_idx + 1
             log.info(
-                "Predicting: %d of %d batches (%.0f %%), %.0f ESM-2 tokens/s, about %s left",
+                "Predicting: %d of %d batches (%.0f %%), %s, about %s left",
                 done,
                 total,
                 100 * done / total,
-                self._tokens / elapsed,
+                self._tally.text,
                 time.strftime("%H:%M:%S", time.gmtime(elapsed / done * (total - done))),
             )

@@ -17,14 +17,15 @@ from virnucpro_pl.commands.ranks import check_output_is_named
 from virnucpro_pl.errors import escaped
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.reporting.formats import EXTRA_FILES, Formats
+from virnucpro_pl.reporting.page import REPORT
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD, CallingRules
 from virnucpro_pl.results.identity import THRESHOLD, identity_of_scores
 from virnucpro_pl.results.input_notes import input_warnings
 from virnucpro_pl.results.parts import PartsOfModel
 from virnucpro_pl.results.publishing import file_facts, publish
 from virnucpro_pl.results.starts import Starts
-from virnucpro_pl.results.summary import DEMO_WARNING, merge_figures, summary_lines
-from virnucpro_pl.results.tables import RECORD_TABLE, RESULT_FILES
+from virnucpro_pl.results.summary import DEMO_WARNING, found_line, merge_figures, summary_lines
+from virnucpro_pl.results.tables import RECORD_TABLE, RESULT_FILES, VIRAL_FASTA
 from virnucpro_pl.stages import StageClock
 from virnucpro_pl.standard_output import copy_to_standard_output
 
@@ -159,7 +160,9 @@ class _Run(EncoderRun):
         for warning in run["warnings"]:
             if warning != DEMO_WARNING:  # the summary ends with it
                 log.warning("Warning: %s", escaped(str(warning)))
-        log.info("Results: %s (start with %s)", self.output, RECORD_TABLE)
+        log.info(found_line(run))
+        start = REPORT if (self.output / REPORT).exists() else RECORD_TABLE
+        log.info("Results: %s (start with %s; viral records: %s)", self.output, start, VIRAL_FASTA)
         if self.cfg.output == "-":
             copy_to_standard_output(self.output / RECORD_TABLE)
         return float(run["figures"]["tokens_per_second"])

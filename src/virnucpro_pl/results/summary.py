@@ -6,6 +6,8 @@ from virnucpro_pl.results.input_notes import input_lines
 from virnucpro_pl.stages import DNABERT_S, ESM2, STAGES
 
 DEMO_WARNING = "demo model, not for science"
+CALLED = ("called", "dna_only")
+"""Statuses of records with a call"""
 COUNTED = (
     "batches",
     "orfs",
@@ -126,6 +128,16 @@ def summary_lines(run: dict[str, Any]) -> list[str]:
     if run["model"]["demo"]:
         lines.append(f"  {DEMO_WARNING.upper()}: these calls come from the {DEMO_WARNING}")
     return lines
+
+
+def found_line(run: dict[str, Any]) -> str:
+    """Say in one line what was found, from what ``run.json`` holds."""
+    calls, statuses = run["counts"]["calls"]["records"], run["counts"]["record_status"]
+    why = ", ".join(f"{count:,} {status}" for status, count in statuses.items() if count and status not in CALLED)
+    parts = [f"{calls['others']:,} not"]
+    parts += [f"{calls['ambiguous']:,} undecided"] if calls["ambiguous"] else []
+    parts += [f"{calls['not_called']:,} without call ({why})"] if calls["not_called"] else []
+    return f"Found: {calls['virus']:,} of {run['counts']['records']:,} records viral, {', '.join(parts)}"
 
 
 def _cache_lines(run: dict[str, Any]) -> list[str]:
