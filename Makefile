@@ -38,9 +38,9 @@ clean:
 .PHONY: test-optional
 test-optional: $(VENV)/.installed
 	$(RUN) -m pip install --quiet --constraint requirements.lock --upgrade --target build/optional \
-	  hydra-optuna-sweeper hydra-submitit-launcher playwright scikit-learn
-	PYTHONPATH=build/optional:$$PYTHONPATH $(RUN) -m pytest -k "optuna or submitit or evaluation or kmer or browser" \
-	  tests/reporting/test_report_in_browser.py tests/test_sweep.py tests/training/test_evaluation.py tests/training/test_kmer_baseline.py
+	  hydra-optuna-sweeper hydra-submitit-launcher ipykernel nbclient playwright scikit-learn
+	PYTHONPATH=build/optional:$$PYTHONPATH $(RUN) -m pytest -k "optuna or submitit or evaluation or kmer or browser or notebook" \
+	  tests/test_documentation.py tests/reporting/test_report_in_browser.py tests/test_sweep.py tests/training/test_evaluation.py tests/training/test_kmer_baseline.py
 
 # The wheel carries conf/ and the demo, and runs from any folder.
 .PHONY: wheel
@@ -51,3 +51,10 @@ wheel: $(VENV)/.installed
 	cd build/wheel && PYTHONPATH=site $(abspath $(RUN)) -c \
 	  "import virnucpro_pl.__main__ as program; assert program.CONF.parts[-2:] == ('virnucpro_pl', 'conf'), program.CONF"
 	cd build/wheel && PYTHONPATH=site $(abspath $(RUN)) -m virnucpro_pl predict --cfg job | grep token_budget
+
+# The documentation as a site, in build/site; what is amiss in it is an error.
+.PHONY: docs
+docs: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --constraint requirements.lock --upgrade --target build/docs \
+	  mkdocs-material 'mkdocstrings[python]'
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=build/docs $(RUN) -m mkdocs build --strict --quiet
