@@ -20,7 +20,11 @@ Cli = Callable[..., Result]
         ("predict", ["reads.fa"], ["input=reads.fa"]),
         ("predict", ["a.fa", "b.fa", "-o", "out"], ["input=['a.fa','b.fa']", "output=out"]),
         ("predict", ["-i", "a.fa", "b.fa", "-o", "out"], ["input=['a.fa','b.fa']", "output=out"]),
-        ("predict", ["-", "-t", "4", "-q"], ["input=-", "threads=4", "hydra.job_logging.root.level=WARNING"]),
+        (
+            "predict",
+            ["-", "-t", "4", "-q"],
+            ["input=-", "threads=4", "hydra.job_logging.handlers.console.level=WARNING"],
+        ),
         ("predict", ["--device", "cpu", "--force"], ["trainer.accelerator=cpu", "overwrite=true"]),
         ("predict", ["--device", "cuda"], ["trainer.accelerator=gpu"]),
         ("predict", ["--device", "cuda:2"], ["trainer.accelerator=gpu", "trainer.devices=[2]"]),
@@ -64,6 +68,7 @@ def test_flags_do_what_the_settings_do(cli: Cli, tmp_path: Path, mini: Path) -> 
     assert result.code == 0
     assert (tmp_path / "out" / "sequences.tsv").exists()
     assert "Stages" not in result.err, "quiet"
+    assert "Stages" in (tmp_path / "out" / "run.log").read_text(), "the log has it all the same"
     assert "demo model" in result.err, "but not silent about what matters"
     assert cli("verify", tmp_path / "out").code == 0
     assert cli("predict", reads, "-o", tmp_path / "out", "--force", "-q", "--device", "cpu").code == 0

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from support import CHECKOUT, TESTS, Result
 from virnucpro_pl.reporting.page import REPORT
@@ -25,6 +26,14 @@ def test_demo_command_writes_every_file_the_readme_names(cli: Callable[..., Resu
     assert named == {*RESULT_FILES, REPORT, "run.json", "run.log", SWEEP_TABLE}
     assert all((tmp_path / name).exists() for name in named - {SWEEP_TABLE})  # test_sweep.py has that one
     header = (tmp_path / RECORD_TABLE).read_text().splitlines()[0].split("\t")
+    shipped = CHECKOUT / "src" / "virnucpro_pl" / "demo" / "sample.sequences.tsv"
+    rows = [(tmp_path / RECORD_TABLE).read_text().splitlines(), shipped.read_text().splitlines()]
+    for found, expected in zip(*rows, strict=True):
+        score = header.index("max_virus_score")
+        cells, wanted = found.split("\t")[:-1], expected.split("\t")  # the last tells where the sample lies
+        if cells[score] not in ("NA", "max_virus_score"):
+            assert float(cells.pop(score)) == pytest.approx(float(wanted.pop(score)), abs=1e-5)
+        assert cells == wanted
     table = README.split("column by column:")[1].split("**No call")[0]
     explained = re.findall(
         r"`(\w+)`", " ".join(row.split("|")[1] for row in table.splitlines() if row.startswith("| `"))

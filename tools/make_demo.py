@@ -162,7 +162,8 @@ CARD = """\
 and its calls are often wrong. It is here so that the program can be tried without a download.
 
 The weights are those of the commands below, on one H100; a GPU adds numbers in any order, so a second run differs in
-the last digits. The sample and this page are written by `tools/make_demo.py`.
+the last digits. The sample and this page are written by `tools/make_demo.py`; `sample.sequences.tsv` is what `predict`
+then finds in it.
 
 ## How good it is
 

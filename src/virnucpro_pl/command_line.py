@@ -17,8 +17,8 @@ _VALUES = {"-i": "input", "--input": "input", "-o": "output", "--output": "outpu
 }
 _SWITCHES = {
     "--force": ["overwrite=true"],
-    "-q": ["hydra.job_logging.root.level=WARNING"],
-    "--quiet": ["hydra.job_logging.root.level=WARNING"],
+    "-q": ["hydra.job_logging.handlers.console.level=WARNING"],
+    "--quiet": ["hydra.job_logging.handlers.console.level=WARNING"],
 }
 _BARE = {
     "predict": ["input"], "embed": ["input"], "prepare": ["input"], "train": ["input"], "test": ["input"],

@@ -17,8 +17,11 @@ log = logging.getLogger(__name__)
 
 
 def progress(seconds: float) -> ProgressBar:
-    """Return a bar on a terminal, and a log line every ``seconds`` elsewhere."""
-    return PredictionBar(console_kwargs={"stderr": True}) if sys.stderr.isatty() else Heartbeat(seconds)
+    """Return a bar on a terminal, unless its user wants it quiet, and a log line every ``seconds`` elsewhere."""
+    handlers = [one for one in logging.getLogger().handlers if getattr(one, "stream", None) is sys.stderr]
+    is_quiet = any(handler.level > logging.INFO for handler in handlers)
+    shows_bar = sys.stderr.isatty() and not is_quiet
+    return PredictionBar(console_kwargs={"stderr": True}) if shows_bar else Heartbeat(seconds)
 
 
 class Tally:

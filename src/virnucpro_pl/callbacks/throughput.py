@@ -100,6 +100,7 @@ class Throughput(Callback):
             self._sampler.stop()  # again, where prediction failed
             figures["gpu_utilisation"] = self._utilisation
             figures["gpu_name"] = torch.cuda.get_device_name(self._device)
+            figures["gpu_driver"] = self._sampler.driver
             figures["gpu_peak_memory_bytes"] = torch.cuda.max_memory_allocated(self._device)
         self._figures.write("throughput", trainer.global_rank, figures)
 
@@ -112,6 +113,8 @@ class _GpuSampler(threading.Thread):
         self._uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
         self._seconds = seconds
         self._sum = self._readings = 0
+        self.driver: str | None = None
+        """Version of the driver, once it is known"""
         self._done = threading.Event()
 
     def run(self) -> None:
@@ -119,6 +122,7 @@ class _GpuSampler(threading.Thread):
 
         try:
             pynvml.nvmlInit()
+            self.driver = str(pynvml.nvmlSystemGetDriverVersion())
             # By UUID: NVML numbers the machine's GPUs, CUDA only those it was shown.
             handle = pynvml.nvmlDeviceGetHandleByUUID(self._uuid)
             while not self._done.wait(self._seconds):

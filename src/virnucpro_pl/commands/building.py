@@ -2,6 +2,8 @@
 
 import json
 import logging
+import platform
+import subprocess
 import time
 import warnings
 from collections.abc import Iterable
@@ -23,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from virnucpro_pl import __version__
 from virnucpro_pl.callbacks.ranks import RankWatch
+from virnucpro_pl.configuration import PACKAGE
 from virnucpro_pl.data.embedding_cache import EncoderIdentities
 from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.errors import UserError
@@ -209,8 +212,21 @@ def origin(cfg: DictConfig, began: float) -> dict[str, Any]:
         "directory": str(hydra.runtime.cwd),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(began)),
         "seconds": round(time.time() - began, 3),
+        "commit": _commit(),
+        "platform": platform.platform(),
         "config": OmegaConf.to_container(cfg, resolve=True),
     }
+
+
+def _commit() -> str | None:
+    """Commit of the checkout this program runs from, None where it runs from an installed package."""
+    if not (PACKAGE.parents[1] / ".git").exists():
+        return None
+    command = ["git", "-C", str(PACKAGE), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):  # no git, or not its repository
+        return None
 
 
 def _quieten_libraries() -> None:

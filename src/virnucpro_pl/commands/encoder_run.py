@@ -181,6 +181,8 @@ class EncoderRun(ABC):
             "devices": [rank.get("gpu_name", rank["device"]) for rank in throughput],
             "python": sys.version.split()[0],
             "torch": torch.__version__,
+            "cuda": torch.version.cuda if throughput[0].get("gpu_name") else None,
+            "driver": throughput[0].get("gpu_driver"),
             "lightning": lightning.__version__,
         }
 
