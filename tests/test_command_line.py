@@ -29,6 +29,8 @@ Cli = Callable[..., Result]
         ("predict", ["--device", "cuda"], ["trainer.accelerator=gpu"]),
         ("predict", ["--device", "cuda:2"], ["trainer.accelerator=gpu", "trainer.devices=[2]"]),
         ("predict", ["-m", "data.token_budget=1,2"], ["-m", "data.token_budget=1,2"]),
+        ("predict", ["reads.fa", "--cfg", "job"], ["input=reads.fa", "--cfg", "job"]),
+        ("predict", ["--info", "defaults", "--config-dir", "conf"], ["--info", "defaults", "--config-dir", "conf"]),
         ("predict", ["+experiment=x", "~trainer.strategy"], ["+experiment=x", "~trainer.strategy"]),
         ("verify", ["results"], ["output=results"]),
         ("report", ["results", "format=png,svg"], ["output=results", "format=[png,svg]"]),

@@ -26,6 +26,7 @@ from virnucpro_pl.failures import (
     one_line,
 )
 from virnucpro_pl.log_file import LogFile
+from virnucpro_pl.standard_output import EXIT_PIPE_CLOSED, stop_writing
 from virnucpro_pl.stopping import EXIT_TERMINATED, Terminated, terminable
 
 PROGRAM = "virnucpro-pl"
@@ -177,6 +178,10 @@ def main() -> None:
     register_resolvers()
     try:
         run()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read --help, as head does, has enough
+        stop_writing()
+        sys.exit(EXIT_PIPE_CLOSED)
     except SystemExit as exit_:
         if exit_.code == EXIT_FAILED and not _job_began:
             sys.exit(EXIT_USAGE)  # Hydra refused the command line

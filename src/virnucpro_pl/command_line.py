@@ -15,6 +15,11 @@ _VALUES = {"-i": "input", "--input": "input", "-o": "output", "--output": "outpu
     "--threads": "threads",
     "--device": "",
 }
+_HYDRA_VALUES = {
+    *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+    *("--info", "--shell_completion", "-sc", "--experimental-rerun"),
+}
+"""Hydra's own flags that are followed by a value"""
 _SWITCHES = {
     "--force": ["overwrite=true"],
     "-q": ["hydra.job_logging.handlers.console.level=WARNING"],
@@ -53,7 +58,10 @@ def hydra_words(command: str, words: Sequence[str]) -> list[str]:
     translated: list[str] = []
     while given:
         word = given.pop(0)
-        if word in _SWITCHES:
+        if word in _HYDRA_VALUES:
+            translated += [word, *given[:1]]
+            del given[:1]
+        elif word in _SWITCHES:
             translated += _SWITCHES[word]
         elif word in _VALUES:
             values = list(_values(given, several=word in ("-i", "--input")))

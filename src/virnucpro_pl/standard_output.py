@@ -21,7 +21,12 @@ def copy_to_standard_output(path: Path) -> None:
             shutil.copyfileobj(file, sys.stdout.buffer)
         sys.stdout.flush()
     except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())  # or Python tells, at its end, of what it could not flush
-        os.close(nowhere)
+        stop_writing()
         sys.exit(EXIT_PIPE_CLOSED)
+
+
+def stop_writing() -> None:
+    """Send what is left to nowhere, or Python tells, at its end, of what it could not flush."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
