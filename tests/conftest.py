@@ -15,6 +15,8 @@ MUST_HAVE_SHARED = os.environ.get("VIRNUCPRO_REQUIRE_GOLDEN") == "1"
 os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
 # Tests run side by side; threads that wait for a busy core would slow them manyfold.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test asks the hub or any server beyond this machine. Read when huggingface_hub is imported.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Where there is no GPU, Triton's interpreter runs the CUDA kernels. Read when they are imported.
 if not Path("/dev/nvidia0").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")

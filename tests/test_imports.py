@@ -13,7 +13,7 @@ LAYERS = [
     {"errors"},
     {"failures", "host_memory", "read_ahead", "slurm", "stages", "durable", "stopping", "folder_lock", "log_file"}
     | {"standard_output"},
-    {"digests"},
+    {"digests", "fetching"},
     {"sequence"},
     {"results", "encoders", "head"},
     {"weights", "data", "reporting"},
@@ -44,6 +44,7 @@ FORBIDDEN = {
     "failures": {"torch", "lightning"},
     "sweep": {"torch", "lightning"},
     "training": {"hydra", "omegaconf"},
+    "fetching": {"torch", "lightning", "hydra", "omegaconf"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -28,7 +28,7 @@ import virnucpro_pl
 from support import CHECKOUT, Result
 from virnucpro_pl.commands.download import download
 from virnucpro_pl.errors import DownloadError, UserError
-from virnucpro_pl.training.polite_http import NotFoundError, Patience, PoliteClient, RemoteFile
+from virnucpro_pl.fetching.polite_http import NotFoundError, Patience, PoliteClient, RemoteFile
 from virnucpro_pl.training.refseq import select_volumes
 
 DATE = "Mon, 02 Nov 2026 10:00:00 GMT"
@@ -380,7 +380,7 @@ def test_gained_bytes_forgive_failures(
     server: Server, fetch: Callable[..., Waits], path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or a large file over a bad line would never be complete."""
-    monkeypatch.setattr("virnucpro_pl.training.polite_http._PROGRESS", 500)
+    monkeypatch.setattr("virnucpro_pl.fetching.polite_http._PROGRESS", 500)
 
     def cut_again(handler: Handler, content: bytes) -> None:
         start = int(handler.headers["Range"].removeprefix("bytes=").removesuffix("-"))

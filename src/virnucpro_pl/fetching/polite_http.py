@@ -14,12 +14,12 @@ import httpx2
 
 from virnucpro_pl import __version__
 from virnucpro_pl.errors import DownloadError, escaped
-from virnucpro_pl.training.partial_file import PartialFile, md5_of
+from virnucpro_pl.fetching.partial_file import PartialFile, md5_of
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-_GZIP = b"\x1f\x8b"
+GZIP = b"\x1f\x8b"
 _PROGRESS = 1 << 20  # bytes more than ever before, after which failed attempts are forgiven
 _WORTH_ANOTHER_TRY = {408, 425, 429, 500, 502, 503, 504}
 _SAYS_WHEN = {429, 503}
@@ -48,7 +48,8 @@ class RemoteFile(NamedTuple):
 
     name: str
     url: str
-    md5: str
+    md5: str | None
+    """None where nobody publishes one; then only its size tells whether it is whole"""
     bytes: int | None
     """Its size; None if the server does not say"""
     modified: str | None
@@ -140,7 +141,13 @@ class PoliteClient:
 
         return self._persist(url, attempt)
 
-    def fetch(self, remote: RemoteFile, folder: Path, tell: Callable[[], None] = lambda: None) -> None:
+    def fetch(
+        self,
+        remote: RemoteFile,
+        folder: Path,
+        tell: Callable[[], None] = lambda: None,
+        begins_with: tuple[bytes, ...] = (GZIP,),
+    ) -> None:
         """Fetch a file into a folder, onwards from a ``.part`` that is there.
 
         It gets its name when its MD5 sum is right; if it is wrong, the file is fetched once more.
@@ -149,26 +156,35 @@ class PoliteClient:
             remote: which file.
             folder: where to.
             tell: called after every block.
+            begins_with: how files of its kind begin, to tell them from a page that says sorry.
 
         Raises:
             NotFoundError: it is not there.
             DownloadError: it cannot be had, or its sum is wrong again; a ``.part`` stays to go on from.
         """
         part = PartialFile(folder / remote.name)
-        self._persist(remote.url, lambda: self._complete(remote, part, tell), part.size)
+        self._persist(remote.url, lambda: self._complete(remote, part, tell, begins_with), part.size)
+        if remote.md5 is not None:
+            self._check_sum(remote, part, tell, begins_with)
+        part.publish()
+
+    def _check_sum(
+        self, remote: RemoteFile, part: PartialFile, tell: Callable[[], None], begins_with: tuple[bytes, ...]
+    ) -> None:
         if (first := md5_of(part.path)) != remote.md5:
             log.warning("%s: MD5 is %s instead of %s; fetching it once more", remote.name, first, remote.md5)
             part.discard()
-            self._persist(remote.url, lambda: self._complete(remote, part, tell), part.size)
+            self._persist(remote.url, lambda: self._complete(remote, part, tell, begins_with), part.size)
             if (again := md5_of(part.path)) != remote.md5:
                 part.discard()
                 raise DownloadError(
                     f"{remote.name}: its MD5 is {again}, twice not the {remote.md5} of the release's list;"
                     " the server's copy may be damaged, or of another release"
                 )
-        part.publish()
 
-    def _complete(self, remote: RemoteFile, part: PartialFile, tell: Callable[[], None]) -> None:
+    def _complete(
+        self, remote: RemoteFile, part: PartialFile, tell: Callable[[], None], begins_with: tuple[bytes, ...]
+    ) -> None:
         """Fetch what is missing of a file, in one request."""
         start, version = part.size(), part.version()
         if start and start == remote.bytes:
@@ -185,14 +201,18 @@ class PoliteClient:
             blocks = self._blocks(response.iter_raw())
             first = next(blocks, b"")
             if not continues:
-                if not _GZIP.startswith(first[:2]):  # a page that says sorry may come with status 200
+                if not any(start.startswith(first[: len(start)]) for start in begins_with):
+                    # A page that says sorry may come with status 200.
                     kind = response.headers.get("Content-Type", "something")
-                    raise _SetbackError(f"the server sent {escaped(kind)} that is not gzip")
+                    what = "gzip" if begins_with == (GZIP,) else "such a file"
+                    raise _SetbackError(f"the server sent {escaped(kind)} that is not {what}")
                 part.begin(_version(response))
             with part.path.open("ab") as stream:
                 for block in chain([first], blocks):
                     stream.write(block)
                     tell()
+        if remote.md5 is None and remote.bytes is not None and part.size() != remote.bytes:
+            raise _SetbackError(f"{part.size():,} of {remote.bytes:,} bytes came")
 
     def _blocks(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
         """Pass blocks on while they come fast enough; a trickle would never time out."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from virnucpro_pl import __version__
 from virnucpro_pl.durable import write_text
-from virnucpro_pl.training.polite_http import RemoteFile
+from virnucpro_pl.fetching.polite_http import RemoteFile
 from virnucpro_pl.training.refseq import Volume, is_checksum, is_file_name, select_volumes
 
 RECORD = "download.json"
@@ -88,4 +88,4 @@ def plan_of(record: dict[str, Any], selection: Selection) -> Plan | None:
 def _is_sound(file: RemoteFile, source: str) -> bool:
     """Whether what a record says of a file can name a path, and be asked for."""
     is_file = is_file_name(file.name) and file.url.startswith(source)
-    return is_file and is_checksum(file.md5) and isinstance(file.bytes, int | None)
+    return is_file and file.md5 is not None and is_checksum(file.md5) and isinstance(file.bytes, int | None)

@@ -9,9 +9,9 @@ from threading import Lock
 
 from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import DownloadError, UserError, escaped
+from virnucpro_pl.fetching.partial_file import PART, md5_of
+from virnucpro_pl.fetching.polite_http import NotFoundError, PoliteClient, RemoteFile
 from virnucpro_pl.training.download_record import Plan, Selection, plan_of, read_record, write_record
-from virnucpro_pl.training.partial_file import PART, md5_of
-from virnucpro_pl.training.polite_http import NotFoundError, PoliteClient, RemoteFile
 from virnucpro_pl.training.refseq import (
     genome_table,
     is_division,

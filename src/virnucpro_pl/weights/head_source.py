@@ -1,6 +1,7 @@
 """Where a head comes from, and what it may be used for."""
 
 import math
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +9,14 @@ from typing import Any
 
 from torch import nn
 
-from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.errors import DownloadError, UserError, escaped
 from virnucpro_pl.head import Head, Inputs
+from virnucpro_pl.weights.cache import files_folder, is_offline
 from virnucpro_pl.weights.checkpoints import Checkpoint, read_file
 from virnucpro_pl.weights.convert import load_head
+from virnucpro_pl.weights.file_fetch import PICKLE_BEGINNINGS, fetch_file
 from virnucpro_pl.weights.head_bundle import HeadInfo, read_head_info
-from virnucpro_pl.weights.sources import file_identities
+from virnucpro_pl.weights.sources import Pinned, file_identities
 
 _DOMAIN_SHARE = 0.6
 _PUBLISHED_HEAD = re.compile(r"^(\d+)_model(_|\.|$)")
@@ -35,16 +38,66 @@ class HeadSource:
     """Width of the hidden layer of a new head"""
     dropout: float = 0.5
     """Share of the hidden layer's outputs that training leaves out"""
+    pinned: Pinned | None = None
+    """The published head, which is fetched where there is no file of its name; a mirror that ``HF_ENDPOINT`` names is
+    asked first"""
+    offline: bool = False
+    """Fetch nothing"""
 
     def read(self) -> Checkpoint:
-        """Read the file; UserError when it is missing or unreadable."""
+        """Read the file, fetching a published head that is not there.
+
+        Raises:
+            UserError: it is nowhere to be found, or unreadable.
+        """
+        return read_file(self.locate())
+
+    def locate(self) -> Path:
+        """Return the file, fetching a published head that is not there.
+
+        Raises:
+            UserError: it is nowhere to be found.
+        """
         name = self._name
-        if not self.path.is_file() and self.path.name == name and _PUBLISHED_HEAD.match(name):
-            raise UserError(
-                f"model.head.weights={name}: no such file in {Path.cwd()}; take it from the published"
-                " repository, Li-Jing-1997/VirNucPro, and give model.head.weights=PATH"
-            )
-        return read_file(self.path)
+        if self.path.is_file() or not (self.path.name == name and _PUBLISHED_HEAD.match(name)):
+            return self.path
+        facts = self.facts
+        if facts and facts.urls and not (self.offline or is_offline()):
+            try:
+                return fetch_file(self._addresses(facts), self._fetched(facts).parent, PICKLE_BEGINNINGS)
+            except DownloadError as error:
+                raise UserError(f"{self._where_to_get_it(name)} ({error})") from error
+        raise UserError(self._where_to_get_it(name))
+
+    def _where_to_get_it(self, name: str) -> str:
+        repository = self.pinned.repository if self.pinned else "Li-Jing-1997/VirNucPro"
+        return (
+            f"model.head.weights={name}: no such file in {Path.cwd()}; take it from the published"
+            f" repository, {repository}, and give model.head.weights=PATH"
+        )
+
+    def on_disk(self) -> Path | None:
+        """Return where it is on this machine, None where it is not; nothing is fetched."""
+        return self.path if self.path.is_file() else None
+
+    @property
+    def facts(self) -> Pinned | None:
+        """What is known of this head; None of another than the pinned one, and of a file its user has put there."""
+        is_published = self.pinned is not None and [self.weights] == list(self.pinned.files)
+        return self.pinned if is_published and not Path(self._name).exists() else None
+
+    @property
+    def lock_name(self) -> str | None:
+        """What ``weights.lock`` calls it; None of what its user has put where it is."""
+        return f"{self.facts.repository}@{self.facts.revision}" if self.facts else None
+
+    def _addresses(self, facts: Pinned) -> list[str]:
+        mirror = os.environ.get("HF_ENDPOINT", "").rstrip("/")
+        path = f"{facts.repository}/resolve/{facts.revision}/{self._name}"
+        return [*([f"{mirror}/{path}"] if mirror else []), *facts.urls]
+
+    def _fetched(self, facts: Pinned) -> Path:
+        return files_folder(facts.repository, facts.revision) / self._name
 
     @property
     def _name(self) -> str:
@@ -54,8 +107,9 @@ class HeadSource:
 
     @property
     def path(self) -> Path:
-        """The file on disk."""
-        return Path(self._name).expanduser()
+        """The file on disk: where it is said to be, else where a published head is fetched to."""
+        fetched = self._fetched(self.facts) if self.facts else None
+        return fetched if fetched and fetched.is_file() else Path(self._name).expanduser()
 
     def load(self) -> Head:
         """Read the head; UserError when the file holds none."""

@@ -11,10 +11,30 @@ import torch
 
 from virnucpro_pl.encoders.dnabert_s import DnabertS, DnaTokenizer
 from virnucpro_pl.encoders.esm2 import Esm2
-from virnucpro_pl.errors import UserError
+from virnucpro_pl.errors import DownloadError, UserError, is_disk_full
+from virnucpro_pl.weights.cache import files_folder, is_offline
 from virnucpro_pl.weights.convert import load_dnabert_s, load_esm2
+from virnucpro_pl.weights.file_fetch import PICKLE_BEGINNINGS, fetch_file
+from virnucpro_pl.weights.hub import fetch_snapshot, snapshot_on_disk
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """What is known of published weights, so that all fetch the same."""
+
+    repository: str
+    """OWNER/NAME, on the hub or on GitHub"""
+    revision: str | None
+    """Commit; other revisions are never fetched"""
+    files: Sequence[str]
+    """What is needed of it"""
+    urls: Sequence[str] = field(default_factory=tuple)
+    """Where they are had as one file, from a web server"""
+    size: int | None = None
+    """Bytes, nearly"""
+    licence: str = "unknown"
 
 
 @dataclass
@@ -24,14 +44,18 @@ class EncoderSource:
     weights: str
     """A path, or the name of a repository on the hub"""
     revision: str | None = None
-    """Commit of the repository; other revisions are never fetched"""
-    files: Sequence[str] = field(default_factory=tuple)
-    """What is needed of the repository"""
+    """Commit or branch on the hub; None for the pinned one, or the newest of a repository that is not pinned"""
+    files: Sequence[str] | None = None
+    """What is needed of it; None for what is pinned, or everything"""
     key: str = "model.encoder"
     """Where the configuration names this source, for messages"""
+    pinned: Pinned | None = None
+    """What is known of one repository"""
+    offline: bool = False
+    """Fetch nothing"""
 
     def locate(self) -> Path:
-        """Return the file or folder on disk, fetching it from the hub where it is not.
+        """Return the file or folder on disk, fetching it where it is not.
 
         Raises:
             UserError: it is nowhere to be found.
@@ -46,11 +70,15 @@ class EncoderSource:
             path = Path(self.weights)
         if path.exists():
             return path
-        try:
-            found = Path(self._snapshot(local_files_only=True)) if self.repository else None
-        except (OSError, ValueError):  # not there, or no name the hub knows, which fetching it tells
+        if self.repository is None:
             return None
-        return found if found and all((found / name).exists() for name in self.files) else None
+        imported = files_folder(self.repository, self._revision)
+        if imported.is_dir() and all((imported / name).is_file() for name in self._files):
+            return imported
+        fetched = [imported / url.rpartition("/")[2] for url in self._urls]
+        return snapshot_on_disk(self.repository, self._revision, self._files) or next(
+            (file for file in fetched if file.is_file()), None
+        )
 
     @property
     def repository(self) -> str | None:
@@ -58,28 +86,56 @@ class EncoderSource:
         is_name = re.fullmatch(r"[\w.-]+/[\w.-]+", self.weights) and not self.weights.startswith(".")
         return self.weights if is_name else None
 
-    def _snapshot(self, local_files_only: bool = False) -> str:
-        from huggingface_hub import snapshot_download  # not needed for weights on disk
+    @property
+    def lock_name(self) -> str | None:
+        """What ``weights.lock`` calls it; None of what its user has put where it is."""
+        by_user = self.repository is None or Path(self.weights).expanduser().exists()
+        return None if by_user else f"{self.repository}@{self._revision or 'main'}"
 
-        return snapshot_download(
-            str(self.repository),
-            revision=self.revision,
-            allow_patterns=list(self.files) or None,
-            local_files_only=local_files_only,
-        )
+    @property
+    def facts(self) -> Pinned | None:
+        """What is known of these weights; None of others than the pinned ones."""
+        return self.pinned if self.pinned and self.repository == self.pinned.repository else None
+
+    @property
+    def _revision(self) -> str | None:
+        return self.revision or (self.facts.revision if self.facts else None)
+
+    @property
+    def _files(self) -> Sequence[str]:
+        return self.files or (self.facts.files if self.facts else ())
+
+    @property
+    def _urls(self) -> Sequence[str]:
+        return self.facts.urls if self.facts else ()
 
     def _fetch(self) -> Path:
         if self.repository is None:
             raise UserError(f"{self.key}.weights={self.weights}: no such file or folder; check the path")
-        log.info("Fetching %s (revision %s) from the hub", self.repository, self.revision or "main")
+        if self.offline or is_offline():
+            why = "offline=true" if self.offline else "HF_HUB_OFFLINE is set"
+            raise UserError(f"{self.key}.weights={self.weights}: not on this machine, and {why}; {self._by_hand()}")
         try:
-            return Path(self._snapshot())
+            return fetch_snapshot(self.repository, self._revision, self._files)
+        except (UserError, DownloadError):
+            raise
         except Exception as error:  # the hub's, the network's, those of a page in place of an answer
+            if is_disk_full(error):
+                raise
+            if self._urls:
+                log.warning("%s is not to be had from the hub (%s)", self.repository, type(error).__name__)
+                return fetch_file(self._urls, files_folder(self.repository, self._revision), PICKLE_BEGINNINGS)
             raise UserError(
                 f"{self.key}.weights={self.weights}: not on this machine and not to be had from the hub"
-                f" ({type(error).__name__}); put {', '.join(self.files) or 'the files'} of revision"
-                f" {self.revision or 'main'} into a folder and give {self.key}.weights=FOLDER"
+                f" ({type(error).__name__}); {self._by_hand()}"
             ) from error
+
+    def _by_hand(self) -> str:
+        """Say how to do without fetching."""
+        return (
+            f"put {', '.join(self._files) or 'the files'} of revision {self._revision or 'main'} into a folder and give"
+            f" {self.key}.weights=FOLDER"
+        )
 
     def identity(self) -> dict[str, Any]:
         """What tells this checkpoint from another without reading gigabytes: path, revision, sizes, times."""

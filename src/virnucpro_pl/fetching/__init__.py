@@ -1,0 +1,1 @@
+"""Fetching files from servers that may be slow, busy or wrong."""
