@@ -45,6 +45,7 @@ Commands: {", ".join(COMMANDS)}
   python -m virnucpro_pl test input=dataset model.head.weights=head/head.safetensors    how good it is
   python -m virnucpro_pl export model.head.weights=head/head.safetensors output=300_model.pth   for the published script
   python -m virnucpro_pl doctor model=virnucpro_500       can this machine predict with that model, and what is to mend
+  python -m virnucpro_pl weights list                     what models need, and where it is; also fetch, verify
   python -m virnucpro_pl verify output=results/           are the results complete, and as they were written
   python -m virnucpro_pl report output=results/           what was found, as a page to read or figures for a paper
   python -m virnucpro_pl compare reference=A candidate=B  do two runs call alike

@@ -17,7 +17,7 @@ from virnucpro_pl.encoders.attention import available_backends
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.weights.head_source import HeadSource
-from virnucpro_pl.weights.sources import DnabertSSource, EncoderSource, Esm2Source
+from virnucpro_pl.weights.sources import DnabertSSource, Esm2Source
 
 State = Literal["ok", "note", "mend"]
 _GIB = 1 << 30
@@ -110,7 +110,7 @@ def _check_head(key: str, head: HeadSource) -> Finding:
     return Finding("ok", key, f"{head.path}, {inputs:,} numbers in, for chunks of {' to '.join(map(str, lengths))} nt")
 
 
-def _check_encoder(key: str, source: EncoderSource) -> Finding:
+def _check_encoder(key: str, source: DnabertSSource | Esm2Source) -> Finding:
     if (found := source.on_disk()) is not None:
         return Finding("ok", key, f"{found}, {_size(found) / 2**20:,.1f} MiB")
     if source.repository is None:

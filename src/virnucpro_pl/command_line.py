@@ -27,7 +27,7 @@ _SWITCHES = {
 }
 _BARE = {
     "predict": ["input"], "embed": ["input"], "prepare": ["input"], "train": ["input"], "test": ["input"],
-    "verify": ["output"], "report": ["output"], "compare": ["reference", "candidate"],
+    "weights": ["action", "folder"], "verify": ["output"], "report": ["output"], "compare": ["reference", "candidate"],
 }  # fmt: skip
 """What words without a key are for, by command; the last key takes all that are left"""
 FLAGS_TEXT = """\

@@ -51,6 +51,12 @@ class DamagedResultsError(RunFailedError):
     can_continue = False
 
 
+class DamagedWeightsError(RunFailedError):
+    """Weights are not what they should be; the message says which."""
+
+    can_continue = False
+
+
 class MachineNotReadyError(RunFailedError):
     """Something keeps predictions from running here; what it is was said before."""
 

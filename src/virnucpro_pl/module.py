@@ -131,10 +131,14 @@ class VirNucPro(LightningModule):
             )
         return self._inputs or trained or "both"
 
+    def sources(self) -> dict[str, HeadSource | DnabertSSource | Esm2Source]:
+        """Where the weights that are used come from."""
+        heads = {"head": self.head_source, "fallback_head": self.fallback_source}
+        return {**{name: head for name, head in heads.items() if head}, **self.encoder_sources()}
+
     def identity(self) -> dict[str, Any]:
-        """What tells these weights from others; fetches from the hub what is not on disk."""
-        sources = {"head": self.head_source, "fallback_head": self.fallback_source, **self.encoder_sources()}
-        return {name: source.identity() for name, source in sources.items() if source}
+        """What tells these weights from others; fetches what is not on disk."""
+        return {name: source.identity() for name, source in self.sources().items()}
 
     def encoder_sources(self) -> dict[str, DnabertSSource | Esm2Source]:
         """Sources of the encoders that are used."""

@@ -1,6 +1,5 @@
 """Weights fetched by name: a small server in place of the hub, and a cold cache."""
 
-import hashlib
 import json
 import logging
 import os
@@ -9,9 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import huggingface_hub.constants
 import numpy as np
@@ -21,6 +18,7 @@ import torch
 from virnucpro_pl.encoders.packed import pack
 from virnucpro_pl.results.tables import ORF_TABLE, RESULT_FILES
 from virnucpro_pl.weights.sources import DnabertSSource
+from weights.hub_server import Hub
 
 NAME = "owner/name"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -45,89 +43,12 @@ with torch.inference_mode():
 """
 
 
-def git_blob(content: bytes) -> str:
-    """What git, and so the hub, calls a file that is not large."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-class Hub(ThreadingHTTPServer):
-    """Answers what ``snapshot_download`` asks as the hub does, and keeps what was asked."""
-
-    daemon_threads = True
-
-    def __init__(self, files: dict[str, bytes]):
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.files = files
-        self.requests: list[tuple[str, str]] = []
-        self.before: Callable[[str, str], object] = lambda method, path: None
-        """Called with each request before it is answered"""
-        self.page: bytes | None = None
-        """Answered to everything, as a proxy's log-in page is"""
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def fetched(self) -> list[str]:
-        """Names of the files sent, in order of their names."""
-        prefix = f"/{NAME}/resolve/{REVISION}/"
-        return sorted(
-            path.removeprefix(prefix) for method, path in self.requests if method == "GET" and "/api/" not in path
-        )
-
-    def stop(self) -> None:
-        self.shutdown()
-        self.server_close()
-
-
-class _Answer(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Hub
-
-    def do_GET(self) -> None:
-        path = urlsplit(self.path).path
-        self.server.requests.append((self.command, path))
-        self.server.before(self.command, path)
-        name = path.rpartition("/")[2]
-        if self.server.page is not None:
-            self._send(200, self.server.page)
-        elif f"/{NAME}/" not in path:
-            self._send(401, b'{"error": "Invalid username or password."}', {"X-Error-Code": "RepoNotFound"})
-        elif f"/{REVISION}" not in path:
-            self._send(404, b'{"error": "Invalid rev id"}', {"X-Error-Code": "RevisionNotFound"})
-        elif path == f"/api/models/{NAME}/tree/{REVISION}":
-            listing = [
-                {"type": "file", "path": name, "size": len(content), "oid": git_blob(content)}
-                for name, content in self.server.files.items()
-            ]
-            self._send(200, json.dumps(listing).encode(), {"Content-Type": "application/json"})
-        elif path.startswith(f"/{NAME}/resolve/") and name in self.server.files:
-            content = self.server.files[name]
-            etag = git_blob(content)
-            self._send(200, content, {"ETag": f'"{etag}"', "X-Repo-Commit": REVISION, "Accept-Ranges": "bytes"})
-        else:
-            self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
-
-    do_HEAD = do_GET
-
-    def _send(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for header, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
-            self.send_header(header, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def hub(mini: Path) -> Iterator[Hub]:
     """A hub with one repository, which has more files than are wanted."""
     folder = mini / "models" / "DNABERT-S"
     contents = {name: (folder / name).read_bytes() for name in FILES}
-    server = Hub({**contents, **dict.fromkeys(NOT_WANTED, b"not to be fetched")})
+    server = Hub({NAME: (REVISION, {**contents, **dict.fromkeys(NOT_WANTED, b"not to be fetched")})})
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     yield server

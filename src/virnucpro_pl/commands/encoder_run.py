@@ -16,6 +16,7 @@ from lightning import Trainer
 from omegaconf import DictConfig
 
 from virnucpro_pl.commands.building import arithmetic_of, device_text, digest_memo, identify_encoders
+from virnucpro_pl.commands.fetched_weights import check_lock, convert_fetched, digest_memo_of_fetched
 from virnucpro_pl.commands.identity import settings_identity
 from virnucpro_pl.commands.ranks import end_ranks, first_rank_decides, from_another_rank, watch_of
 from virnucpro_pl.commands.run_folder import RunFolder
@@ -139,15 +140,18 @@ class EncoderRun(ABC):
         if self.model.demo:
             log.warning("Model %s: %s; choose another with model=…", self.model.name, DEMO_WARNING)
         self._figures.clear()
-        memo = digest_memo(self.caching()["embedding_cache"]) or self.work / "digests.json"
+        memo = digest_memo(self.caching()["embedding_cache"]) or digest_memo_of_fetched(self.model)
+        memo = memo or self.work / "digests.json"
         hashing = _start_hashing(weights, memo)
         if self.folder.is_taken and self.datamodule.can_be_read_twice():  # before hours go into storing another input
             self.folder.check({INPUT: self.datamodule.input_digests()})
         self.datamodule.prepare_data()
         self.identity |= {INPUT: self.datamodule.input_digests(), **_identity_of(hashing)}
         self.weights = {name: {**source, "sha256": hashing[name].result()} for name, source in weights.items()}
+        check_lock(self.model, {name: source["sha256"] for name, source in self.weights.items()})
         self.check_parts({name: sorted(source["sha256"].values()) for name, source in self.weights.items()})
         self.folder.claim(self.identity)
+        convert_fetched(self.model, self.trainer.precision)
         return True
 
     def run_encoders(self) -> None:

@@ -73,7 +73,9 @@ def load_esm2(path: Path) -> Esm2:
             shapes = {None if part is None else part.shape for part in parts}
             if len(shapes) > 1 or shapes & {None, torch.Size([])}:
                 raise UserError(f"{path}: layer {layer} has no complete attention projection; download it again")
-            tensors[f"layers.{layer}.qkv_proj.{kind}"] = torch.cat(parts)  # type: ignore[arg-type]
+            # In the dtype it is to have, so that nothing large is copied as it lies in the file.
+            cast = [_placed(part, torch.get_default_dtype()) for part in parts if part is not None]
+            tensors[f"layers.{layer}.qkv_proj.{kind}"] = torch.cat(cast)
     return _filled(lambda: Esm2(config), tensors, _UNUSED_ESM2, path)
 
 
@@ -208,6 +210,10 @@ def _filled(
     ]
     if problems:
         raise UserError(f"{path}: does not fit {type(module).__name__}: {'; '.join(sorted(problems)[:3])}")
-    cast = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in given.items()}
-    module.load_state_dict(cast, assign=True)
+    module.load_state_dict({name: _placed(tensor, dtype) for name, tensor in given.items()}, assign=True)
     return module.requires_grad_(False).eval()
+
+
+def _placed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a tensor of a file on the default device, numbers in ``dtype``; straight there, without a copy between."""
+    return tensor.to(torch.get_default_device(), dtype if tensor.is_floating_point() else tensor.dtype)

@@ -50,7 +50,7 @@ def fetch_snapshot(repository: str, revision: str | None, files: Sequence[str]) 
         "Fetching %s (revision %s) from the hub: %s into %s", repository, revision or "main", gigabytes(size), cache
     )
     folder = Path(snapshot_download(repository, tqdm_class=_bar(), **wanted))
-    damaged = [file for file in folder.iterdir() if file.is_file() and not _is_whole(file)]
+    damaged = [file for file in folder.iterdir() if file.is_file() and not is_whole(file)]
     for file in damaged:
         file.resolve().unlink(missing_ok=True)
         file.unlink(missing_ok=True)
@@ -88,7 +88,7 @@ def gigabytes(size: int) -> str:
     return f"{size / 1e6:.0f} MB" if size >= 10**6 else f"{size:,} bytes"
 
 
-def _is_whole(file: Path) -> bool:
+def is_whole(file: Path) -> bool:
     """Whether a file is what the hub named it after: the SHA-256 of large files, git's SHA-1 of others.
 
     Where the cache has copies instead of links, nobody knows.

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 
@@ -14,10 +14,13 @@ from virnucpro_pl.encoders.esm2 import Esm2
 from virnucpro_pl.errors import DownloadError, UserError, is_disk_full
 from virnucpro_pl.weights.cache import files_folder, is_offline
 from virnucpro_pl.weights.convert import load_dnabert_s, load_esm2
+from virnucpro_pl.weights.converted import converted_folder, is_converted, read_converted, write_converted
 from virnucpro_pl.weights.file_fetch import PICKLE_BEGINNINGS, fetch_file
 from virnucpro_pl.weights.hub import fetch_snapshot, snapshot_on_disk
 
 log = logging.getLogger(__name__)
+
+EncoderT = TypeVar("EncoderT", DnabertS, Esm2)
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Pinned:
 
 
 @dataclass
-class EncoderSource:
+class EncoderSource(Generic[EncoderT]):
     """One encoder's checkpoint."""
 
     weights: str
@@ -137,22 +140,55 @@ class EncoderSource:
             f" {self.key}.weights=FOLDER"
         )
 
+    def load(self) -> EncoderT:
+        """Read the encoder in torch's default dtype onto its default device, from its conversion if there is one.
+
+        Raises:
+            UserError: there is no such checkpoint, or it is damaged.
+        """
+        path = self.locate()
+        converted = converted_folder(file_identities(path), torch.get_default_dtype())
+        return cast("EncoderT", read_converted(converted)) if is_converted(converted) else self._read(path)
+
+    def _read(self, path: Path) -> EncoderT:
+        raise NotImplementedError
+
+    def convert(self, dtype: torch.dtype) -> Path:
+        """Convert the weights to safetensors of a dtype, unless they were before; return the folder.
+
+        Raises:
+            UserError: the weights cannot be read.
+            OSError: there is no room.
+        """
+        path = self.locate()
+        files = file_identities(path)
+        folder = converted_folder(files, dtype)
+        if not is_converted(folder):
+            log.info("Converting %s to safetensors in %s, once", self.weights, str(dtype).removeprefix("torch."))
+            default = torch.get_default_dtype()
+            torch.set_default_dtype(dtype)
+            try:
+                with torch.device("cpu"):
+                    write_converted(folder, self._read(path), {"weights": self.weights, "files": files})
+            finally:
+                torch.set_default_dtype(default)
+        return folder
+
     def identity(self) -> dict[str, Any]:
         """What tells this checkpoint from another without reading gigabytes: path, revision, sizes, times."""
         path = self.locate()
         return {"weights": self.weights, "path": str(path.resolve()), "files": file_identities(path)}
 
 
-class DnabertSSource(EncoderSource):
+class DnabertSSource(EncoderSource[DnabertS]):
     """A DNABERT-S checkpoint folder and its tokenizer."""
 
-    def load(self) -> DnabertS:
-        """Read the encoder; UserError when the folder holds none."""
-        return load_dnabert_s(self._folder())
+    def _read(self, path: Path) -> DnabertS:
+        return load_dnabert_s(self._checked(path))
 
     def tokenizer(self) -> DnaTokenizer:
         """Read the tokenizer; UserError when the folder holds none."""
-        folder = self._folder()
+        folder = self._checked(self.locate())
         if not (folder / "tokenizer.json").is_file():
             raise UserError(f"{folder}: tokenizer.json is missing; it comes with the DNABERT-S checkpoint")
         try:
@@ -163,14 +199,13 @@ class DnabertSSource(EncoderSource):
                 " and tokenizer_config.json again"
             ) from error
 
-    def _folder(self) -> Path:
-        folder = self.locate()
+    def _checked(self, folder: Path) -> Path:
         if not folder.is_dir():
             raise UserError(f"{self.key}.weights={self.weights}: give the checkpoint's folder, not a file in it")
         return folder
 
 
-class Esm2Source(EncoderSource):
+class Esm2Source(EncoderSource[Esm2]):
     """An ESM-2 checkpoint: a fair-esm file, a Hugging Face folder, or a model's name."""
 
     @property
@@ -190,9 +225,8 @@ class Esm2Source(EncoderSource):
                 return file
         return super().on_disk()
 
-    def load(self) -> Esm2:
-        """Read the encoder; UserError when the file holds none."""
-        return load_esm2(self.locate())
+    def _read(self, path: Path) -> Esm2:
+        return load_esm2(path)
 
 
 def read_tokenizer(source: DnabertSSource) -> DnaTokenizer:
