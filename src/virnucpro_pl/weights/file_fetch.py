@@ -20,7 +20,7 @@ _LOCK_SECONDS = 3600.0
 
 
 def fetch_file(
-    urls: Sequence[str], folder: Path, begins_with: tuple[bytes, ...], patience: Patience = _PATIENCE
+    urls: Sequence[str], folder: Path, begins_with: tuple[bytes, ...], patience: Patience | None = None
 ) -> Path:
     """Fetch a file from the first of several addresses that has it, onwards from what is there.
 
@@ -44,7 +44,7 @@ def fetch_file(
         if (folder / name).is_file():
             return folder / name
         reasons = []
-        with PoliteClient(patience) as client:
+        with PoliteClient(patience or _PATIENCE) as client:
             for url in urls:
                 try:
                     _fetch(client, name, url, folder, begins_with)
