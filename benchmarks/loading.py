@@ -75,11 +75,11 @@ class Peak(threading.Thread):
 
 def load(path: str, dtype: str, device: str, wait: bool) -> None:
     """In a process of its own: load, and tell what that took."""
+    import lightning  # noqa: F401 - as the program does; what it imports of torch is not loading
+
     from virnucpro_pl.weights.sources import Esm2Source
 
     source = Esm2Source(path)
-    with torch.device(device):  # what torch imports the first time is not loading
-        torch.nn.Linear(2, 2).load_state_dict({"weight": torch.zeros(2, 2), "bias": torch.zeros(2)}, assign=True)
     if device != "cpu":
         torch.zeros(1, device=device)  # starting CUDA is not loading
     before, peak = memory(), Peak()

@@ -74,6 +74,7 @@ class Predictor:
         head = checked_head(self.model, self._cfg.data.chunk_length)
         self._rules = rules_of(instantiate(self._cfg.results), head)
         trainer = self._cfg.trainer
+        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it gives hints that do not apply
         self._fabric = Fabric(accelerator=trainer.accelerator, devices=1)
         if trainer.precision or (self._fabric.device.type == "cuda" and not self._cfg.model.exact):
             self._fabric = Fabric(accelerator=trainer.accelerator, devices=1, precision=trainer.precision or "16-true")

@@ -84,7 +84,7 @@ def fresh_machine(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-    monkeypatch.setattr("virnucpro_pl.weights.file_fetch._PATIENCE", FAST)
+    monkeypatch.setattr("virnucpro_pl.weights.file_fetch._RETRIES", 1)
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda _: None)
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
@@ -104,15 +104,6 @@ def _only_here(connect: Callable, sock: socket.socket, address: object) -> objec
     if sock.family == socket.AF_INET and address[0] != "127.0.0.1":
         raise OSError("the test allows no network")
     return connect(sock, address)
-
-
-def fast_patience():
-    from virnucpro_pl.fetching.polite_http import Patience
-
-    return Patience(retries=1, first_wait=0.01, longest_wait=0.05, read_timeout=5.0)
-
-
-FAST = fast_patience()
 
 
 def predict(cli: Cli, folder: Path, *more: str) -> Result:

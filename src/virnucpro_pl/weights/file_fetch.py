@@ -4,24 +4,25 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from virnucpro_pl.errors import DownloadError, escaped
-from virnucpro_pl.fetching.polite_http import Patience, PoliteClient, RemoteFile
 from virnucpro_pl.folder_lock import FolderLock
 from virnucpro_pl.weights.hub import check_room, gigabytes
+
+if TYPE_CHECKING:
+    from virnucpro_pl.fetching.polite_http import PoliteClient
 
 log = logging.getLogger(__name__)
 
 PICKLE_BEGINNINGS = (b"PK\x03\x04", b"\x80\x02")
 """How files of ``torch.save`` begin: zip archives, and pickles of old"""
-_PATIENCE = Patience(retries=3)
+_RETRIES = 3
 _TELL_SECONDS = 30.0
 _LOCK_SECONDS = 3600.0
 
 
-def fetch_file(
-    urls: Sequence[str], folder: Path, begins_with: tuple[bytes, ...], patience: Patience | None = None
-) -> Path:
+def fetch_file(urls: Sequence[str], folder: Path, begins_with: tuple[bytes, ...]) -> Path:
     """Fetch a file from the first of several addresses that has it, onwards from what is there.
 
     Only one process fetches into a folder at a time; the others wait and find the file.
@@ -30,12 +31,13 @@ def fetch_file(
         urls: addresses; the file is called as the first one ends.
         folder: where it goes.
         begins_with: how such files begin.
-        patience: with the servers.
 
     Raises:
         UserError: there is no room for it.
         DownloadError: none of them gives it.
     """
+    from virnucpro_pl.fetching.polite_http import Patience, PoliteClient  # not needed for weights on disk
+
     name = urls[0].rpartition("/")[2]
     folder.mkdir(parents=True, exist_ok=True)
     lock = FolderLock(folder / ".fetching")
@@ -44,7 +46,7 @@ def fetch_file(
         if (folder / name).is_file():
             return folder / name
         reasons = []
-        with PoliteClient(patience or _PATIENCE) as client:
+        with PoliteClient(Patience(retries=_RETRIES)) as client:
             for url in urls:
                 try:
                     _fetch(client, name, url, folder, begins_with)
@@ -56,7 +58,9 @@ def fetch_file(
         lock.release()
 
 
-def _fetch(client: PoliteClient, name: str, url: str, folder: Path, begins_with: tuple[bytes, ...]) -> None:
+def _fetch(client: "PoliteClient", name: str, url: str, folder: Path, begins_with: tuple[bytes, ...]) -> None:
+    from virnucpro_pl.fetching.polite_http import RemoteFile
+
     size, modified = client.size_and_date(url)
     check_room(folder, size or 0, "VIRNUCPRO_CACHE")
     log.info("Fetching %s: %s into %s", escaped(url), "size unknown" if size is None else gigabytes(size), folder)

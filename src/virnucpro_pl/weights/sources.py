@@ -17,6 +17,7 @@ from virnucpro_pl.weights.convert import load_dnabert_s, load_esm2
 from virnucpro_pl.weights.converted import converted_folder, is_converted, read_converted, write_converted
 from virnucpro_pl.weights.file_fetch import PICKLE_BEGINNINGS, fetch_file
 from virnucpro_pl.weights.hub import fetch_snapshot, snapshot_on_disk
+from virnucpro_pl.weights.reading_ahead import reading_ahead
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,11 @@ class EncoderSource(Generic[EncoderT]):
         """
         path = self.locate()
         converted = converted_folder(file_identities(path), torch.get_default_dtype())
-        return cast("EncoderT", read_converted(converted)) if is_converted(converted) else self._read(path)
+        if is_converted(converted):
+            with reading_ahead(converted):
+                return cast("EncoderT", read_converted(converted))
+        with reading_ahead(path):
+            return self._read(path)
 
     def _read(self, path: Path) -> EncoderT:
         raise NotImplementedError
