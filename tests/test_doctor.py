@@ -61,12 +61,15 @@ def test_what_is_missing_is_said_with_what_to_do(cli: Cli, tmp_path: Path, monke
 def test_what_will_be_fetched_is_no_mistake(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    head = MINI / "models" / "mlp" / "300_model.pth"
-    result = cli("doctor", CPU, "model=virnucpro_300", f"model.head.weights={head}", "load=false")
+    monkeypatch.setenv("VIRNUCPRO_CACHE", str(tmp_path))
+    monkeypatch.setattr("socket.socket.connect", None)  # whoever asks a server fails
+    result = cli("doctor", CPU, "model=virnucpro_300")
     assert result.code == 0, result.err
+    assert lines_of(result)["model.head"][0] == "note"
+    assert "prediction" not in lines_of(result)
     assert lines_of(result)["model.dna_encoder"] == (
         "note",
-        "zhihan1996/DNABERT-S is not on this machine; it is fetched from the hub when it is first needed",
+        "zhihan1996/DNABERT-S is not on this machine; it is fetched when it is first needed",
     )
 
 

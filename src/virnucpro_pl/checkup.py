@@ -16,11 +16,13 @@ from virnucpro_pl import __version__
 from virnucpro_pl.encoders.attention import available_backends
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.weights.cache import is_offline
 from virnucpro_pl.weights.head_source import HeadSource
 from virnucpro_pl.weights.sources import DnabertSSource, Esm2Source
 
 State = Literal["ok", "note", "mend"]
 _GIB = 1 << 30
+_FETCHED = "it is fetched when it is first needed"
 _ROOM = 5 * _GIB
 _OPTIONAL = {
     "pysam": ("BAM and CRAM", "bam"),
@@ -102,6 +104,8 @@ def check_model(model: VirNucPro) -> Iterator[Finding]:
 
 
 def _check_head(key: str, head: HeadSource) -> Finding:
+    if head.facts and head.on_disk() is None and not (head.offline or is_offline()):
+        return Finding("note", key, f"{head.weights} of {head.facts.repository} is not on this machine; {_FETCHED}")
     try:
         inputs, info = head.load().num_inputs, head.info()
     except UserError as error:
@@ -116,9 +120,10 @@ def _check_encoder(key: str, source: DnabertSSource | Esm2Source) -> Finding:
     if source.repository is None:
         return Finding("mend", key, f"{source.weights}: no such file or folder; check the path")
     told = f"{source.repository} is not on this machine"
-    if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
-        return Finding("mend", key, f"{told}, and HF_HUB_OFFLINE is set; give {key}.weights=FOLDER")
-    return Finding("note", key, f"{told}; it is fetched from the hub when it is first needed")
+    if source.offline or is_offline():
+        why = "offline=true" if source.offline else "HF_HUB_OFFLINE is set"
+        return Finding("mend", key, f"{told}, and {why}; give {key}.weights=FOLDER")
+    return Finding("note", key, f"{told}; {_FETCHED}")
 
 
 def _size(path: Path) -> int:

@@ -223,6 +223,13 @@ def test_mistakes_are_told_in_one_line(cli: Cli, finished: Path, tmp_path: Path,
     assert len(result.err.splitlines()) == 1
 
 
+def test_a_run_of_an_older_version_is_told(changed: Callable[..., Path], cli: Cli) -> None:
+    folder = changed(lambda run: run.pop("directory"))
+    result = cli("report", f"output={folder}")
+    assert result.code == 2
+    assert "run.json is that of another command or version" in result.err
+
+
 def test_a_table_that_was_changed_is_told(changed: Callable[..., Path], cli: Cli) -> None:
     folder = changed(lambda run: None)
     (folder / "sequences.tsv").write_text("some\tother\ttable\n1\t2\t3\n")

@@ -4,8 +4,11 @@ A small server holds small models under the real names, revisions and layouts.
 """
 
 import json
+import os
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -134,6 +137,22 @@ def test_the_first_prediction_fetches_checks_and_converts_and_the_next_needs_no_
     assert results(tmp_path / "first") == results(tmp_path / "second")
 
 
+def test_a_user_sets_nothing_but_the_hubs_address(hub: Hub, tmp_path: Path) -> None:
+    """In a process of its own, as from a shell; the second has no hub to ask."""
+    hub.repositories[HEADS][1]["500_model.pth"] = hub.repositories[HEADS][1].pop("300_model.pth")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "VIRNUCPRO_"))}
+    environment = {**kept, "HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.url, "NO_PROXY": "127.0.0.1"}
+    for name in ("first", "second"):
+        command = [sys.executable, "-m", "virnucpro_pl", "predict", f"input={READS}", "model=virnucpro_500"]
+        done = subprocess.run([*command, f"output={tmp_path / name}"], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert ("Fetching" in done.stderr) == ("Converting" in done.stderr) == (name == "first")
+        if name == "first":
+            hub.stop()
+    assert results(tmp_path / "first") == results(tmp_path / "second")
+    assert (tmp_path / "home" / ".cache" / "virnucpro_pl" / "weights.lock").exists()
+
+
 def test_what_was_fetched_and_converted_scores_as_the_files_do(cli: Cli, hub: Hub, tmp_path: Path) -> None:
     for name, (_, files) in hub.repositories.items():
         (tmp_path / "by hand" / name).mkdir(parents=True)
@@ -169,6 +188,7 @@ def test_weights_are_listed_fetched_named_and_verified(cli: Cli, hub: Hub, tmp_p
     for told in ("esm2_t36_3B_UR50D", "11.4 GB", "MIT", "no"):
         assert told in row
     assert cli("weights", "path", MODEL).code == 2, "not there yet"
+    assert hub.requests == []
     fetched = cli("weights", "fetch", MODEL)
     assert fetched.code == 0, fetched.err
     paths = cli("weights", "path", MODEL)

@@ -4,7 +4,7 @@ import itertools
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hydra.utils import instantiate
@@ -14,6 +14,9 @@ from virnucpro_pl.api import Predictor
 from virnucpro_pl.checkup import Finding, State, check_disk, check_machine, check_model, on_terminal
 from virnucpro_pl.commands.building import build_score_trainer
 from virnucpro_pl.errors import MachineNotReadyError, UserError, is_out_of_memory
+from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.weights.head_source import HeadSource
+from virnucpro_pl.weights.sources import DnabertSSource, Esm2Source
 
 _READ = "ATGGCTGCTAAAGCTGGTCTGGATGAACGT" * 5
 log = logging.getLogger(__name__)
@@ -39,9 +42,14 @@ def doctor(cfg: DictConfig) -> float:
     return 0.0
 
 
+def _sources(cfg: DictConfig) -> Iterable[HeadSource | DnabertSSource | Esm2Source]:
+    model: VirNucPro = instantiate(cfg.model)
+    return model.sources().values()
+
+
 def _try_model(cfg: DictConfig, states: Counter[State]) -> Iterator[Finding]:
     """Load the model and score one read with it, if that is asked for and nothing else is in the way."""
-    if not cfg.load or states["mend"]:
+    if not cfg.load or states["mend"] or any(source.on_disk() is None for source in _sources(cfg)):
         return
     began = time.perf_counter()
     try:

@@ -38,6 +38,7 @@ _RECORD_COLUMNS = {
 }
 _RANKING = [("viral_chunks", "descending"), ("max_virus_score", "descending"), ("record", "ascending")]
 _CHUNK_COLUMNS = ["record", "start", "end", "call", "max_virus_score", *(f"virus_score_{frame}" for frame in FRAMES)]
+_NEEDED = {"command", "config", "counts", "directory", "engine", "figures", "identity", "model", "warnings"}
 _SURE = 0.9
 _LEANING = 0.7
 
@@ -121,7 +122,7 @@ def _run_record(folder: Path) -> dict[str, Any]:
     run = read_run_record(folder)
     if run is None:
         raise UserError(f"{folder}: no finished run here ({RUN_FILE} is missing); name the output folder of a predict")
-    if not {"counts", "figures", "model"} <= run.keys():
+    if not run.keys() >= _NEEDED:
         raise UserError(f"{folder}: {RUN_FILE} is that of another command or version")
     for name in (RECORD_TABLE, CHUNK_TABLE):
         if not (folder / name).is_file():

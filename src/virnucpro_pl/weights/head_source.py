@@ -152,7 +152,9 @@ class HeadSource:
         return self.chunk_length if told is None else int(told)
 
     def trained_inputs(self) -> Inputs | None:
-        """Which embeddings the head was trained on; None where the file does not tell."""
+        """Which embeddings the head was trained on; None where the file does not tell, as published ones never do."""
+        if self.facts and self.on_disk() is None:
+            return None
         info = self.info()
         return info.inputs if info else None
 
