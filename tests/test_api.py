@@ -119,6 +119,9 @@ def test_settings_are_those_of_predict() -> None:
         ([("", "ACGT")], "is empty or has blanks in it"),
         (["ACGT", 5], "sequence 2 is a int; give text"),
         ([("x", ">y\nACGT")], "is no sequence"),
+        (5, "sequences is a int; give a path"),
+        (b"ACGT", "sequences is a bytes; give a path"),
+        ([b"ACGT"], "sequence 1 is a bytes; give text"),
     ],
 )
 def test_what_is_no_sequence_is_told(predictor: Predictor, sequences: object, told: str) -> None:
@@ -130,6 +133,10 @@ def test_what_is_no_sequence_is_told(predictor: Predictor, sequences: object, to
 def test_wrong_settings_are_told(predictor: Predictor) -> None:
     with pytest.raises(UserError, match="level='frames': choose one of record, chunk, orf"):
         predictor.predict(READS, level="frames")
+    with pytest.raises(UserError, match="Could not find 'model/nothing'"):
+        Predictor("nothing")
+    with pytest.raises(UserError, match=r"Could not override 'no\.such'"):
+        virnucpro_pl.predict(READS, settings={**CPU, "no.such": [1, 2]})
     with pytest.raises(UserError, match="in Python it is 1"):
         Predictor("demo", {**CPU, "trainer.devices": 2})
     with pytest.raises(UserError, match="trained on chunks of 150 to 500 nt"):

@@ -7,7 +7,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from support import Result
-from virnucpro_pl.command_line import UnknownFlagError, hydra_words
+from virnucpro_pl.command_line import BadWordError, hydra_words
 from virnucpro_pl.configuration import COMMANDS, CONF
 from virnucpro_pl.settings_help import settings_of
 
@@ -18,8 +18,8 @@ Cli = Callable[..., Result]
     ("command", "words", "settings"),
     [
         ("predict", ["reads.fa"], ["input=reads.fa"]),
-        ("predict", ["a.fa", "b.fa", "-o", "out"], ["input=['a.fa','b.fa']", "output=out"]),
-        ("predict", ["-i", "a.fa", "b.fa", "-o", "out"], ["input=['a.fa','b.fa']", "output=out"]),
+        ("predict", ["a.fa", "b.fa", "-o", "out"], ["input=[a.fa,b.fa]", "output=out"]),
+        ("predict", ["-i", "a.fa", "b.fa", "-o", "out"], ["input=[a.fa,b.fa]", "output=out"]),
         (
             "predict",
             ["-", "-t", "4", "-q"],
@@ -57,11 +57,18 @@ def test_files_of_any_name_need_no_key(name: str, tmp_path: Path) -> None:
     ("words", "told"), [(["-i"], "-i needs a value"), (["--device", "tpu"], "--device tpu: give auto, cpu, cuda")]
 )
 def test_flags_without_what_they_need_are_told(cli: Cli, words: list[str], told: str) -> None:
-    with pytest.raises(UnknownFlagError, match=told):
+    with pytest.raises(BadWordError, match=told):
         hydra_words("predict", words)
     result = cli("predict", *words)
     assert result.code == 2
     assert result.err.startswith(f"Error: {told}")
+
+
+def test_a_file_is_no_folder_for_results(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    result = cli("predict", "-o", tmp_path / "taken")
+    assert result.code == 2
+    assert result.err == f"Error: output={tmp_path / 'taken'} is a file; name a folder\n"
 
 
 def test_flags_do_what_the_settings_do(cli: Cli, tmp_path: Path, mini: Path) -> None:

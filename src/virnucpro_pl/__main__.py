@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from virnucpro_pl import __version__
-from virnucpro_pl.command_line import FLAGS_TEXT, UnknownFlagError, complete_command, hydra_words
+from virnucpro_pl.command_line import FLAGS_TEXT, BadWordError, complete_command, hydra_words
 from virnucpro_pl.configuration import COMMANDS, CONF, process_of, register_resolvers
 from virnucpro_pl.failures import (
     EXIT_FAILED,
@@ -169,7 +169,7 @@ def main() -> None:
             sys.exit(EXIT_USAGE)
     try:
         sys.argv[2:] = hydra_words(sys.argv[1].removeprefix("--config-name="), sys.argv[2:])
-    except UnknownFlagError as error:
+    except BadWordError as error:
         sys.stderr.write(f"Error: {error}\n")
         sys.exit(EXIT_USAGE)
     # The same bits from MKL whatever the number of threads, and so of processes; read when torch is imported.

@@ -3,7 +3,6 @@
 import logging
 import tempfile
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,10 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 from hydra.utils import instantiate
 from lightning import Fabric
 from numpy.typing import NDArray
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 from pyarrow import csv
 
 from virnucpro_pl.calling import checked_head, rules_of
@@ -159,20 +160,28 @@ def predict(
     Raises:
         UserError: a setting, the weights or the input must be mended.
     """
-    return _kept(model, tuple(sorted((settings or {}).items()))).predict(sequences, level)
+    global _kept
+    key = repr((model, sorted((settings or {}).items())))
+    if _kept is None or _kept[0] != key:
+        _kept = None  # the memory of one is room for the next
+        _kept = key, Predictor(model, settings)
+    return _kept[1].predict(sequences, level)
 
 
-@lru_cache(maxsize=1)
-def _kept(model: str, settings: tuple[tuple[str, Any], ...]) -> Predictor:
-    return Predictor(model, dict(settings))
+_kept: tuple[str, Predictor] | None = None
+"""The settings of the last call, and their predictor"""
 
 
 def _composed(model: str, settings: Mapping[str, Any]) -> DictConfig:
     """Compose the configuration of ``predict``, as the command line would."""
     register_resolvers()
     overrides = [f"{key}={_as_override(value)}" for key, value in settings.items()]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("predict", [f"model={model}", *overrides, "paths.output_dir=.", "input=[]"])
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("predict", [f"model={model}", *overrides, "paths.output_dir=.", "input=[]"])
+    except (HydraException, OmegaConfBaseException) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"model={model}, settings={dict(settings)}: {first.rstrip(chr(46))}") from error
     for key in ("devices", "num_nodes"):
         if cfg.trainer[key] != 1:
             raise UserError(f"trainer.{key}={cfg.trainer[key]}: in Python it is 1; use the command line for more")

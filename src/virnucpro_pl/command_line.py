@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _PLAIN = re.compile(r"[\w/.+%*@?|-]*", re.ASCII)  # what Hydra takes without quotes
+_PLAIN_ITEM = re.compile(r"[\w/.-]+", re.ASCII)  # in a list
 _SETTING = re.compile(r"[~+]{0,2}[A-Za-z_][\w./@-]*=|~[A-Za-z_]")
 _GRAMMAR = set("(){}[],:= '\"\\$")
 _VALUES = {"-i": "input", "--input": "input", "-o": "output", "--output": "output", "-t": "threads"} | {
@@ -25,6 +26,8 @@ _SWITCHES = {
     "-q": ["hydra.job_logging.handlers.console.level=WARNING"],
     "--quiet": ["hydra.job_logging.handlers.console.level=WARNING"],
 }
+_FILES_OUT = {"export"}
+"""Commands whose output is a file"""
 _BARE = {
     "predict": ["input"], "embed": ["input"], "prepare": ["input"], "train": ["input"], "test": ["input"],
     "weights": ["action", "folder"], "verify": ["output"], "report": ["output"], "compare": ["reference", "candidate"],
@@ -36,8 +39,8 @@ FLAGS_TEXT = """\
 """
 
 
-class UnknownFlagError(ValueError):
-    """A flag without its value, or a value it does not take; the message says which."""
+class BadWordError(ValueError):
+    """A flag without its value, or a value that cannot be; the message says which."""
 
 
 def hydra_words(command: str, words: Sequence[str]) -> list[str]:
@@ -48,7 +51,7 @@ def hydra_words(command: str, words: Sequence[str]) -> list[str]:
         words: the others.
 
     Raises:
-        UnknownFlagError: a flag lacks its value or has a wrong one.
+        BadWordError: a flag lacks its value or has a wrong one.
 
     >>> hydra_words("predict", ["-i", "a.fa", "-o", "out", "--device", "cuda:1", "results.tie=virus"])
     ['input=a.fa', 'output=out', 'trainer.accelerator=gpu', 'trainer.devices=[1]', 'results.tie=virus']
@@ -66,14 +69,19 @@ def hydra_words(command: str, words: Sequence[str]) -> list[str]:
         elif word in _VALUES:
             values = list(_values(given, several=word in ("-i", "--input")))
             if not values:
-                raise UnknownFlagError(f"{word} needs a value")
+                raise BadWordError(f"{word} needs a value")
             key = _VALUES[word]
             translated += [_assigned(key, values)] if key else _device(values[0])
         elif command in _BARE and _is_bare(word):
             bare.append(word)
         else:
             translated.append(_quoted(word, lists={"format"} if command == "report" else set()))
-    return [*_of_bare(command, bare), *translated]
+    settings = [*_of_bare(command, bare), *translated]
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key == "output" and command not in _FILES_OUT and Path(value).is_file():
+            raise BadWordError(f"{setting} is a file; name a folder")  # Hydra would make it, and fail
+    return settings
 
 
 def _is_bare(word: str) -> bool:
@@ -99,7 +107,8 @@ def _of_bare(command: str, bare: list[str]) -> Iterator[str]:
 def _assigned(key: str, values: list[str]) -> str:
     if len(values) == 1:
         return f"{key}={values[0] if _PLAIN.fullmatch(values[0]) else _in_quotes(values[0])}"
-    return f"{key}=[{','.join(map(_in_quotes, values))}]"
+    words = [value if _PLAIN_ITEM.fullmatch(value) else _in_quotes(value) for value in values]
+    return f"{key}=[{','.join(words)}]"
 
 
 def _device(name: str) -> list[str]:
@@ -110,7 +119,7 @@ def _device(name: str) -> list[str]:
             return ["trainer.accelerator=gpu", f"trainer.devices=[{number}]"]
         case ["cuda", "", ""]:
             return ["trainer.accelerator=gpu"]
-    raise UnknownFlagError(f"--device {name}: give auto, cpu, cuda, cuda:N or mps")
+    raise BadWordError(f"--device {name}: give auto, cpu, cuda, cuda:N or mps")
 
 
 def _quoted(argument: str, lists: set[str]) -> str:

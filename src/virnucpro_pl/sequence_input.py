@@ -27,6 +27,8 @@ def as_files(sequences: Any, folder: Path) -> tuple[list[str], list[str]]:
         return [str(sequences)], [str(sequences)]
     if isinstance(sequences, str):
         sequences = [sequences]
+    if not isinstance(sequences, Iterable) or isinstance(sequences, bytes):
+        raise UserError(f"sequences is a {type(sequences).__name__}; give a path, a sequence, or several")
     given = list(sequences.items() if isinstance(sequences, Mapping) else sequences)
     if given and all(isinstance(one, Path) or (isinstance(one, str) and Path(one).is_file()) for one in given):
         paths = [str(path) for path in given]

@@ -1,5 +1,6 @@
 """``compare``: figures equal those of plain loops, in every format, and decide on the exit status."""
 
+import gzip
 import json
 import shutil
 from collections import defaultdict
@@ -105,6 +106,15 @@ def test_tables_of_the_rewrite_with_commas_are_read(cli: Cli, tmp_path: Path) ->
     commas = tmp_path / "b.csv"
     commas.write_text(tabs.read_text().replace("\t", ","))
     assert cli("compare", f"reference={tabs}", f"candidate={commas}", f"output={tmp_path}").code == 0
+
+
+def test_tables_from_windows_and_in_gzip_are_read(cli: Cli, tmp_path: Path) -> None:
+    plain = table(tmp_path / "a", [("x_chunk_1F1", 0.25), ("y_chunk_1R3", 0.75)])
+    windows, packed = tmp_path / "b.txt", tmp_path / "c.txt.gz"
+    windows.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes().replace(b"\n", b"\r\n"))
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    for other in (windows, packed):
+        assert cli("compare", f"reference={plain}", f"candidate={other}", f"output={tmp_path / 'out'}").code == 0
 
 
 def test_missing_ids_fail_and_are_named(cli: Cli, tmp_path: Path) -> None:

@@ -21,7 +21,17 @@ CALL_MEANING = {
 
 def repeat_command(run: dict[str, Any]) -> str:
     """Return what to type, in the folder where it was typed, to have the run again."""
-    return shlex.join(run["command"])
+    return " ".join(map(_in_shell, run["command"]))
+
+
+def _in_shell(word: str) -> str:
+    """Quote a word for a shell, in the way that is easier to read.
+
+    >>> print(_in_shell("input=a b.fa"), _in_shell("input='a b.fa'"))
+    'input=a b.fa' "input='a b.fa'"
+    """
+    is_plain_in_double = "'" in word and not set(word) & set('"$`\\!')
+    return f'"{word}"' if is_plain_in_double else shlex.quote(word)
 
 
 def head_quality(run: dict[str, Any]) -> list[dict[str, Any]]:

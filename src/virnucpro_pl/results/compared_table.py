@@ -137,7 +137,7 @@ def _read(file: Path, mode: Mode, name: str) -> pa.Table:
 
 
 def _known(header: bytes, tabs: bool) -> list[str]:
-    return header.decode("utf-8", "replace").rstrip("\r\n").replace('"', "").split("\t" if tabs else ",")
+    return header.decode("utf-8-sig", "replace").rstrip("\r\n").replace('"', "").split("\t" if tabs else ",")
 
 
 def _scores(table: pa.Table, column: str | None, file: Path) -> NDArray[np.float64] | None:
