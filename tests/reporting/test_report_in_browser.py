@@ -137,11 +137,18 @@ def test_dark_and_printed_pages_have_their_own_colours(browser: "sync_api.Browse
         if name == "dark":
             reader.tab.emulate_media(media="print")
             assert reader.tab.evaluate(f"{style}.backgroundColor") == "rgb(255, 255, 255)"
+            assert not reader.tab.locator("#filter").is_visible(), "of no use on paper"
             reader.tab.locator("#stages .main-svg").first.wait_for()  # not scrolled to, and drawn for paper
         assert reader.complaints == []
         reader.tab.close()
     assert colours["light"] != colours["dark"]
     assert colours["light axis"] != colours["dark axis"]
+
+
+def test_a_phone_scrolls_in_one_direction(browser: "sync_api.Browser", finished: Path) -> None:
+    reader = Reader(browser, finished / "report.html", viewport={"width": 400, "height": 800})
+    assert reader.tab.evaluate("document.documentElement.scrollWidth") <= 400
+    reader.tab.close()
 
 
 def test_all_but_charts_is_there_without_scripts(browser: "sync_api.Browser", finished: Path) -> None:
