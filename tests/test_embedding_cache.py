@@ -19,7 +19,7 @@ from virnucpro_pl.data.batch import CachedEmbeddings, OrfBatch
 from virnucpro_pl.data.embedding_cache import EncoderIdentities, content_keys, open_caches
 from virnucpro_pl.encoders.packed import pack
 from virnucpro_pl.module import ScoredOrfs, VirNucPro
-from virnucpro_pl.results.tables import RESULT_FILES
+from virnucpro_pl.output_files import RESULT_FILES
 from virnucpro_pl.weights.head_source import HeadSource
 from virnucpro_pl.weights.sources import DnabertSSource, Esm2Source
 

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from hydra.utils import instantiate
 from lightning import Fabric
 from numpy.typing import NDArray
 from omegaconf import DictConfig
@@ -20,14 +19,16 @@ from omegaconf.errors import OmegaConfBaseException
 from pyarrow import csv
 
 from virnucpro_pl.calling import checked_head, rules_of
-from virnucpro_pl.configuration import CONF, register_resolvers
+from virnucpro_pl.configuration import CONF, build, register_resolvers
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.output_files import CHUNK_TABLE, ORF_TABLE, RECORD_TABLE
 from virnucpro_pl.results.summary import DEMO_WARNING
-from virnucpro_pl.results.tables import CHUNK_TABLE, ORF_TABLE, RECORD_TABLE, write_results
+from virnucpro_pl.results.tables import write_results
 from virnucpro_pl.sequence_input import as_files
 from virnucpro_pl.stages import StageClock
+from virnucpro_pl.text_settings import single
 
 Level = Literal["record", "chunk", "orf"]
 Sequences = str | Path | Iterable[Any] | Mapping[str, str]
@@ -56,7 +57,7 @@ class Predictor:
     """
 
     def __init__(self, model: str = "demo", settings: Mapping[str, Any] | None = None):
-        self._set_up(_composed(model, settings or {}))
+        self._set_up(configuration_of(model, settings or {}))
 
     @classmethod
     def of_configuration(cls, cfg: DictConfig) -> "Predictor":
@@ -71,9 +72,9 @@ class Predictor:
 
     def _set_up(self, cfg: DictConfig) -> None:
         self._cfg = cfg
-        self.model: VirNucPro = instantiate(self._cfg.model)
+        self.model: VirNucPro = build(self._cfg.model)
         head = checked_head(self.model, self._cfg.data.chunk_length)
-        self._rules = rules_of(instantiate(self._cfg.results), head)
+        self._rules = rules_of(build(self._cfg.results), head)
         trainer = self._cfg.trainer
         logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it gives hints that do not apply
         self._fabric = Fabric(accelerator=trainer.accelerator, devices=1)
@@ -113,7 +114,7 @@ class Predictor:
         with tempfile.TemporaryDirectory(prefix="virnucpro-") as temporary:
             folder = Path(temporary)
             inputs, shown = as_files(sequences, folder)
-            datamodule: FastaDataModule = instantiate(
+            datamodule: FastaDataModule = build(
                 self._cfg.data,
                 input=inputs,
                 store_dir=str(folder / "store"),
@@ -172,10 +173,18 @@ _kept: tuple[str, Predictor] | None = None
 """The settings of the last call, and their predictor"""
 
 
-def _composed(model: str, settings: Mapping[str, Any]) -> DictConfig:
-    """Compose the configuration of ``predict``, as the command line would."""
+def configuration_of(model: str, settings: Mapping[str, Any]) -> DictConfig:
+    """Compose the configuration of ``predict`` as the command line would.
+
+    Args:
+        model: name of a configuration.
+        settings: values by key.
+
+    Raises:
+        UserError: a key or a value is wrong.
+    """
     register_resolvers()
-    overrides = [f"{key}={_as_override(value)}" for key, value in settings.items()]
+    overrides = [_as_override(key, value) for key, value in settings.items()]
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = compose("predict", [f"model={model}", *overrides, "paths.output_dir=.", "input=[]"])
@@ -188,14 +197,13 @@ def _composed(model: str, settings: Mapping[str, Any]) -> DictConfig:
     return cfg
 
 
-def _as_override(value: Any) -> str:
-    """Write a value so that Hydra reads it as it is."""
+def _as_override(key: str, value: Any) -> str:
+    """Write a setting so that Hydra reads its value as it is."""
     if isinstance(value, str | Path):
-        quoted = str(value).replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{quoted}'"
+        return single(key, str(value))
     if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    return str(value)
+        return f"{key}={ {True: 'true', False: 'false', None: 'null'}[value] }"
+    return f"{key}={value}"
 
 
 def _read(path: Path, level: Level) -> pa.Table:

@@ -17,8 +17,8 @@ import yaml
 import virnucpro_pl
 from support import CHECKOUT
 from virnucpro_pl.configuration import PACKAGE
+from virnucpro_pl.output_files import RESULT_FILES
 from virnucpro_pl.reporting.formats import EXTRA_FILES
-from virnucpro_pl.results.tables import RESULT_FILES
 
 MODULE = CHECKOUT / "packaging" / "nextflow" / "modules" / "local" / "virnucpro" / "predict"
 SAMPLE = PACKAGE / "demo" / "sample.fasta.gz"

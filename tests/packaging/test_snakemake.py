@@ -13,8 +13,7 @@ import yaml
 
 from support import CHECKOUT
 from virnucpro_pl.configuration import PACKAGE
-from virnucpro_pl.reporting.page import REPORT
-from virnucpro_pl.results.tables import RESULT_FILES
+from virnucpro_pl.output_files import REPORT, RESULT_FILES
 
 SAMPLE = PACKAGE / "demo" / "sample.fasta.gz"
 RULES = CHECKOUT / "packaging" / "snakemake"

@@ -31,7 +31,7 @@ def identity_of_training(cfg: DictConfig, store: LabelledStore, trainer: Trainer
         "input": [store.dataset["key"]],
         "model": cfg.model.name,
         **{name: value for key in _IDENTITY for name, value in _flat(key, OmegaConf.select(cfg, key)).items()},
-        "model.head.weights": None if head is None else sorted(sha256_of(Path(head).expanduser()).values()),
+        "model.head.weights": None if head is None else sorted(sha256_of(Path(head)).values()),
         "trainer.precision": str(trainer.precision),
         "device": trainer.strategy.root_device.type,
     }

@@ -53,7 +53,7 @@ def make_cache_folder(folder: str | Path) -> Path:
     Raises:
         UserError: it cannot be made.
     """
-    path = Path(folder).expanduser()
+    path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
