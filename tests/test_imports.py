@@ -10,7 +10,7 @@ from support import CHECKOUT
 
 PACKAGE = CHECKOUT / "src" / "virnucpro_pl"
 LAYERS = [
-    {"errors"},
+    {"errors", "output_files"},
     {"failures", "host_memory", "read_ahead", "slurm", "stages", "durable", "stopping", "folder_lock", "log_file"}
     | {"standard_output"},
     {"digests", "fetching"},
@@ -22,9 +22,11 @@ LAYERS = [
     {"strategy"},
     {"benchmarking"},
     {"training"},
-    {"settings_help", "command_line"},
+    {"settings_help", "text_settings"},
+    {"literal_files"},
     {"configuration"},
-    {"sequence_input"},
+    {"sequence_input", "command_line", "output_folder", "preflight"},
+    {"settings_check"},
     {"api", "checkup"},
     {"commands", "sweep"},
     {"__main__"},

@@ -135,11 +135,11 @@ def test_configuration_files(tmp_path: Path) -> None:
             OmegaConf.update(nested, key, "PLACE", force_add=True)
         content = yaml.safe_dump(with_values(OmegaConf.to_container(nested), given), allow_unicode=True)
         (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{content}", encoding="utf-8")
-        cfg = composed("predict", ["--config-dir", str(tmp_path), "+experiment=mine"])
+        cfg = composed("predict", ["--config-dir", str(tmp_path), "experiment=mine"])
         assert {key: value_of(cfg, key) for key in given} == given
     plain = "# @package _global_\noutput: 1_1\ninput: [1e3, '${oc.env:HOME}', no]\nthreads: 2\n"
     (tmp_path / "experiment" / "mine.yaml").write_text(plain)
-    cfg = composed("predict", ["--config-dir", str(tmp_path), "+experiment=mine"])
+    cfg = composed("predict", ["--config-dir", str(tmp_path), "experiment=mine"])
     assert (cfg.output, list(cfg.input), cfg.threads) == ("1_1", ["1e3", "${oc.env:HOME}", "no"], 2)
 
 

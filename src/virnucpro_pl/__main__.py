@@ -18,9 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from virnucpro_pl import __version__
-from virnucpro_pl.command_line import FLAGS_TEXT, complete_command, did_you_mean, hydra_words
+from virnucpro_pl.command_line import FLAGS_TEXT, complete_command, hydra_words
 from virnucpro_pl.configuration import COMMANDS, CONF, log_name, process_of, register_resolvers
-from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.errors import UserError, did_you_mean, escaped
 from virnucpro_pl.failures import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,

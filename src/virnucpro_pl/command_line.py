@@ -3,14 +3,13 @@
 Every flag stands for settings, one to one; ``--cfg job`` shows what they came to.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from virnucpro_pl.configuration import CONF
-from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.errors import UserError, did_you_mean, escaped
 from virnucpro_pl.literal_files import source_of
 from virnucpro_pl.settings_help import settings_of
 from virnucpro_pl.text_settings import is_text, listed, setting, single, split_list, takes_list
@@ -186,21 +185,11 @@ def _is_setting(command: str, key: str) -> bool:
 
 
 def _refuse_repeated(keys: Iterable[str]) -> None:
-    seen = set()
-    for key in keys:
-        if key in seen and is_text(key):
-            raise UserError(f"{key} is given twice; give it once, several files as {key}=[a,b] or one after another")
-        seen.add(key)
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean …?`` if something known is spelt nearly so, else nothing.
-
-    >>> did_you_mean("overwite", ["overwrite", "output"])
-    '; did you mean overwrite?'
-    """
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]}?" if near else ""
+    given = list(keys)
+    for key in ("input", "output"):
+        if given.count(key) > 1:
+            advice = "; several files are given one after another, or as input=[a,b]" if key == "input" else ""
+            raise UserError(f"{key} is given twice{advice}")
 
 
 def _device(name: str) -> list[str]:

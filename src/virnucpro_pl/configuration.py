@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
-from virnucpro_pl.errors import UserError
+from virnucpro_pl.errors import UserError, did_you_mean
 from virnucpro_pl.literal_files import LiteralFileSource
 from virnucpro_pl.output_files import LOG_FILE
 from virnucpro_pl.settings_help import settings_text
@@ -71,7 +71,9 @@ def _check_arguments(target: Any, values: dict[str, Any], is_partial: bool) -> N
     try:
         (signature.bind_partial if is_partial else signature.bind)(**values)
     except TypeError as error:
-        raise UserError(f"configuration of {target.__name__}: {error}") from error
+        wrong = next((name for name in values if name not in signature.parameters), "")
+        near = did_you_mean(wrong, signature.parameters)
+        raise UserError(f"configuration of {target.__name__}: {error}{near}") from error
 
 
 def value_of(cfg: Any, key: str) -> Any:

@@ -1,6 +1,8 @@
 """What ends a run with one clear line."""
 
+import difflib
 import errno
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -104,3 +106,13 @@ def escaped(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean …?`` if something known is spelt nearly so, else nothing.
+
+    >>> did_you_mean("overwite", ["overwrite", "output"])
+    '; did you mean overwrite?'
+    """
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""

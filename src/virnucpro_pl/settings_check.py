@@ -12,9 +12,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from virnucpro_pl.command_line import did_you_mean
 from virnucpro_pl.configuration import CONF, typed_settings, value_of
-from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.errors import UserError, did_you_mean, escaped
 from virnucpro_pl.settings_help import settings_of
 from virnucpro_pl.text_settings import shown
 
@@ -70,7 +69,7 @@ def check_settings(cfg: DictConfig, command: str) -> None:
     Raises:
         UserError: the message gives the key, the value, and what to give instead.
     """
-    for key in sorted(OmegaConf.missing_keys(cfg)):
+    for key in sorted(key for key in OmegaConf.missing_keys(cfg) if not key.startswith("paths.")):
         raise UserError(f"{key}: not given; `{command} {key}=…`")
     if _may_hold_unread_keys():
         _refuse_unread_keys(cfg, command)
@@ -172,7 +171,7 @@ def explain_refusal(error: BaseException, command: str, overrides: Sequence[str]
 def _composes(command: str, overrides: list[str]) -> bool:
     try:
         compose(command, overrides)
-    except (HydraException, OmegaConfBaseException, ValueError, OSError):
+    except (HydraException, OmegaConfBaseException, ValueError, OSError, yaml.YAMLError):
         return False
     return True
 

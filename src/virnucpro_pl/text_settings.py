@@ -5,10 +5,13 @@ is decided by their key, never by their value. The value is percent-encoded into
 ``${literal:"…"}``, which neither Hydra's grammar nor YAML reads as anything else.
 """
 
+import logging
 import os
 import re
 from collections.abc import Sequence
 from urllib.parse import quote, unquote_to_bytes
+
+from virnucpro_pl.errors import escaped
 
 _WHOLE_KEYS = {
     *("input", "output", "reference", "candidate", "embeddings", "folder", "tokenizer", "source", "records", "split"),
@@ -21,6 +24,7 @@ _LIST_KEYS = {"input", "embeddings", "records"}
 _FILE_LISTS = re.compile(r"model\.\w+\.files")
 _NAME_IN_LOGGER = re.compile(r"logger\.\w+\.(name|version)")
 _ENCODED = re.compile(r"\$\{literal:\"([^\"]*)\"\}")
+_QUOTED = re.compile(rf"'{_ENCODED.pattern}'")
 _ENCODED_SETTING = re.compile(r"(?P<key>[^=]+)=(?P<value>'\$\{literal:.*\}'|\[('\$\{literal:.*\}')?\])")
 _ITEM = re.compile(r"""\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^,]*?)\s*,""", re.DOTALL)
 
@@ -131,3 +135,12 @@ def _list_item(text: str) -> str:
         return text
     escaped = re.sub(r"([\\'])", r"\\\1", text)
     return f"'{escaped}'"
+
+
+class ShownAsTyped(logging.Filter):
+    """A filter of log records that shows encoded texts as the user typed them; Hydra logs the overrides of its jobs."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Decode the texts in a record; keep all records."""
+        record.msg = _QUOTED.sub(lambda found: escaped(literal(found[1])), str(record.msg))
+        return True

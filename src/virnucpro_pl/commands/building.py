@@ -13,7 +13,6 @@ from typing import Any
 import pyarrow as pa
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -104,12 +103,11 @@ def _trainer(cfg: DictConfig, callbacks: list[Callback], **settings: Any) -> Tra
     _use_threads(cfg)
     try:
         trainer: Trainer = build(cfg.trainer, callbacks=callbacks, **settings)
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, MisconfigurationException | ValueError) and not isinstance(cause, UserError):
-            reason = " ".join(str(cause).split()).rstrip("!.")
-            raise UserError(f"trainer: {reason}; trainer.accelerator=auto takes what there is") from error
+    except UserError:
         raise
+    except (MisconfigurationException, ValueError) as error:
+        reason = " ".join(str(error).split()).rstrip("!.")
+        raise UserError(f"trainer: {reason}; trainer.accelerator=auto takes what there is") from error
     return trainer
 
 
