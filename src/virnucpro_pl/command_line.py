@@ -5,7 +5,7 @@ Every flag stands for settings, one to one; ``--cfg job`` shows what they came t
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from virnucpro_pl.configuration import CONF
@@ -71,13 +71,23 @@ class _Translation:
         self._bare: list[str] = []
         self._flags: list[str] = []
         self._settings: list[tuple[str, str]] = []  # key and override
+        self._by_flag: list[str] = []  # keys that were given with a flag
 
     def result(self) -> list[str]:
         while self._rest:
             self._take(self._rest.pop(0))
-        settings = [*self._of_bare(), *self._settings]
-        _refuse_repeated(key for key, _ in settings)
+        of_bare = list(self._of_bare())
+        settings = [*of_bare, *self._settings]
+        self._refuse_repeated([*(key for key, _ in of_bare), *self._by_flag], [key for key, _ in settings])
         return [*self._flags, *(override for _, override in settings)]
+
+    @staticmethod
+    def _refuse_repeated(as_words: list[str], keys: list[str]) -> None:
+        """Refuse names given in two ways; of ``key=value`` given twice the last one holds, as everywhere in Hydra."""
+        for key in as_words:
+            if keys.count(key) > 1:
+                advice = "; several files are given one after another, or as input=[a,b]" if key == "input" else ""
+                raise UserError(f"{key} is given twice{advice}")
 
     def _take(self, word: str) -> None:
         flag, equals, value = word.partition("=")
@@ -125,6 +135,7 @@ class _Translation:
             case "threads":
                 self._settings.append(("threads", f"threads={values[0]}"))
             case key:
+                self._by_flag.append(key)
                 self._settings.append((key, self._of_names(key, values)))
 
     def _take_hydra_flag(self, flag: str, values: list[str]) -> None:
@@ -182,14 +193,6 @@ def _is_setting(command: str, key: str) -> bool:
     """Return whether a command has a setting or a group of settings of this name."""
     names = {one.key for one in settings_of(CONF, command)}
     return is_text(key) or (CONF / key).is_dir() or any(key == name or name.startswith(f"{key}.") for name in names)
-
-
-def _refuse_repeated(keys: Iterable[str]) -> None:
-    given = list(keys)
-    for key in ("input", "output"):
-        if given.count(key) > 1:
-            advice = "; several files are given one after another, or as input=[a,b]" if key == "input" else ""
-            raise UserError(f"{key} is given twice{advice}")
 
 
 def _device(name: str) -> list[str]:

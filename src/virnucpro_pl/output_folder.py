@@ -29,8 +29,8 @@ _READ_KEYS = (
     *(f"model.{part}.weights" for part in ("dna_encoder", "protein_encoder", "head")),
 )
 """Settings that name what a command reads"""
-_KEPT_KEYS = ("data.embedding_cache", "data.store_dir")
-"""Settings that name folders which outlast a run"""
+_CACHE = "data.embedding_cache"
+"""A folder that outlasts the run"""
 _IN_WORK_FOLDER = re.compile(
     r"lock|ranks|figures|parts|store|results|scores|reads_\d+\.fasta|(identity|starts|digests)\.json(\..*\.tmp)?"
 )
@@ -54,10 +54,9 @@ def check_output(cfg: DictConfig, command: str) -> None:
     targets = [folder / name for name in (*names, RUN_FILE, LOG_FILE, WORK_FOLDER)]
     there = [target for target in targets if os.path.lexists(target)]
     check_reads(cfg, there, f"output={escaped(str(folder))}")
-    for key in _KEPT_KEYS:
-        kept = value_of(cfg, key)
-        if kept and key != "data.store_dir" and _is_within(Path(kept), folder / WORK_FOLDER):
-            raise UserError(f"{key}={escaped(kept)}: lies in a work folder, which is removed; name another one")
+    cache = value_of(cfg, _CACHE)
+    if cache and Path(cache).resolve().is_relative_to((folder / WORK_FOLDER).resolve()):
+        raise UserError(f"{_CACHE}={escaped(cache)}: lies in the work folder, which is removed; name another one")
     claimed = _claimed(folder, command)
     strange = [target.name for target in there if target.name not in claimed and not _is_our_log(target)]
     if strange:

@@ -99,7 +99,8 @@ def _kinds(command: str) -> Iterator[tuple[str, _Kind]]:
     """Yield the settings of a command whose kind is known, by name or by the type of their default."""
     for setting in settings_of(CONF, command):
         if setting.key in _KINDS:
-            yield setting.key, _KINDS[setting.key]
+            kind = _KINDS[setting.key]
+            yield setting.key, kind._replace(words=(*kind.words, None)) if setting.default == "null" else kind
         elif setting.key.partition(".")[0] not in _OWN_CHECKS and "${" not in setting.default:
             match yaml.safe_load(setting.default):
                 case bool():

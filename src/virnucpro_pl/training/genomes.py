@@ -121,7 +121,7 @@ def _from_row(cells: dict[str, str], table: Path, number: int) -> list[Genome]:
 
 def _matching(folder: Path, file: str, where: str) -> list[Path]:
     """Files of a cell of the table."""
-    path = folder / Path(file).expanduser()
+    path = folder / file
     found = [path] if path.is_file() else []
     if not found and set(file) & set("*?["):
         found = sorted(one for one in folder.glob(file) if one.is_file() and not _is_annotation_beside(one))
