@@ -141,11 +141,12 @@ def test_seed_tokenizer_attention_and_architecture_are_heeded(benchmark: Benchma
 
 
 def test_results_are_not_replaced_unless_told(benchmark: Benchmark, tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text("{}")
+    record = json.dumps({"command": ["virnucpro-pl", "benchmark"], "files": {}})
+    (tmp_path / "run.json").write_text(record)
     result = benchmark(f"output={tmp_path}")
     assert result.code == 2
     assert "overwrite=true" in result.err
-    assert (tmp_path / "run.json").read_text() == "{}"
+    assert (tmp_path / "run.json").read_text() == record
 
 
 @pytest.mark.parametrize(

@@ -102,10 +102,12 @@ def test_a_start_that_resumes_is_on_record(
 ) -> None:
     cut_short(batches=2)
     cut_short(batches=3)
-    assert predict().code == 0
+    result = predict()
+    assert result.code == 0
     run = run_record(tmp_path / "out")
 
     assert files(tmp_path / "out") == undisturbed
+    assert f"Resuming: 5 of {run['starts'][0]['batches']} batches were kept" in result.err
     assert run["resumed"] == 2
     assert [start["batches_done_before"] for start in run["starts"]] == [0, 2, 5]
     assert run["figures"]["batches"] == run["starts"][0]["batches"] - 5

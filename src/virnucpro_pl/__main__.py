@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from virnucpro_pl import __version__
 from virnucpro_pl.command_line import FLAGS_TEXT, complete_command, hydra_words
-from virnucpro_pl.configuration import COMMANDS, CONF, log_name, process_of, register_resolvers
+from virnucpro_pl.configuration import COMMANDS, CONF, log_name, process_of, register_resolvers, typed_settings
 from virnucpro_pl.errors import UserError, did_you_mean, escaped
 from virnucpro_pl.failures import (
     EXIT_FAILED,
@@ -121,7 +121,8 @@ def _prepare(cfg: DictConfig, name: str) -> None:
 
 
 def _is_unnamed(cfg: DictConfig) -> bool:
-    return cfg.output in ("-", cfg.paths.default_output)
+    named = any(setting.startswith("paths.default_output=") for setting in typed_settings())
+    return cfg.output in ("-", cfg.paths.default_output) and not named
 
 
 def _open_log(folder: Path) -> None:

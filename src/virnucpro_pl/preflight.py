@@ -39,9 +39,15 @@ def check_inputs(cfg: DictConfig, command: str) -> None:
                 raise UserError(
                     f"{key}={escaped(name)} does not exist; check the path (relative paths start at {Path.cwd()})"
                 )
+    unused = {"dna": "model.protein_encoder.weights", "protein": "model.dna_encoder.weights"}
     for key in _WEIGHTS:
         name = value_of(cfg, key)
-        if isinstance(name, str) and name.startswith(("/", "./", "../")) and not os.path.exists(name):
+        if (
+            key != unused.get(value_of(cfg, "model.inputs") or "")
+            and isinstance(name, str)
+            and name.startswith(("/", "./", "../"))
+            and not os.path.exists(name)
+        ):
             raise UserError(f"{key}={escaped(name)} does not exist; check the path")
 
 

@@ -1,6 +1,5 @@
 """Mistakes in settings, found before anything heavy is imported and reported in one line."""
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,7 +53,6 @@ _EXTRAS = {
     "hydra/sweeper": "optuna comes with pip install 'virnucpro-pl[sweep]'",
     "hydra/launcher": "submitit_slurm comes with pip install 'virnucpro-pl[slurm]'",
 }
-_LENGTH_RANGE = re.compile(r"\d+-\d+")
 _PARTS = ("callbacks", "logger")
 """Where users may add parts of their own, each with a ``_target_``"""
 
@@ -80,9 +78,12 @@ def check_settings(cfg: DictConfig, command: str) -> None:
                     f"{group}.{name}={escaped(str(part))}: give a class, {group}.{name}._target_=MODULE.CLASS"
                 )
     for key, kind in _kinds(command):
+        parent, _, name = key.rpartition(".")
+        if name not in ((value_of(cfg, parent) if parent else cfg) or ()):
+            continue  # of another choice than the default one
+        if (command, key) == ("prepare", "data.chunk_length"):
+            continue  # a range as well, which the command reads
         value = value_of(cfg, key)
-        if command == "prepare" and key == "data.chunk_length" and _LENGTH_RANGE.fullmatch(str(value)):
-            continue
         is_right = isinstance(value, kind.types) and (kind is _FLAG or not isinstance(value, bool))
         if not is_right and value not in kind.words:
             raise UserError(f"{key}={_written(value)}: give {kind.name}")
@@ -105,8 +106,10 @@ def _kinds(command: str) -> Iterator[tuple[str, _Kind]]:
             match yaml.safe_load(setting.default):
                 case bool():
                     yield setting.key, _FLAG
-                case int():
+                case int() if not setting.key.endswith("seconds"):
                     yield setting.key, _WHOLE
+                case int():
+                    yield setting.key, _NUMBER
                 case float():
                     yield setting.key, _NUMBER
 
