@@ -1,5 +1,6 @@
 """Files that a command reads, looked for before torch is imported."""
 
+import json
 import os
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from omegaconf import DictConfig
 
 from virnucpro_pl.configuration import value_of
 from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.output_files import INFO_FILE
 
 _PATHS = {
     "prepare": ("input",),
@@ -39,16 +41,23 @@ def check_inputs(cfg: DictConfig, command: str) -> None:
                 raise UserError(
                     f"{key}={escaped(name)} does not exist; check the path (relative paths start at {Path.cwd()})"
                 )
-    unused = {"dna": "model.protein_encoder.weights", "protein": "model.dna_encoder.weights"}
+    unused = {"dna": "model.protein_encoder.weights", "protein": "model.dna_encoder.weights"}.get(_inputs_of_head(cfg))
     for key in _WEIGHTS:
         name = value_of(cfg, key)
-        if (
-            key != unused.get(value_of(cfg, "model.inputs") or "")
-            and isinstance(name, str)
-            and name.startswith(("/", "./", "../"))
-            and not os.path.exists(name)
-        ):
-            raise UserError(f"{key}={escaped(name)} does not exist; check the path")
+        is_path = isinstance(name, str) and name.startswith(("/", "./", "../"))
+        if is_path and key != unused and not os.path.exists(name):
+            raise UserError(f"{key}={escaped(name)}: no such file or folder; check the path")
+
+
+def _inputs_of_head(cfg: DictConfig) -> str:
+    """Return which embeddings the head takes: ``dna``, ``protein`` or ``both``."""
+    asked, head = value_of(cfg, "model.inputs"), value_of(cfg, "model.head.weights")
+    if asked or not isinstance(head, str):
+        return str(asked or "both")
+    try:
+        return str(json.loads(Path(head).with_name(INFO_FILE).read_text(encoding="utf-8"))["inputs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "both"
 
 
 def _given(cfg: DictConfig, key: str, command: str) -> list[str]:

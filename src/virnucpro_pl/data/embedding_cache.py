@@ -57,9 +57,7 @@ def make_cache_folder(folder: str | Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"data.embedding_cache={folder}: {error.strerror}; give another folder, or leave it empty"
-        ) from error
+        raise UserError(f"data.embedding_cache={folder}: {error.strerror}; give another folder") from error
     return path
 
 
