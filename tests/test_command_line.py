@@ -91,7 +91,7 @@ def test_wrong_flags_are_refused_in_one_line(cli: Cli, words: list[str], message
         (["results.threshold=high"], "results.threshold=high: give a number, or null"),
         (["results.min_viral_fraction=true"], "results.min_viral_fraction=true: give a number"),
         (["overwrite=yes"], "overwrite=yes: give true or false"),
-        (["callbacks.progress.seconds=soon"], "callbacks.progress.seconds=soon: give a whole number"),
+        (["callbacks.progress.seconds=soon"], "callbacks.progress.seconds=soon: give a number"),
         (["+callbacks.foo=1"], "callbacks.foo=1: give a class"),
         (["data.token_budget=1,2"], "data.token_budget=1,2: several values make a sweep, which needs -m"),
         (["data.token_budget=("], "data.token_budget=(: cannot be read"),
