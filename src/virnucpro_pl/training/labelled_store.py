@@ -1,6 +1,5 @@
 """A dataset: an ORF store whose records are labelled fragments of genomes."""
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.sequence.layout import FORMAT_VERSION, RaggedColumn, TableReader
-from virnucpro_pl.sequence.store import OrfStore, stored_at
+from virnucpro_pl.sequence.seal import read_sealed
+from virnucpro_pl.sequence.store import OrfStore, check_dataset, stored_at
 
 LABELS_FILE, DATASET_FILE = "labels.parquet", "dataset.json"
 CLASSES = ("others", "virus")
@@ -32,11 +32,15 @@ class LabelledStore(OrfStore):
     def __init__(self, folder: Path):
         if not (stored_at(folder) and (folder / DATASET_FILE).is_file()):
             raise UserError(f"input={folder}: not a dataset; make one of labelled genomes with `prepare`")
-        super().__init__(folder)
+        try:
+            super().__init__(folder)
+        except (OSError, ValueError, KeyError, pa.ArrowException):
+            check_dataset(folder)
+            raise
         if self.manifest.get("format_version") != FORMAT_VERSION:
             raise UserError(f"input={folder}: made by another version of this program; run `prepare` again")
         try:
-            self.dataset: dict[str, Any] = json.loads((folder / DATASET_FILE).read_text(encoding="utf-8"))
+            self.dataset: dict[str, Any] = read_sealed(folder / DATASET_FILE)
             self._table = pq.read_table(folder / LABELS_FILE, partitioning=None)
             labels = self._table["label"].to_numpy()
             self.lengths: NDArray[np.int64] = self._table["length"].to_numpy().astype(np.int64)
