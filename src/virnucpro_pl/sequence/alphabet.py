@@ -97,16 +97,18 @@ class LetterCounts:
         if len(self._kinds) < _SHOWN_LETTERS:
             self._kinds |= dict.fromkeys(odd_letters(letters))
 
-    def check(self, name: str) -> None:
+    def check(self, name: str, remedy: str = "") -> None:
         """Refuse an input that consists of other letters.
+
+        Args:
+            name: what the message calls the input.
+            remedy: how to have it read nevertheless.
 
         Raises:
             UserError: more than half of the letters are no nucleotides.
         """
         if self._odd > REFUSED_SHARE * self._letters:
-            raise UserError(
-                f"{name}: {odd_text(self.as_dict())}; give nucleotide sequences (data.alphabet=any takes any letters)"
-            )
+            raise UserError(f"{name}: {odd_text(self.as_dict())}; give nucleotide sequences{remedy}")
 
     def as_dict(self) -> dict[str, Any]:
         """Return them as ``run.json`` has them."""

@@ -70,7 +70,7 @@ class StoreBuilder:
                     evidence.add(block.names, block.descriptions)
                 self.append(block)
             if self._settings.alphabet == "iupac":
-                facts.letters.check(shown_name(path))
+                facts.letters.check(shown_name(path), ", or data.alphabet=any to call any letters as published")
             pairs.append((facts.digest.hexdigest(), evidence if facts.format == "fastq" else None))
             orphan = {"orphan": evidence.orphan} if evidence.orphan else {}
             records = self._records.num_rows - before
