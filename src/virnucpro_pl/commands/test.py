@@ -18,7 +18,6 @@ from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.run_record import RUN_FILE
 from virnucpro_pl.results.summary import DEMO_WARNING
-from virnucpro_pl.sequence.store import check_dataset
 from virnucpro_pl.stages import StageClock
 from virnucpro_pl.training.calibration import choose_threshold, fit_temperature
 from virnucpro_pl.training.evaluation import Figures, ScoredChunks, by_group, by_length, figures, recall_of_all
@@ -83,9 +82,7 @@ class _Run:
         self._info: HeadInfo = info
         self._head = self._source.load()
         self._inputs = self._model.inputs
-        self._stores = [LabelledStore(Path(path).expanduser()) for path in _as_list(cfg.input)]
-        for store in self._stores:
-            check_dataset(store.folder)
+        self._stores = [LabelledStore.checked(Path(path).expanduser()) for path in _as_list(cfg.input)]
         self._splits = [self._split_of(store) for store in self._stores]
         self._model.head_source = None  # embedding needs none
 

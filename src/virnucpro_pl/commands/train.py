@@ -25,7 +25,6 @@ from virnucpro_pl.errors import OutOfMemoryError, UserError, escaped, is_out_of_
 from virnucpro_pl.head import Head
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.summary import DEMO_WARNING
-from virnucpro_pl.sequence.store import check_dataset
 from virnucpro_pl.stages import StageClock
 from virnucpro_pl.training.batches import EmbeddedOrfs, TokenisedOrfs
 from virnucpro_pl.training.curves import plot_curves
@@ -55,12 +54,10 @@ def train(cfg: DictConfig) -> float:
         OutOfMemoryError: the device's memory does not suffice.
     """
     began = time.time()
-    store = LabelledStore(Path(cfg.input).expanduser())
+    store = LabelledStore.checked(Path(cfg.input).expanduser())
     settings: SplitSettings = instantiate(cfg.split)
     settings.check()
     trainer = build_fit_trainer(cfg)
-    if trainer.is_global_zero:
-        check_dataset(store.folder)
     if not trainer.is_global_zero:
         logging.getLogger().setLevel(logging.WARNING)  # the first rank speaks for all
     output = Path(cfg.paths.output_dir)

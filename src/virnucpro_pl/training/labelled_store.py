@@ -30,13 +30,8 @@ class LabelledStore(OrfStore):
     """
 
     def __init__(self, folder: Path):
-        if not (stored_at(folder) and (folder / DATASET_FILE).is_file()):
-            raise UserError(f"input={folder}: not a dataset; make one of labelled genomes with `prepare`")
-        try:
-            super().__init__(folder)
-        except (OSError, ValueError, KeyError, pa.ArrowException):
-            check_dataset(folder)
-            raise
+        _check_kind(folder)
+        super().__init__(folder)
         if self.manifest.get("format_version") != FORMAT_VERSION:
             raise UserError(f"input={folder}: made by another version of this program; run `prepare` again")
         try:
@@ -57,6 +52,17 @@ class LabelledStore(OrfStore):
         self.labels: NDArray[np.uint8] = labels.astype(np.uint8)
         """(R,) class of each record"""
 
+    @classmethod
+    def checked(cls, folder: Path) -> "LabelledStore":
+        """Open a dataset once all its files have been read and found to be as they were written.
+
+        Raises:
+            UserError: it is none, or damaged.
+        """
+        _check_kind(folder)
+        check_dataset(folder)
+        return cls(folder)
+
     def __reduce__(self) -> tuple[type["LabelledStore"], tuple[Path]]:
         return LabelledStore, (self.folder,)
 
@@ -74,3 +80,8 @@ class LabelledStore(OrfStore):
         """Name of one record."""
         names = RaggedColumn(self.folder / "records.arrow", "name")
         return names.take(np.array([record], dtype=np.int64))[0].decode(errors="replace")
+
+
+def _check_kind(folder: Path) -> None:
+    if not (stored_at(folder) and (folder / DATASET_FILE).is_file()):
+        raise UserError(f"input={folder}: not a dataset; make one of labelled genomes with `prepare`")
