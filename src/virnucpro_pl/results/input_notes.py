@@ -4,6 +4,7 @@ from typing import Any
 
 from virnucpro_pl.sequence.alphabet import is_worth_a_warning, odd_text
 from virnucpro_pl.sequence.layout import NOT_NUCLEOTIDES
+from virnucpro_pl.sequence.streams import shown_name
 
 _SKIPPED = ("secondary", "supplementary")
 
@@ -28,9 +29,9 @@ def input_warnings(counts: dict[str, Any]) -> list[str]:
         found += _letter_warnings(source, counts["record_status"].get(NOT_NUCLEOTIDES, 0) > 0)
         if orphan := source.get("orphan"):
             found.append(
-                f"{source['path']}: most reads are in pairs, but record {orphan['record']:,} ({orphan['name']}) has no"
-                " mate beside it, so all reads of the file are taken for single ones; to have them as mates, remove"
-                " reads without one"
+                f"{shown_name(source['path'])}: most reads are in pairs, but record {orphan['record']:,}"
+                f" ({orphan['name']}) has no mate beside it, so all reads of the file are single; remove reads without"
+                " mate to have the others as mates"
             )
     return found
 
@@ -39,7 +40,7 @@ def _letter_warnings(source: dict[str, Any], are_excluded: bool) -> list[str]:
     """Warn of letters that are no nucleotides in one input."""
     if "no_nucleotides" not in source or not is_worth_a_warning(source):
         return []
-    told = f"{source['path']}: {odd_text(source)}"
+    told = f"{shown_name(source['path'])}: {odd_text(source)}"
     if not are_excluded:
         return [f"{told}; they count as bases (data.alphabet=any)"]
     return [
