@@ -178,3 +178,11 @@ def test_a_file_of_other_letters_is_refused_unless_asked_for(build) -> None:
 def test_an_unknown_alphabet_is_refused(build) -> None:
     with pytest.raises(UserError, match=r"data.alphabet=dna: choose one of iupac, any"):
         build(">a\nACGT\n", alphabet="dna")
+
+
+def test_a_fallback_head_gets_no_chunk_of_other_letters(build) -> None:
+    """F3: a chunk that is not called is not scored as a whole either."""
+    stopped = "TTAATTAATTAA" * 10
+    store = build(f">p\n{stopped}EF\n>d\n{stopped}\n", whole_chunks=True)
+    assert statuses(store, "records") == ["not_nucleotides", "dna_only"]
+    assert store.manifest["whole_chunks"] == 1

@@ -29,16 +29,7 @@ from virnucpro_pl.results.scores import ScoreFile
 from virnucpro_pl.sequence.alphabet import Alphabet
 from virnucpro_pl.sequence.chunks import Geometry
 from virnucpro_pl.sequence.records import resolve_inputs
-from virnucpro_pl.sequence.store import (
-    OrfStore,
-    StoreSettings,
-    check_dataset,
-    input_digests,
-    inputs_of,
-    prepare_store,
-    stored_at,
-    times_rebuilt,
-)
+from virnucpro_pl.sequence.store import OrfStore, StoreSettings, check_dataset, input_digests, inputs_of, prepare_store
 from virnucpro_pl.sequence.stored_array import BLOCK_ROWS, StoredArray
 from virnucpro_pl.sequence.streams import can_be_read_again
 from virnucpro_pl.sequence.translation import Ambiguity
@@ -115,8 +106,9 @@ class FastaDataModule(LightningDataModule):
             raise UserError(f"data.token_budget={token_budget}: give a number of tokens, 16384 is usual, or auto")
         if num_workers < 0:
             raise UserError(f"data.num_workers={num_workers}: give a number of processes, or 0 for none")
-        given = Path(input) if isinstance(input, str) and stored_at(Path(input)) else None
-        self.inputs = inputs_of(given) if given else resolve_inputs(input)
+        stored = inputs_of(Path(input)) if isinstance(input, str) else None
+        given = Path(str(input)) if stored is not None else None
+        self.inputs = resolve_inputs(input) if stored is None else stored
         self._cache_folder: Path | None = None
         if embedding_cache is not None:
             if encoders is None:
@@ -202,7 +194,7 @@ class FastaDataModule(LightningDataModule):
         """Return the parts of a plan, and the token budget an earlier start has noted for it."""
         if self.find_parts is None:
             return None, None
-        rebuilt = times_rebuilt(self.store.folder)  # what was scored before may come of damaged ORFs
+        rebuilt = self.store.times_rebuilt()  # what was scored before may come of damaged ORFs
         parts = self.find_parts(f"{plan_key} {rebuilt}" if rebuilt else plan_key)
         parts.clear_unfinished()
         return parts, parts.noted_token_budget()

@@ -53,7 +53,6 @@ __all__ = [
     "inputs_of",
     "prepare_store",
     "stored_at",
-    "times_rebuilt",
 ]
 
 
@@ -88,12 +87,14 @@ def stored_at(path: Path) -> bool:
         return False
 
 
-def inputs_of(folder: Path) -> list[str]:
-    """Return the paths of what a store was made of, as they were called then.
+def inputs_of(folder: Path) -> list[str] | None:
+    """Return the paths of what a store was made of, as they were called then; None if the folder is no store.
 
     Raises:
         UserError: the manifest of the store is damaged.
     """
+    if not stored_at(folder):
+        return None
     try:
         return [source["path"] for source in read_sealed(folder / MANIFEST)["inputs"]]
     except BrokenSealError as error:
@@ -144,8 +145,7 @@ def check_dataset(store: Path) -> None:
                 shutil.rmtree(order)
 
 
-def times_rebuilt(store: Path) -> int:
-    """Return how many damaged stores of the same input were set aside; scores of their ORFs may be wrong."""
+def _times_rebuilt(store: Path) -> int:
     return len([*store.parent.glob(f"{store.name}{_DAMAGED}*")])
 
 
@@ -162,7 +162,7 @@ def _is_intact(store: Path) -> bool:
     try:
         check_store(store)
     except BrokenSealError as error:
-        aside = store.with_name(f"{store.name}{_DAMAGED}{times_rebuilt(store) + 1}")
+        aside = store.with_name(f"{store.name}{_DAMAGED}{_times_rebuilt(store) + 1}")
         with suppress(FileNotFoundError):  # another process was faster
             store.rename(aside)
         log.warning("%s; the store is set aside as %s, and the input is read again", error, aside.name)
@@ -219,6 +219,10 @@ class OrfStore:
 
     def __reduce__(self) -> tuple[type["OrfStore"], tuple[Path]]:
         return OrfStore, (self.folder,)
+
+    def times_rebuilt(self) -> int:
+        """Return how many damaged stores of the same input were set aside; scores of their ORFs may be wrong."""
+        return _times_rebuilt(self.folder)
 
     @property
     def num_orfs(self) -> int:
