@@ -53,6 +53,10 @@ class DamagedResultsError(RunFailedError):
     can_continue = False
 
 
+class DamagedStoreError(RunFailedError):
+    """What was stored of the input is not as it was written; the message says which file."""
+
+
 class DamagedWeightsError(RunFailedError):
     """Weights are not what they should be; the message says which."""
 

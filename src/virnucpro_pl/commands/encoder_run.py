@@ -23,11 +23,12 @@ from virnucpro_pl.configuration import build
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.data.embedding_cache import EncoderIdentities
 from virnucpro_pl.digests import sha256_of
-from virnucpro_pl.errors import OutOfMemoryError, is_out_of_memory
+from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.figures import RankFigures
 from virnucpro_pl.results.identity import INPUT, weights_identity
 from virnucpro_pl.results.summary import DEMO_WARNING
+from virnucpro_pl.sequence.store import check_unchanged
 from virnucpro_pl.stages import StageClock
 
 log = logging.getLogger(__name__)
@@ -83,9 +84,13 @@ class EncoderRun(ABC):
             logging.getLogger().setLevel(logging.WARNING)  # the first rank speaks for all
         try:
             if first_rank_decides(self.trainer, self.prepare, self.folder.is_finished):
-                self.run_encoders()
-                if is_first:
-                    self.write_results()
+                try:
+                    self.run_encoders()
+                    if is_first:
+                        self.write_results()
+                except Exception as error:
+                    self._check_store(error)
+                    raise
         except BaseException:
             end_ranks(self.trainer, failed=True)
             raise
@@ -164,6 +169,12 @@ class EncoderRun(ABC):
             if told := from_another_rank(error):
                 raise told from error
             raise
+
+    def _check_store(self, error: Exception) -> None:
+        """Raise what explains an error of whatever kind, if the store was changed while the run was going."""
+        is_in_use = hasattr(self.datamodule, "store") and self.folder.finished is None
+        if is_in_use and not isinstance(error, UserError):
+            check_unchanged(self.datamodule.store.folder)
 
     def rank_figures(self) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
         """Return what all ranks measured, once they are done: seconds per stage, and throughput."""

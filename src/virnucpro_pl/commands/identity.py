@@ -13,7 +13,7 @@ from virnucpro_pl.configuration import typed_settings
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.identity import CALLS, JOB
 
-_ORFS = ("data.chunk_length", "data.chunking", "data.ambiguity")
+_ORFS = ("data.chunk_length", "data.chunking", "data.ambiguity", "data.alphabet")
 
 
 def settings_identity(cfg: DictConfig, trainer: Trainer, model: VirNucPro) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from virnucpro_pl.commands.building import build_trainer, origin
 from virnucpro_pl.commands.encoder_run import EncoderRun
 from virnucpro_pl.commands.ranks import check_output_is_named
 from virnucpro_pl.configuration import build
-from virnucpro_pl.errors import escaped
+from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.output_files import FORMAT_FILES, RECORD_TABLE, REPORT, RESULT_FILES, VIRAL_FASTA
 from virnucpro_pl.output_folder import check_added
@@ -108,25 +108,34 @@ class _Run(EncoderRun):
             "files": files,
             "identity": self.identity,
         }
-        self._add_formats(run)
+        try:
+            self._add_formats(run, datamodule.store.folder)
+        except UserError:  # the results are complete without what needs an input that is not as it was
+            self.folder.finish(run)
+            raise
         self.folder.finish(run)
 
-    def _add_formats(self, run: dict[str, Any]) -> bool:
-        """Write what was asked for and is not there; whether that was anything."""
+    def _add_formats(self, run: dict[str, Any], store: Path | None) -> bool:
+        """Write what was asked for and is not there, and return whether that was anything.
+
+        Args:
+            run: gets what was written.
+            store: the ORF store; None if it is not there any more.
+        """
         there = {
             name: files
             for name, files in run.get("formats", {}).items()
             if all((self.output / f).exists() for f in files)
         }
-        wanted = self._formats.missing(there)
+        missing = self._formats.missing(there)
         if self.folder.finished:
-            asked = (files for name, files in FORMAT_FILES.items() if getattr(wanted, name))
+            asked = (files for name, files in FORMAT_FILES.items() if getattr(missing, name))
             check_added(self.output, itertools.chain.from_iterable(asked))
-        written = wanted.write(self.output, run, self.datamodule.inputs)
-        run["formats"] = there | written
-        for name in itertools.chain.from_iterable(written.values()):
-            run["files"][name] = file_facts(self.output / name)
-        return bool(written)
+        run["formats"] = dict(there)
+        for key, names in missing.write(self.output, run, self.datamodule.inputs, store):
+            run["formats"][key] = names
+            run["files"] |= {name: file_facts(self.output / name) for name in names}
+        return any(missing)
 
     def _head_facts(self) -> dict[str, Any]:
         """What the head was made for, and how good it was found to be."""
@@ -154,7 +163,7 @@ class _Run(EncoderRun):
         """Say what came out, also of a run that was finished before, and return its tokens per second."""
         run, finished = self.folder.finished, not self.datamodule.is_prepared
         assert run is not None
-        if finished and self._add_formats(run):
+        if finished and self._add_formats(run, None):
             self.folder.note(run)
             log.info("Finished already, %s; what was asked for beside its results is written", run["started"])
         elif finished:

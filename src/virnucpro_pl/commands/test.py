@@ -82,7 +82,7 @@ class _Run:
         self._info: HeadInfo = info
         self._head = self._source.load()
         self._inputs = self._model.inputs
-        self._stores = [LabelledStore(Path(path)) for path in _as_list(value_of(cfg, "input"))]
+        self._stores = [LabelledStore.checked(Path(path)) for path in _as_list(value_of(cfg, "input"))]
         self._splits = [self._split_of(store) for store in self._stores]
         self._model.head_source = None  # embedding needs none
 

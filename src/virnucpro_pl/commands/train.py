@@ -52,7 +52,7 @@ def train(cfg: DictConfig) -> float:
         OutOfMemoryError: the device's memory does not suffice.
     """
     began = time.time()
-    store = LabelledStore(Path(cfg.input))
+    store = LabelledStore.checked(Path(cfg.input))
     settings: SplitSettings = build(cfg.split)
     settings.check()
     trainer = build_fit_trainer(cfg)

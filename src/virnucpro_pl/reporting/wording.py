@@ -8,6 +8,7 @@ STATUS_MEANING = {
     "no_orf": "every reading frame holds a stop codon, so this method cannot score it; rare in RNA viruses, common in"
     " animals and plants",
     "ambiguous_only": "no codon could be read, as with N alone",
+    "not_nucleotides": "more than 0.1 % of its letters are no nucleotides, as in a protein or a damaged file",
     "too_short": "shorter than three bases",
     "empty": "a header without sequence",
 }

@@ -10,7 +10,7 @@ from virnucpro_pl.output_files import RESULT_FILES
 from virnucpro_pl.results.consensus import CallingRules
 from virnucpro_pl.results.scores import ScoreFile
 from virnucpro_pl.results.tables import write_results
-from virnucpro_pl.sequence.store import OrfStore
+from virnucpro_pl.sequence.store import OrfStore, check_unchanged
 from virnucpro_pl.stages import CONSENSUS, WRITING, StageClock
 
 
@@ -56,12 +56,15 @@ def publish(
 
     Raises:
         MissingScoresError: some ORFs have no score.
+        DamagedStoreError: the store was changed while the run was going.
         OSError: there is no space.
     """
     with clock(CONSENSUS):
         scores = ScoreFile(work / "scores", store.num_orfs)
         gather(scores)
     calls = write_results(store.folder, inputs, scores, work / "results", rules, clock)
+    with clock(WRITING):
+        check_unchanged(store.folder)  # once all has been read of it
     files = {}
     with clock(WRITING):
         for name in RESULT_FILES:

@@ -27,6 +27,7 @@ from virnucpro_pl.results.consensus import (
     chunk_margins,
     group_sums,
     join,
+    withhold,
 )
 from virnucpro_pl.results.slices import MAX_CHUNKS, Chunks, Records, ResultReader, ScoreRows
 from virnucpro_pl.results.sorted_rows import SortedRows
@@ -107,6 +108,7 @@ def write_results(
                     ids = name_chunks(part)
                     orf_table.writelines(_orf_rows(part, ids, rules.limit))
                     consensus_rows.extend(_consensus_rows(part, chunks, ids, rules.limit))
+                    chunks = withhold(chunks, part.is_excluded)  # the two published tables have them, as published
                     chunk_table.write(_chunk_rows(part, chunks, ids))
                 counts.add_orfs(part, rules.limit)
                 called.append(chunks)

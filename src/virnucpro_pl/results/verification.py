@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.output_files import CHUNK_TABLE, CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, VIRAL_FASTA
+from virnucpro_pl.sequence.streams import can_be_read_again
 
 _Counts = Mapping[str, Any]
 
@@ -43,7 +44,7 @@ def _orfs(file: Path, counts: _Counts) -> str | None:
 
 
 def _called_chunks(file: Path, counts: _Counts) -> str | None:
-    return _rows(file, counts["chunk_status"]["called"], "called chunks")
+    return _rows(file, counts.get("chunks_with_orf", counts["chunk_status"]["called"]), "chunks with an ORF")
 
 
 def _records(file: Path, counts: _Counts) -> str | None:
@@ -86,6 +87,6 @@ _CONTENT: dict[str, Callable[[Path, _Counts], str | None]] = {
 def input_state(source: Mapping[str, Any]) -> str:
     """Say whether an input is still what was read, for those who wonder; results do not depend on it any more."""
     path = Path(source["path"])
-    if not path.is_file():
+    if not can_be_read_again(source["path"]):
         return "not here to compare"
     return "as it was read" if sha256_of(path)[path.name] == source["sha256"] else "changed since it was read"

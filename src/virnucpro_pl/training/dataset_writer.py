@@ -20,6 +20,7 @@ from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.output_files import DATASET_FILE, LABELS_FILE, LOG_FILE
 from virnucpro_pl.sequence.builder import StoreBuilder
 from virnucpro_pl.sequence.layout import StoreSettings, TableReader
+from virnucpro_pl.sequence.seal import write_sealed
 from virnucpro_pl.stages import StageClock
 from virnucpro_pl.training.genomes import Genome, stem
 from virnucpro_pl.training.preparation import Candidates, Examples, PrepareSettings, describe
@@ -55,7 +56,7 @@ class DatasetWriter:
     ):
         self._folder = folder
         self._settings = settings
-        store_settings = StoreSettings(longest, "published", settings.ambiguity)
+        store_settings = StoreSettings(longest, "published", settings.ambiguity, "any")
         self._builder = StoreBuilder(folder, store_settings, StageClock())
         names = Counter(name for file in files for name in set(file.genomes))
         self._shared_names = {name for name, count in names.items() if count > 1}
@@ -104,7 +105,7 @@ class DatasetWriter:
         }
         digests = [source["sha256"] for source in self.sources]
         content["key"] = hashlib.sha256(json.dumps([settings, digests, content["counts"]]).encode()).hexdigest()
-        (self._folder / DATASET_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_sealed(self._folder / DATASET_FILE, content)
         return content
 
     def _key(self, source: dict[str, Any], seed: int) -> str:
