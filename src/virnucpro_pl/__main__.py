@@ -25,8 +25,10 @@ from virnucpro_pl.failures import (
     needs_no_traceback,
     one_line,
 )
+from virnucpro_pl.home_folder import provide_caches
 from virnucpro_pl.log_file import LogFile
 from virnucpro_pl.standard_output import EXIT_PIPE_CLOSED, stop_writing
+from virnucpro_pl.standard_streams import prepare_streams
 from virnucpro_pl.stopping import EXIT_TERMINATED, Terminated, terminable
 
 PROGRAM = "virnucpro-pl"
@@ -146,6 +148,7 @@ def _prepare_completion(what: str) -> bool:
 
 def main() -> None:
     """Entry point of ``virnucpro-pl`` and ``python -m virnucpro_pl``."""
+    prepare_streams()
     match sys.argv[1:]:
         case [command, *_] if command in COMMANDS:
             # Valid again when Lightning starts further processes from sys.argv.
@@ -176,6 +179,7 @@ def main() -> None:
     os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
     # As Triton has always compiled; 3.9 warns where it is not said.
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+    provide_caches()
     register_resolvers()
     try:
         run()

@@ -23,6 +23,7 @@ from virnucpro_pl.calling import checked_head, rules_of
 from virnucpro_pl.configuration import CONF, register_resolvers
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.file_names import open_arrow
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.summary import DEMO_WARNING
 from virnucpro_pl.results.tables import CHUNK_TABLE, ORF_TABLE, RECORD_TABLE, write_results
@@ -200,7 +201,7 @@ def _as_override(value: Any) -> str:
 
 def _read(path: Path, level: Level) -> pa.Table:
     if level == "chunk":
-        return pq.read_table(path)
+        return pq.read_table(open_arrow(path))
     with path.open("rb") as stream:
         names = stream.readline().decode().rstrip("\n").split("\t")
     types = {name: pa.string() if name in _TEXT else pa.int64() if name in _WHOLE else pa.float64() for name in names}

@@ -15,7 +15,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from virnucpro_pl.errors import OutOfMemoryError
+from virnucpro_pl.errors import OutOfMemoryError, escaped
 from virnucpro_pl.failures import EXIT_FAILED, EXIT_USAGE, exit_status, one_line
 from virnucpro_pl.host_memory import return_freed_memory
 
@@ -173,7 +173,7 @@ def _with_what_varies(rows: Iterable[JobRow]) -> list[tuple[JobRow, str]]:
     """Each job with those of its overrides that not all jobs share."""
     rows = list(rows)
     shared = set.intersection(*(set(row.overrides) for row in rows)) if len(rows) > 1 else set()
-    return [(row, " ".join(" ".join(item.split()) for item in row.overrides if item not in shared)) for row in rows]
+    return [(row, " ".join(escaped(item) for item in row.overrides if item not in shared)) for row in rows]
 
 
 def _print(rows: list[JobRow], names: Sequence[str]) -> None:

@@ -29,6 +29,7 @@ from virnucpro_pl.configuration import PACKAGE
 from virnucpro_pl.data.embedding_cache import EncoderIdentities
 from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.home_folder import user_path
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.run_record import RUN_FILE
 from virnucpro_pl.stages import DNABERT_S, ESM2, StageClock
@@ -148,7 +149,7 @@ def device_text(trainer: Trainer) -> str:
 
 def digest_memo(embedding_cache: str | None) -> Path | None:
     """File of an embedding cache that keeps the digests of weights."""
-    return None if embedding_cache is None else Path(embedding_cache).expanduser() / "weights.json"
+    return None if embedding_cache is None else user_path(embedding_cache) / "weights.json"
 
 
 def identify_encoders(model: VirNucPro, arithmetic: dict[str, Any], memo: Path | None) -> EncoderIdentities:

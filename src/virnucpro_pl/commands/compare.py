@@ -11,6 +11,7 @@ from pyarrow import csv
 
 from virnucpro_pl.durable import replacing, write_text
 from virnucpro_pl.errors import DisagreementError, UserError, escaped
+from virnucpro_pl.home_folder import user_path
 from virnucpro_pl.results.compared_table import MODES, read_call_table
 from virnucpro_pl.results.comparison import Comparison
 from virnucpro_pl.results.comparison_plot import plot_comparison
@@ -31,7 +32,7 @@ def compare(cfg: DictConfig) -> float:
     """
     _check(cfg)
     reference, candidate = (
-        read_call_table(Path(cfg[name]).expanduser(), cfg.mode, name) for name in ("reference", "candidate")
+        read_call_table(user_path(cfg[name]), cfg.mode, name) for name in ("reference", "candidate")
     )
     comparison = Comparison(reference, candidate, cfg.tolerance, cfg.borderline)
     figures = comparison.figures()

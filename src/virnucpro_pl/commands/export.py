@@ -1,12 +1,12 @@
 """The ``export`` command: a head for the published script."""
 
 import logging
-from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.home_folder import user_path
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD
 from virnucpro_pl.weights.head_bundle import export_published
 from virnucpro_pl.weights.head_source import HeadSource
@@ -25,7 +25,7 @@ def export(cfg: DictConfig) -> float:
     """
     source: HeadSource = instantiate(cfg.model.head)
     head, info = source.load(), source.info()
-    path = Path(cfg.output).expanduser()
+    path = user_path(cfg.output)
     if path.suffix != ".pth":
         raise UserError(f"output={cfg.output}: give the name of a .pth file, such as 300_model.pth")
     if path.exists() and not cfg.overwrite:

@@ -1,11 +1,11 @@
 """The ``report`` command: what a finished run has found, as a page to read or as figures for a paper."""
 
 import logging
-from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.home_folder import user_path
 from virnucpro_pl.reporting.figures import FORMATS, write_figures
 from virnucpro_pl.reporting.page import write_report
 
@@ -24,7 +24,7 @@ def report(cfg: DictConfig) -> float:
     if unknown := [name for name in formats if name not in ("html", *FORMATS)]:
         raise UserError(f"format={','.join(map(str, unknown))}: choose of html, {', '.join(FORMATS)}")
     records = list(cfg.records) if isinstance(cfg.records, ListConfig) else [str(cfg.records)] if cfg.records else []
-    folder = Path(cfg.output).expanduser()
+    folder = user_path(cfg.output)
     written = []
     if "html" in formats:
         written.append(write_report(folder))

@@ -15,6 +15,7 @@ from virnucpro_pl.commands.building import build_score_trainer, make_room, origi
 from virnucpro_pl.commands.dataset_embeddings import check_encoders, embeddings_of
 from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.home_folder import user_path
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.run_record import RUN_FILE
 from virnucpro_pl.results.summary import DEMO_WARNING
@@ -82,7 +83,7 @@ class _Run:
         self._info: HeadInfo = info
         self._head = self._source.load()
         self._inputs = self._model.inputs
-        self._stores = [LabelledStore(Path(path).expanduser()) for path in _as_list(cfg.input)]
+        self._stores = [LabelledStore(user_path(path)) for path in _as_list(cfg.input)]
         self._splits = [self._split_of(store) for store in self._stores]
         self._model.head_source = None  # embedding needs none
 
@@ -90,7 +91,7 @@ class _Run:
         if self._cfg.split == _NOBODY:
             return Split("genome", np.full(len(store.labels), TEST, dtype=np.int8), {})
         beside = self._source.path.with_name(SPLIT_FILE)
-        path = beside if self._cfg.split is None else Path(self._cfg.split).expanduser()
+        path = beside if self._cfg.split is None else user_path(self._cfg.split)
         if self._cfg.split is None and not beside.is_file():
             raise UserError(f"{beside}: not there; name it with split=FILE, or give split=none for genomes never seen")
         if self._info.training.get("leaking") and self._info.data.get("key") == store.dataset["key"]:

@@ -23,6 +23,7 @@ from virnucpro_pl.commands.trained_encoders import ENCODER_FILES, describe_encod
 from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.errors import OutOfMemoryError, UserError, escaped, is_out_of_memory
 from virnucpro_pl.head import Head
+from virnucpro_pl.home_folder import user_path
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.summary import DEMO_WARNING
 from virnucpro_pl.stages import StageClock
@@ -54,7 +55,7 @@ def train(cfg: DictConfig) -> float:
         OutOfMemoryError: the device's memory does not suffice.
     """
     began = time.time()
-    store = LabelledStore(Path(cfg.input).expanduser())
+    store = LabelledStore(user_path(cfg.input))
     settings: SplitSettings = instantiate(cfg.split)
     settings.check()
     trainer = build_fit_trainer(cfg)

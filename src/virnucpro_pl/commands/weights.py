@@ -16,6 +16,7 @@ from virnucpro_pl.commands.fetched_weights import check_lock, digest_memo_of_fet
 from virnucpro_pl.configuration import CONF
 from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.errors import DamagedWeightsError, UserError, escaped
+from virnucpro_pl.home_folder import user_path
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.weights.head_source import HeadSource
 from virnucpro_pl.weights.hub import gigabytes, is_whole
@@ -150,7 +151,7 @@ def _import(cfg: DictConfig) -> int:
 def _folder(cfg: DictConfig) -> Path:
     if not cfg.folder:
         raise UserError(f"folder: name it: weights {cfg.action} folder=FOLDER")
-    return Path(cfg.folder).expanduser()
+    return user_path(cfg.folder)
 
 
 def _model(cfg: DictConfig) -> VirNucPro:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from virnucpro_pl.data.embedding_shards import FORMAT_VERSION, SUFFIX, DamagedShardError, Shard, write_shard
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.home_folder import user_path
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def make_cache_folder(folder: str | Path) -> Path:
     Raises:
         UserError: it cannot be made.
     """
-    path = Path(folder).expanduser()
+    path = user_path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro_pl.digests import sha256_of
+from virnucpro_pl.file_names import open_arrow
 from virnucpro_pl.results.tables import CHUNK_TABLE, CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, VIRAL_FASTA
 
 _Counts = Mapping[str, Any]
@@ -56,7 +57,8 @@ def _records(file: Path, counts: _Counts) -> str | None:
 
 
 def _chunks(file: Path, counts: _Counts) -> str | None:
-    return _compare(pq.read_metadata(file).num_rows, counts["chunks"], "chunks")
+    with open_arrow(file) as stream:
+        return _compare(pq.read_metadata(stream).num_rows, counts["chunks"], "chunks")
 
 
 def _viral_records(file: Path, counts: _Counts) -> str | None:

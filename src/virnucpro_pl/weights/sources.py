@@ -12,6 +12,7 @@ import torch
 from virnucpro_pl.encoders.dnabert_s import DnabertS, DnaTokenizer
 from virnucpro_pl.encoders.esm2 import Esm2
 from virnucpro_pl.errors import DownloadError, UserError, is_disk_full
+from virnucpro_pl.home_folder import user_path
 from virnucpro_pl.weights.cache import files_folder, is_offline
 from virnucpro_pl.weights.convert import load_dnabert_s, load_esm2
 from virnucpro_pl.weights.converted import converted_folder, is_converted, read_converted, write_converted
@@ -68,10 +69,7 @@ class EncoderSource(Generic[EncoderT]):
 
     def on_disk(self) -> Path | None:
         """Return where it is on this machine, None where it is not; nothing is fetched."""
-        try:
-            path = Path(self.weights).expanduser()
-        except RuntimeError:  # ~USER, and there is no such user
-            path = Path(self.weights)
+        path = user_path(self.weights)
         if path.exists():
             return path
         if self.repository is None:
@@ -93,7 +91,7 @@ class EncoderSource(Generic[EncoderT]):
     @property
     def lock_name(self) -> str | None:
         """What ``weights.lock`` calls it; None of what its user has put where it is."""
-        by_user = self.repository is None or Path(self.weights).expanduser().exists()
+        by_user = self.repository is None or user_path(self.weights).exists()
         return None if by_user else f"{self.repository}@{self._revision or 'main'}"
 
     @property
