@@ -113,7 +113,7 @@ def _tell(error: Exception, cfg: DictConfig) -> None:
         log.error("Error: %s%s", one_line(error), _how_to_go_on(cfg) if can_continue(error) else "")
     elif exit_status(error) == EXIT_FAILED:
         log.exception("The run failed%s", _how_to_go_on(cfg))
-    elif "rank" not in process_of(HydraConfig.get().job.name):
+    elif "rank" not in process_of(HydraConfig.get().job.name, cfg):
         log.error("Error: %s", one_line(error))
     else:  # most often all ranks meet the same mistake, and one tells of it; the others keep it in their logs
         record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "Error: %s", (one_line(error),), None)

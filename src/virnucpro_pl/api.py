@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from lightning import Fabric
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -24,6 +25,7 @@ from virnucpro_pl.configuration import CONF, register_resolvers
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.file_names import open_arrow
+from virnucpro_pl.launchers import no_fabric_settings
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.summary import DEMO_WARNING
 from virnucpro_pl.results.tables import CHUNK_TABLE, ORF_TABLE, RECORD_TABLE, write_results
@@ -77,9 +79,9 @@ class Predictor:
         self._rules = rules_of(instantiate(self._cfg.results), head)
         trainer = self._cfg.trainer
         logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it gives hints that do not apply
-        self._fabric = Fabric(accelerator=trainer.accelerator, devices=1)
+        self._fabric = _fabric(trainer.accelerator)
         if trainer.precision or (self._fabric.device.type == "cuda" and not self._cfg.model.exact):
-            self._fabric = Fabric(accelerator=trainer.accelerator, devices=1, precision=trainer.precision or "16-true")
+            self._fabric = _fabric(trainer.accelerator, precision=trainer.precision or "16-true")
         if self.model.demo:
             log.warning("Model %s: %s", self.model.name, DEMO_WARNING)
         with self._fabric.init_module():
@@ -142,6 +144,12 @@ class Predictor:
         if not np.isfinite(scores).all():
             raise UserError("some scores are no numbers; give the setting trainer.precision=32-true")
         return scores
+
+
+def _fabric(accelerator: str, **settings: Any) -> Fabric:
+    """Return a Fabric of one process, whatever launchers have left in the environment."""
+    with no_fabric_settings():
+        return Fabric(accelerator=accelerator, devices=1, plugins=LightningEnvironment(), **settings)
 
 
 def predict(

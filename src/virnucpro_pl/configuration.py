@@ -1,10 +1,11 @@
 """Where the configuration is, and the resolvers it uses."""
 
-import os
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
+from virnucpro_pl.launchers import process_name
 from virnucpro_pl.settings_help import settings_text
 
 PACKAGE = Path(__file__).parent
@@ -26,22 +27,19 @@ def _run_folder(output: str, default: str) -> str:
     return default if output == "-" else output
 
 
-def _log_name(job: str) -> str:
-    process = process_of(job)
+def _log_name(job: str, *, _root_: Any) -> str:
+    process = process_of(job, _root_)
     return f"run.{process}.log" if process else "run.log"
 
 
-def process_of(job: str) -> str:
-    """Name a process of a run beside its first one, which has no name: ``rank1``, ``node1``, ``node1.rank1``."""
-    local = job.rpartition("_ddp_process_")[2]  # Lightning calls the jobs of those it starts train_ddp_process_N
-    if local.isdigit():
-        return ".".join([*_node(), f"rank{local}"])
-    several = int(os.environ.get("SLURM_NTASKS") or 1) > 1
-    rank = os.environ.get("RANK") or (several and os.environ.get("SLURM_PROCID")) or "0"
-    return f"rank{rank}" if rank != "0" else ".".join(_node())
+def process_of(job: str, cfg: Any) -> str:
+    """Name a process of a run beside its first one, which has no name: ``rank1``, ``node1``, ``node1.rank1``.
 
-
-def _node() -> list[str]:
-    """Name a node beside the first, where Lightning starts the processes of each."""
-    node = os.environ.get("NODE_RANK", "0")
-    return [] if node == "0" else [f"node{node}"]
+    Args:
+        job: the name of Hydra's job.
+        cfg: the configuration; one without a trainer has one process.
+    """
+    plugins = OmegaConf.select(cfg, "trainer.plugins")
+    if plugins is None:
+        return ""
+    return process_name(job, plugins.devices, plugins.num_nodes, plugins.slurm)
