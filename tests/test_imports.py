@@ -25,6 +25,7 @@ LAYERS = [
     {"training"},
     {"settings_help", "command_line"},
     {"configuration"},
+    {"composition"},
     {"sequence_input"},
     {"api", "checkup"},
     {"commands", "sweep"},

@@ -2,15 +2,14 @@
 
 import logging
 import tempfile
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from lightning import Fabric
@@ -18,15 +17,14 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
-from pyarrow import csv
 
 from virnucpro_pl.calling import checked_head, rules_of
-from virnucpro_pl.configuration import CONF, register_resolvers
+from virnucpro_pl.composition import composed
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.file_names import open_arrow
 from virnucpro_pl.launchers import no_fabric_settings
 from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.results.reading import read_result_table
 from virnucpro_pl.results.summary import DEMO_WARNING
 from virnucpro_pl.results.tables import CHUNK_TABLE, ORF_TABLE, RECORD_TABLE, write_results
 from virnucpro_pl.sequence_input import as_files
@@ -35,8 +33,6 @@ from virnucpro_pl.stages import StageClock
 Level = Literal["record", "chunk", "orf"]
 Sequences = str | Path | Iterable[Any] | Mapping[str, str]
 _FILES: dict[Level, str] = {"record": RECORD_TABLE, "chunk": CHUNK_TABLE, "orf": ORF_TABLE}
-_TEXT = ("sequence_id", "call", "status", "out_of_domain", "file", "Sequence_ID", "Prediction")
-_WHOLE = ("record", "length", "chunks", "called_chunks", "viral_chunks", "orfs", "viral_orfs", "dna_only_chunks")
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +55,8 @@ class Predictor:
     """
 
     def __init__(self, model: str = "demo", settings: Mapping[str, Any] | None = None):
-        self._set_up(_composed(model, settings or {}))
+        with _one_at_a_time:
+            self._set_up(_composed(model, settings or {}))
 
     @classmethod
     def of_configuration(cls, cfg: DictConfig) -> "Predictor":
@@ -69,7 +66,8 @@ class Predictor:
             UserError: a setting or the weights must be mended.
         """
         predictor = cls.__new__(cls)
-        predictor._set_up(cfg)
+        with _one_at_a_time:
+            predictor._set_up(cfg)
         return predictor
 
     def _set_up(self, cfg: DictConfig) -> None:
@@ -116,20 +114,32 @@ class Predictor:
         with tempfile.TemporaryDirectory(prefix="virnucpro-") as temporary:
             folder = Path(temporary)
             inputs, shown = as_files(sequences, folder)
-            datamodule: FastaDataModule = instantiate(
-                self._cfg.data,
-                input=inputs,
-                store_dir=str(folder / "store"),
-                embedding_cache=None,
-                encoder_inputs=self.model.inputs,
-                whole_chunks=self.model.fallback_source is not None,
-            )
-            datamodule.prepare_data()
-            datamodule.setup("predict")
-            scores = self._scores(datamodule)
-            results = folder / "results"
-            write_results(datamodule.store.folder, shown, scores, results, self._rules, StageClock())
-            return _read(results / _FILES[level], level)
+            with _one_at_a_time:
+                return self._table(inputs, shown, folder, level)
+
+    def _table(self, inputs: list[str], shown: list[str], folder: Path, level: Level) -> pa.Table:
+        """Predict files and read what comes of them.
+
+        Args:
+            inputs: the files.
+            shown: what the table calls them.
+            folder: for what is needed on the way.
+            level: of what the rows are.
+        """
+        datamodule: FastaDataModule = instantiate(
+            self._cfg.data,
+            input=inputs,
+            store_dir=str(folder / "store"),
+            embedding_cache=None,
+            encoder_inputs=self.model.inputs,
+            whole_chunks=self.model.fallback_source is not None,
+        )
+        datamodule.prepare_data()
+        datamodule.setup("predict")
+        scores = self._scores(datamodule)
+        results = folder / "results"
+        write_results(datamodule.store.folder, shown, scores, results, self._rules, StageClock())
+        return read_result_table(results / _FILES[level])
 
     def _scores(self, datamodule: FastaDataModule) -> NDArray[np.float32]:
         """(orfs, 2) probabilities of ``others`` and ``virus``."""
@@ -169,25 +179,32 @@ def predict(
     Raises:
         UserError: a setting, the weights or the input must be mended.
     """
+    return _predictor(model, settings or {}).predict(sequences, level)
+
+
+def _predictor(model: str, settings: Mapping[str, Any]) -> Predictor:
+    """Return the predictor of the last call, or another one where the settings are others."""
     global _kept
-    key = repr((model, sorted((settings or {}).items())))
-    if _kept is None or _kept[0] != key:
-        _kept = None  # the memory of one is room for the next
-        _kept = key, Predictor(model, settings)
-    return _kept[1].predict(sequences, level)
+    key = repr((model, sorted(settings.items())))
+    with _one_at_a_time:
+        if _kept is None or _kept[0] != key:
+            _kept = None  # the memory of one is room for the next
+            _kept = key, Predictor(model, settings)
+        return _kept[1]
 
 
+_one_at_a_time = threading.RLock()
+"""Held while a configuration is composed, a model is loaded or sequences are scored: Hydra's state and torch's default
+dtype are the process's"""
 _kept: tuple[str, Predictor] | None = None
 """The settings of the last call, and their predictor"""
 
 
 def _composed(model: str, settings: Mapping[str, Any]) -> DictConfig:
     """Compose the configuration of ``predict``, as the command line would."""
-    register_resolvers()
     overrides = [f"{key}={_as_override(value)}" for key, value in settings.items()]
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("predict", [f"model={model}", *overrides, "paths.output_dir=.", "input=[]"])
+        cfg = composed("predict", [f"model={model}", *overrides, "paths.output_dir=.", "input=[]"])
     except (HydraException, OmegaConfBaseException) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"model={model}, settings={dict(settings)}: {first.rstrip(chr(46))}") from error
@@ -205,13 +222,3 @@ def _as_override(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     return str(value)
-
-
-def _read(path: Path, level: Level) -> pa.Table:
-    if level == "chunk":
-        return pq.read_table(open_arrow(path))
-    with path.open("rb") as stream:
-        names = stream.readline().decode().rstrip("\n").split("\t")
-    types = {name: pa.string() if name in _TEXT else pa.int64() if name in _WHOLE else pa.float64() for name in names}
-    options = csv.ConvertOptions(column_types=types, null_values=["NA"], strings_can_be_null=True)
-    return csv.read_csv(path, parse_options=csv.ParseOptions(delimiter="\t", quote_char=False), convert_options=options)
