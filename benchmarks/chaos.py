@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from virnucpro_pl.benchmarking.synthetic_reads import write_reads
-from virnucpro_pl.results.tables import RESULT_FILES
+from virnucpro_pl.output_files import RESULT_FILES
 
 READS, LENGTH = 3000, 300
 WAYS = ("SIGKILL", "SIGTERM", "SIGKILL of two", "SIGTERM of two", "rank lost", "in a write", "in a write", "disk full")

@@ -10,7 +10,7 @@ from support import CHECKOUT
 
 PACKAGE = CHECKOUT / "src" / "virnucpro_pl"
 LAYERS = [
-    {"errors"},
+    {"errors", "output_files"},
     {"failures", "host_memory", "read_ahead", "stages", "durable", "stopping", "folder_lock", "log_file", "launchers"}
     | {"standard_output", "standard_streams", "home_folder", "file_names"},
     {"process_environment"},
@@ -23,10 +23,12 @@ LAYERS = [
     {"strategy"},
     {"benchmarking"},
     {"training"},
-    {"settings_help", "command_line"},
+    {"settings_help", "text_settings"},
+    {"literal_files"},
     {"configuration"},
     {"composition"},
-    {"sequence_input"},
+    {"sequence_input", "command_line", "output_folder", "preflight"},
+    {"settings_check"},
     {"api", "checkup"},
     {"commands", "sweep"},
     {"__main__"},

@@ -12,7 +12,7 @@ import pytest
 
 from support import CHECKOUT, model_overrides, run_here
 from virnucpro_pl.api import Predictor
-from virnucpro_pl.results.tables import RESULT_FILES
+from virnucpro_pl.output_files import RESULT_FILES
 
 PROGRAM = [sys.executable, "-m", "virnucpro_pl", "predict"]
 SECONDS = 240  # a run that waits for a process that is gone must not hold up the tests

@@ -15,7 +15,7 @@ import pytest
 from support import MINI, Result, model_overrides, run_here
 from virnucpro_pl.commands import run_folder
 from virnucpro_pl.folder_lock import LOCK_FILE, FolderLock
-from virnucpro_pl.results.tables import RESULT_FILES
+from virnucpro_pl.output_files import RESULT_FILES
 
 READS = MINI / "inputs" / "mini.fa"
 Predict = Callable[..., Result]

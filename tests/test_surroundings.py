@@ -12,7 +12,7 @@ import pytest
 
 from support import run_here
 from virnucpro_pl.file_names import utf8_name
-from virnucpro_pl.results.tables import RESULT_FILES
+from virnucpro_pl.output_files import RESULT_FILES
 
 READS = "".join(f">read_{number} é\n{'ATGGCTGCTAAAGCTGCTGCTGGT' * number}\n" for number in range(3, 8))
 COMMAND = [sys.executable, "-m", "virnucpro_pl", "predict", "reads.fa", "-o", "results", "--device", "cpu"]

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 from hydra.errors import HydraException
-from hydra.utils import instantiate
 from lightning import Fabric
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
@@ -20,15 +19,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from virnucpro_pl.calling import checked_head, rules_of
 from virnucpro_pl.composition import composed
+from virnucpro_pl.configuration import build
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.launchers import no_fabric_settings
 from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.output_files import CHUNK_TABLE, ORF_TABLE, RECORD_TABLE
 from virnucpro_pl.results.reading import read_result_table
 from virnucpro_pl.results.summary import DEMO_WARNING
-from virnucpro_pl.results.tables import CHUNK_TABLE, ORF_TABLE, RECORD_TABLE, write_results
+from virnucpro_pl.results.tables import write_results
 from virnucpro_pl.sequence_input import as_files
 from virnucpro_pl.stages import StageClock
+from virnucpro_pl.text_settings import single
 
 Level = Literal["record", "chunk", "orf"]
 Sequences = str | Path | Iterable[Any] | Mapping[str, str]
@@ -56,7 +58,7 @@ class Predictor:
 
     def __init__(self, model: str = "demo", settings: Mapping[str, Any] | None = None):
         with _one_at_a_time:
-            self._set_up(_composed(model, settings or {}))
+            self._set_up(configuration_of(model, settings or {}))
 
     @classmethod
     def of_configuration(cls, cfg: DictConfig) -> "Predictor":
@@ -72,9 +74,9 @@ class Predictor:
 
     def _set_up(self, cfg: DictConfig) -> None:
         self._cfg = cfg
-        self.model: VirNucPro = instantiate(self._cfg.model)
+        self.model: VirNucPro = build(self._cfg.model)
         head = checked_head(self.model, self._cfg.data.chunk_length)
-        self._rules = rules_of(instantiate(self._cfg.results), head)
+        self._rules = rules_of(build(self._cfg.results), head)
         trainer = self._cfg.trainer
         logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it gives hints that do not apply
         self._fabric = _fabric(trainer.accelerator)
@@ -126,7 +128,7 @@ class Predictor:
             folder: for what is needed on the way.
             level: of what the rows are.
         """
-        datamodule: FastaDataModule = instantiate(
+        datamodule: FastaDataModule = build(
             self._cfg.data,
             input=inputs,
             store_dir=str(folder / "store"),
@@ -200,11 +202,20 @@ _kept: tuple[str, Predictor] | None = None
 """The settings of the last call, and their predictor"""
 
 
-def _composed(model: str, settings: Mapping[str, Any]) -> DictConfig:
-    """Compose the configuration of ``predict``, as the command line would."""
-    overrides = [f"{key}={_as_override(value)}" for key, value in settings.items()]
+def configuration_of(model: str, settings: Mapping[str, Any]) -> DictConfig:
+    """Compose the configuration of ``predict`` as the command line would.
+
+    Args:
+        model: name of a configuration.
+        settings: values by key.
+
+    Raises:
+        UserError: a key or a value is wrong.
+    """
+    overrides = [_as_override(key, value) for key, value in settings.items()]
     try:
-        cfg = composed("predict", [f"model={model}", *overrides, "paths.output_dir=.", "input=[]"])
+        with _one_at_a_time:
+            cfg = composed("predict", [f"model={model}", *overrides, "paths.output_dir=.", "input=[]"])
     except (HydraException, OmegaConfBaseException) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"model={model}, settings={dict(settings)}: {first.rstrip(chr(46))}") from error
@@ -214,11 +225,10 @@ def _composed(model: str, settings: Mapping[str, Any]) -> DictConfig:
     return cfg
 
 
-def _as_override(value: Any) -> str:
-    """Write a value so that Hydra reads it as it is."""
+def _as_override(key: str, value: Any) -> str:
+    """Write a setting so that Hydra reads its value as it is."""
     if isinstance(value, str | Path):
-        quoted = str(value).replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{quoted}'"
+        return single(key, str(value))
     if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    return str(value)
+        return f"{key}={ {True: 'true', False: 'false', None: 'null'}[value] }"
+    return f"{key}={value}"

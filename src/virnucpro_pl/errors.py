@@ -1,7 +1,9 @@
 """What ends a run with one clear line."""
 
 import codecs
+import difflib
 import errno
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -129,3 +131,13 @@ codecs.register_error(ESCAPE, escape_unencodable)
 def _escape(character: str) -> str:
     byte = ord(character) - 0xDC00  # what Python makes of bytes that are not UTF-8
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean …?`` if something known is spelt nearly so, else nothing.
+
+    >>> did_you_mean("overwite", ["overwrite", "output"])
+    '; did you mean overwrite?'
+    """
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""

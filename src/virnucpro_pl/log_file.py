@@ -3,6 +3,7 @@
 import logging
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 from virnucpro_pl.errors import ESCAPE
 
@@ -17,7 +18,7 @@ class LogFile(logging.FileHandler):
 
     _silent = False
 
-    def __init__(self, filename: str, delay: bool = False):
+    def __init__(self, filename: str | Path, delay: bool = False):
         super().__init__(filename, encoding="utf-8", errors=ESCAPE, delay=delay)
 
     def emit(self, record: logging.LogRecord) -> None:

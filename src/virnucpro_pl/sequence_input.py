@@ -56,7 +56,7 @@ def _check_file(one: Any) -> None:
     shown = escaped(str(one)[:200])
     if os.path.isdir(one):  # noqa: PTH112 - Path raises for names that are too long
         raise UserError(f"{shown}: a folder; name the files in it")
-    if not os.path.exists(one):  # noqa: PTH110
+    if not os.path.exists(one):
         raise UserError(f"{shown}: no such file, nor a sequence of nucleotides; check the path")
 
 

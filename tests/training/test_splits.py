@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.output_files import SPLIT_FILE
 from virnucpro_pl.training.labelled_store import LabelledStore
 from virnucpro_pl.training.splits import (
     NO_PART,
     PARTS,
-    SPLIT_FILE,
     TEST,
     TRAIN,
     VALIDATION,

@@ -10,7 +10,6 @@ from virnucpro_pl.commands.embed import embed_into
 from virnucpro_pl.data.embeddings import Embeddings
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.head import Inputs
-from virnucpro_pl.home_folder import user_path
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.stages import StageClock
 from virnucpro_pl.training.labelled_store import LabelledStore
@@ -37,7 +36,7 @@ def embeddings_of(
         part = _embedding_config(cfg, store)
         embed_into(part, build_trainer(part, clock), clock, model, output, output / ".work")
         return Embeddings(output)
-    embeddings = Embeddings(user_path(given))
+    embeddings = Embeddings(Path(given))
     inputs = [source["sha256"] for source in store.manifest["inputs"]]
     if embeddings.manifest["input"] != inputs or embeddings.num_orfs != store.num_orfs:
         raise UserError(f"embeddings={given}: of another dataset than {store.folder}; run `embed input={store.folder}`")

@@ -12,7 +12,6 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.fetching.polite_http import Patience, PoliteClient
 from virnucpro_pl.folder_lock import FolderLock
-from virnucpro_pl.home_folder import user_path
 from virnucpro_pl.training.download_record import RECORD, Selection
 from virnucpro_pl.training.refseq import wanted_counts
 from virnucpro_pl.training.release_download import TABLE
@@ -37,7 +36,7 @@ def download(cfg: DictConfig) -> float:
     selection, patience, connections = _selection(cfg), _patience(cfg), cfg.connections
     if connections not in range(1, _MOST_CONNECTIONS + 1):
         raise UserError(f"connections={connections}: a number from 1 to {_MOST_CONNECTIONS}")
-    folder = user_path(cfg.output)
+    folder = Path(cfg.output)
     with _alone_in(folder), PoliteClient(patience) as client:
         plan = download_release(selection, folder, client, connections)
     log.info(

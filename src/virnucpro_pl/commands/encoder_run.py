@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning
 import torch
-from hydra.utils import instantiate
 from lightning import Trainer
 from omegaconf import DictConfig
 
@@ -20,6 +19,7 @@ from virnucpro_pl.commands.fetched_weights import check_lock, convert_fetched, d
 from virnucpro_pl.commands.identity import settings_identity
 from virnucpro_pl.commands.ranks import end_ranks, first_rank_decides, from_another_rank, watch_of
 from virnucpro_pl.commands.run_folder import RunFolder
+from virnucpro_pl.configuration import build
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.data.embedding_cache import EncoderIdentities
 from virnucpro_pl.digests import sha256_of
@@ -65,7 +65,7 @@ class EncoderRun(ABC):
         self.folder = RunFolder(output, work, result_files, extra_files)
         self.model = model
         self._figures = RankFigures(Path(cfg.paths.work_dir) / "figures")
-        self.datamodule: FastaDataModule = instantiate(
+        self.datamodule: FastaDataModule = build(
             cfg.data,
             clock=clock,
             encoders=self.identify_encoders,

@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from lightning import Trainer
 from omegaconf import DictConfig
 
@@ -14,10 +13,12 @@ from virnucpro_pl.calling import checked_head, rules_of
 from virnucpro_pl.commands.building import build_trainer, origin
 from virnucpro_pl.commands.encoder_run import EncoderRun
 from virnucpro_pl.commands.ranks import check_output_is_named
+from virnucpro_pl.configuration import build
 from virnucpro_pl.errors import escaped
 from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.output_files import FORMAT_FILES, RECORD_TABLE, REPORT, RESULT_FILES, VIRAL_FASTA
+from virnucpro_pl.output_folder import check_added
 from virnucpro_pl.reporting.formats import EXTRA_FILES, Formats
-from virnucpro_pl.reporting.page import REPORT
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD, CallingRules
 from virnucpro_pl.results.identity import THRESHOLD, identity_of_scores
 from virnucpro_pl.results.input_notes import input_warnings
@@ -25,7 +26,6 @@ from virnucpro_pl.results.parts import PartsOfModel
 from virnucpro_pl.results.publishing import file_facts, publish
 from virnucpro_pl.results.starts import Starts
 from virnucpro_pl.results.summary import DEMO_WARNING, found_line, merge_figures, summary_lines
-from virnucpro_pl.results.tables import RECORD_TABLE, RESULT_FILES, VIRAL_FASTA
 from virnucpro_pl.stages import StageClock
 from virnucpro_pl.standard_output import copy_to_standard_output
 
@@ -47,7 +47,7 @@ def predict(cfg: DictConfig) -> float:
     clock = StageClock()
     trainer = build_trainer(cfg, clock)
     check_output_is_named(cfg, trainer)
-    return _Run(cfg, trainer, clock, instantiate(cfg.results)).go()
+    return _Run(cfg, trainer, clock, build(cfg.results)).go()
 
 
 class _Run(EncoderRun):
@@ -55,12 +55,12 @@ class _Run(EncoderRun):
 
     def __init__(self, cfg: DictConfig, trainer: Trainer, clock: StageClock, rules: CallingRules):
         rules.check()  # before weights are looked at
-        model: VirNucPro = instantiate(cfg.model, clock=clock)
+        model: VirNucPro = build(cfg.model, clock=clock)
         self._head = checked_head(model, cfg.data.chunk_length)
         self._rules = rules_of(rules, self._head)
         output, work = Path(cfg.paths.output_dir), Path(cfg.paths.work_dir)
         super().__init__(cfg, trainer, clock, model, RESULT_FILES, output, work, EXTRA_FILES)
-        self._formats: Formats = instantiate(cfg.formats)
+        self._formats: Formats = build(cfg.formats)
         self._formats.check(self.datamodule.inputs)
         self.identity[THRESHOLD] = self._rules.limit
         self._head_warnings: list[str] = []
@@ -118,7 +118,11 @@ class _Run(EncoderRun):
             for name, files in run.get("formats", {}).items()
             if all((self.output / f).exists() for f in files)
         }
-        written = self._formats.missing(there).write(self.output, run, self.datamodule.inputs)
+        wanted = self._formats.missing(there)
+        if self.folder.finished:
+            asked = (files for name, files in FORMAT_FILES.items() if getattr(wanted, name))
+            check_added(self.output, itertools.chain.from_iterable(asked))
+        written = wanted.write(self.output, run, self.datamodule.inputs)
         run["formats"] = there | written
         for name in itertools.chain.from_iterable(written.values()):
             run["files"][name] = file_facts(self.output / name)

@@ -14,7 +14,6 @@ from virnucpro_pl import __version__
 from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.file_names import utf8_name
-from virnucpro_pl.home_folder import user_path
 from virnucpro_pl.training.labelled_store import LabelledStore
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ def identity_of_training(cfg: DictConfig, store: LabelledStore, trainer: Trainer
         "input": [store.dataset["key"]],
         "model": cfg.model.name,
         **{name: value for key in _IDENTITY for name, value in _flat(key, OmegaConf.select(cfg, key)).items()},
-        "model.head.weights": None if head is None else sorted(sha256_of(user_path(head)).values()),
+        "model.head.weights": None if head is None else sorted(sha256_of(Path(head)).values()),
         "trainer.precision": str(trainer.precision),
         "device": trainer.strategy.root_device.type,
     }

@@ -6,7 +6,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from virnucpro_pl.errors import DamagedResultsError, UserError, escaped
-from virnucpro_pl.results.run_record import RUN_FILE, read_run_record
+from virnucpro_pl.output_files import RUN_FILE
+from virnucpro_pl.results.run_record import read_run_record
 from virnucpro_pl.results.verification import input_state, verify_files
 
 log = logging.getLogger(__name__)

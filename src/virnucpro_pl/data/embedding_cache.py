@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from virnucpro_pl.data.embedding_shards import FORMAT_VERSION, SUFFIX, DamagedShardError, Shard, write_shard
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.home_folder import user_path
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +53,13 @@ def make_cache_folder(folder: str | Path) -> Path:
     Raises:
         UserError: it cannot be made.
     """
-    path = user_path(folder)
+    path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"data.embedding_cache={folder}: {error.strerror}; give another folder, or null") from error
+        raise UserError(
+            f"data.embedding_cache={folder}: {error.strerror}; give another folder, or leave it empty"
+        ) from error
     return path
 
 

@@ -25,9 +25,9 @@ from virnucpro_pl.durable import replacing
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.file_names import open_arrow
 from virnucpro_pl.head import Inputs
+from virnucpro_pl.output_files import EMBEDDINGS_FILE, INDEX_FILE, SHARDS
 from virnucpro_pl.sequence.store import OrfStore
 
-SHARDS, INDEX_FILE, EMBEDDINGS_FILE = "shards", "index.parquet", "embeddings.json"
 FORMAT_VERSION = 1
 _BLOCK_ORFS = 1 << 16
 _SIDES = ("dna", "protein")

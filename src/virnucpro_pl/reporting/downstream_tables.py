@@ -12,12 +12,10 @@ import pyarrow.parquet as pq
 from virnucpro_pl.durable import replacing
 from virnucpro_pl.errors import escaped
 from virnucpro_pl.file_names import open_arrow
+from virnucpro_pl.output_files import BED, CHUNK_TABLE, KRAKEN, MULTIQC_CALLS, MULTIQC_GENERAL, RECORD_TABLE
 from virnucpro_pl.reporting.gathering import record_batches
-from virnucpro_pl.results.tables import CHUNK_TABLE, RECORD_TABLE
 from virnucpro_pl.sequence.translation import FRAMES
 
-KRAKEN, BED = "kraken.tsv", "viral_chunks.bed"
-MULTIQC_CALLS, MULTIQC_GENERAL = "virnucpro_calls_mqc.json", "virnucpro_general_mqc.json"
 VIRUSES = 10239
 """NCBI's taxon Viruses"""
 _ENDINGS = (".gz", ".bz2", ".xz", ".zst", ".bgz", ".fasta", ".fa", ".fna", ".fastq", ".fq", ".sam", ".bam", ".cram")

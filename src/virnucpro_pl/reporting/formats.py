@@ -1,32 +1,17 @@
 """Which files a run leaves beside its result files, as asked for under ``formats``."""
 
+import itertools
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.reporting.downstream_tables import (
-    BED,
-    KRAKEN,
-    MULTIQC_CALLS,
-    MULTIQC_GENERAL,
-    write_bed,
-    write_kraken,
-    write_multiqc,
-)
-from virnucpro_pl.reporting.page import REPORT, write_report
-from virnucpro_pl.reporting.sequence_files import KINDS, NONVIRAL, UNCALLED, write_fastq, write_nonviral
+from virnucpro_pl.output_files import FORMAT_FILES
+from virnucpro_pl.reporting.downstream_tables import write_bed, write_kraken, write_multiqc
+from virnucpro_pl.reporting.page import write_report
+from virnucpro_pl.reporting.sequence_files import write_fastq, write_nonviral
 from virnucpro_pl.sequence.streams import STDIN
 
-EXTRA_FILES = (
-    REPORT,
-    NONVIRAL,
-    UNCALLED,
-    *(f"{kind}{mate}.fastq.gz" for kind in KINDS for mate in ("", "_1", "_2")),
-    KRAKEN,
-    BED,
-    MULTIQC_CALLS,
-    MULTIQC_GENERAL,
-)
+EXTRA_FILES = tuple(itertools.chain.from_iterable(FORMAT_FILES.values()))
 """Names of all that may be written"""
 
 

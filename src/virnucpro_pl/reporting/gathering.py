@@ -14,8 +14,8 @@ from pyarrow import csv
 
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.file_names import open_arrow
-from virnucpro_pl.results.run_record import RUN_FILE, read_run_record
-from virnucpro_pl.results.tables import CHUNK_TABLE, RECORD_TABLE
+from virnucpro_pl.output_files import CHUNK_TABLE, RECORD_TABLE, RUN_FILE
+from virnucpro_pl.results.run_record import read_run_record
 from virnucpro_pl.sequence.translation import FRAMES
 
 CALLS = ("virus", "others", "ambiguous", "NA")

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import escaped
+from virnucpro_pl.output_files import RECORD_TABLE, REPORT, VIRAL_FASTA
 from virnucpro_pl.reporting.charts import charts, track_json
 from virnucpro_pl.reporting.gathering import CALLS, ReportData, gather
 from virnucpro_pl.reporting.wording import (
@@ -22,10 +23,8 @@ from virnucpro_pl.reporting.wording import (
     repeat_command,
     trained_lengths,
 )
-from virnucpro_pl.results.tables import RECORD_TABLE, VIRAL_FASTA
 from virnucpro_pl.sequence.translation import FRAMES
 
-REPORT = "report.html"
 MOST_RECORDS, MOST_TRACKS, MOST_POINTS = 500, 40, 1000
 """Viral records listed, records shown along their sequence, chunks shown of one: the file stays under 10 MB"""
 

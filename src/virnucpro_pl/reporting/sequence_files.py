@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 from xopen import xopen
 
 from virnucpro_pl.durable import replacing
+from virnucpro_pl.output_files import KINDS, NONVIRAL, RECORD_TABLE, UNCALLED
 from virnucpro_pl.reporting.gathering import CALLS, record_batches
-from virnucpro_pl.results.tables import RECORD_TABLE
 from virnucpro_pl.sequence.mates import FIRST, INTERLEAVED
 from virnucpro_pl.sequence.records import read_fastq_entries, read_records
 
-NONVIRAL, UNCALLED = "nonviral.fasta", "uncalled.fasta"
-KINDS = ("viral", "nonviral", "uncalled")
 _VIRAL, _NONVIRAL, _UNCALLED = range(3)
 _FASTA_WIDTH = 60
 _LEVEL = 4  # of compression: hardly larger than at 6, and twice as fast

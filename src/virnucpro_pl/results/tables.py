@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from virnucpro_pl.errors import escaped
 from virnucpro_pl.file_names import open_arrow
+from virnucpro_pl.output_files import CHUNK_TABLE, CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, VIRAL_FASTA
 from virnucpro_pl.results.call_counts import CallCounts
 from virnucpro_pl.results.consensus import (
     CALLS,
@@ -33,13 +34,6 @@ from virnucpro_pl.results.sorted_rows import SortedRows
 from virnucpro_pl.sequence.store import STATUSES
 from virnucpro_pl.sequence.translation import FRAMES, WHOLE_CHUNK
 from virnucpro_pl.stages import CONSENSUS, WRITING, StageClock
-
-ORF_TABLE = "prediction_results.txt"
-CONSENSUS_TABLE = "prediction_results_highestscore.csv"
-RECORD_TABLE = "sequences.tsv"
-CHUNK_TABLE = "predictions.parquet"
-VIRAL_FASTA = "viral.fasta"
-RESULT_FILES = (ORF_TABLE, CONSENSUS_TABLE, RECORD_TABLE, CHUNK_TABLE, VIRAL_FASTA)
 
 _ORF_COLUMNS = ("Sequence_ID", "Prediction", "score1", "score2")
 _CONSENSUS_COLUMNS = ("Modified_ID", "Is_Virus", "max_score_0", "max_score_1")

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.file_names import open_arrow
-from virnucpro_pl.results.tables import CHUNK_TABLE, CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, VIRAL_FASTA
+from virnucpro_pl.output_files import CHUNK_TABLE, CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, VIRAL_FASTA
 
 _Counts = Mapping[str, Any]
 

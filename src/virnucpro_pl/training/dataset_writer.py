@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -17,15 +18,20 @@ import pyarrow.parquet as pq
 from virnucpro_pl.durable import flush
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.file_names import open_arrow
+from virnucpro_pl.output_files import DATASET_FILE, LABELS_FILE, LOG_FILE
 from virnucpro_pl.sequence.builder import StoreBuilder
 from virnucpro_pl.sequence.layout import StoreSettings, TableReader
 from virnucpro_pl.stages import StageClock
 from virnucpro_pl.training.genomes import Genome, stem
-from virnucpro_pl.training.labelled_store import DATASET_FILE, LABELS_FILE
 from virnucpro_pl.training.preparation import Candidates, Examples, PrepareSettings, describe
 
 FORMAT_VERSION = 1
 _BUILDING = "building-"
+_OF_DATASET = re.compile(
+    rf"(records|chunks|orfs)\.arrow|duplicate_\w+\.npy|manifest\.json|by_length-\w+|{_BUILDING}.*"
+    rf"|{re.escape(LABELS_FILE)}|{re.escape(DATASET_FILE)}"
+)
+"""Names of what a dataset consists of, and of what an interrupted start has left"""
 _FIXED = ("label", "genome", "file", "group")
 
 
@@ -138,13 +144,14 @@ def appearing(folder: Path, overwrite: bool) -> Iterator[Path]:
     Raises:
         UserError: there is something already that may not be replaced.
     """
-    there = [path for path in folder.iterdir() if path.name != "run.log"] if folder.is_dir() else []
-    is_dataset = (folder / DATASET_FILE).exists()
-    if is_dataset and not overwrite:
+    there = [path for path in folder.iterdir() if path.name != LOG_FILE] if folder.is_dir() else []
+    if strange := sorted(path.name for path in there if not _OF_DATASET.fullmatch(path.name)):
+        raise UserError(
+            f"output={folder} holds {escaped(strange[0])}, which is not part of a dataset; move it away, or give"
+            " another folder"
+        )
+    if (folder / DATASET_FILE).exists() and not overwrite:
         raise UserError(f"output={folder} holds a finished dataset; give another folder, or overwrite=true")
-    abandoned = [path for path in there if path.name.startswith(_BUILDING)]
-    if not is_dataset and len(abandoned) < len(there):
-        raise UserError(f"output={folder} holds something else than a dataset; give another folder")
     (folder / DATASET_FILE).unlink(missing_ok=True)
     for path in there:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from virnucpro_pl.errors import UserError, escaped
-from virnucpro_pl.home_folder import user_path
 from virnucpro_pl.training.labelled_store import CLASSES
 
 _SYNONYMS = {"viral": "virus", "nonviral": "others", "non-viral": "others", "host": "others"}
@@ -122,7 +121,7 @@ def _from_row(cells: dict[str, str], table: Path, number: int) -> list[Genome]:
 
 def _matching(folder: Path, file: str, where: str) -> list[Path]:
     """Files of a cell of the table."""
-    path = folder / user_path(file)
+    path = folder / file
     found = [path] if path.is_file() else []
     if not found and set(file) & set("*?["):
         found = sorted(one for one in folder.glob(file) if one.is_file() and not _is_annotation_beside(one))

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.file_names import open_arrow
+from virnucpro_pl.output_files import DATASET_FILE, LABELS_FILE
 from virnucpro_pl.sequence.layout import FORMAT_VERSION, RaggedColumn, TableReader
 from virnucpro_pl.sequence.store import OrfStore, stored_at
 
-LABELS_FILE, DATASET_FILE = "labels.parquet", "dataset.json"
 CLASSES = ("others", "virus")
 """Names of the classes, in the order of their numbers and of a head's outputs."""
 

@@ -11,7 +11,6 @@ from torch import nn
 
 from virnucpro_pl.errors import DownloadError, UserError, escaped
 from virnucpro_pl.head import Head, Inputs
-from virnucpro_pl.home_folder import user_path
 from virnucpro_pl.weights.cache import files_folder, is_offline
 from virnucpro_pl.weights.checkpoints import Checkpoint, read_file
 from virnucpro_pl.weights.convert import load_head
@@ -110,7 +109,7 @@ class HeadSource:
     def path(self) -> Path:
         """The file on disk: where it is said to be, else where a published head is fetched to."""
         fetched = self._fetched(self.facts) if self.facts else None
-        return fetched if fetched and fetched.is_file() else user_path(self._name)
+        return fetched if fetched and fetched.is_file() else Path(self._name)
 
     def load(self) -> Head:
         """Read the head; UserError when the file holds none."""

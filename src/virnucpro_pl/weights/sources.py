@@ -1,6 +1,7 @@
 """Where the encoders' weights come from: a path on disk or a pinned name on the hub."""
 
 import logging
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,6 @@ import torch
 from virnucpro_pl.encoders.dnabert_s import DnabertS, DnaTokenizer
 from virnucpro_pl.encoders.esm2 import Esm2
 from virnucpro_pl.errors import DownloadError, UserError, is_disk_full
-from virnucpro_pl.home_folder import user_path
 from virnucpro_pl.weights.cache import files_folder, is_offline
 from virnucpro_pl.weights.convert import load_dnabert_s, load_esm2
 from virnucpro_pl.weights.converted import converted_folder, is_converted, read_converted, write_converted
@@ -69,9 +69,8 @@ class EncoderSource(Generic[EncoderT]):
 
     def on_disk(self) -> Path | None:
         """Return where it is on this machine, None where it is not; nothing is fetched."""
-        path = user_path(self.weights)
-        if path.exists():
-            return path
+        if os.path.exists(self.weights):
+            return Path(self.weights)
         if self.repository is None:
             return None
         imported = files_folder(self.repository, self._revision)
@@ -91,7 +90,7 @@ class EncoderSource(Generic[EncoderT]):
     @property
     def lock_name(self) -> str | None:
         """What ``weights.lock`` calls it; None of what its user has put where it is."""
-        by_user = self.repository is None or user_path(self.weights).exists()
+        by_user = self.repository is None or os.path.exists(self.weights)
         return None if by_user else f"{self.repository}@{self._revision or 'main'}"
 
     @property
@@ -222,7 +221,7 @@ class Esm2Source(EncoderSource[Esm2]):
 
     def on_disk(self) -> Path | None:
         """As for every encoder; a bare model name is also looked up where fair-esm keeps its downloads."""
-        if self._is_bare_name and not Path(self.weights).exists():
+        if self._is_bare_name and not os.path.exists(self.weights):
             file = Path(torch.hub.get_dir()) / "checkpoints" / f"{self.weights}.pt"
             if file.is_file():
                 return file
