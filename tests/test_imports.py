@@ -11,8 +11,9 @@ from support import CHECKOUT
 PACKAGE = CHECKOUT / "src" / "virnucpro_pl"
 LAYERS = [
     {"errors", "output_files"},
-    {"failures", "host_memory", "read_ahead", "slurm", "stages", "durable", "stopping", "folder_lock", "log_file"}
-    | {"standard_output"},
+    {"failures", "host_memory", "read_ahead", "stages", "durable", "stopping", "folder_lock", "log_file", "launchers"}
+    | {"standard_output", "standard_streams", "home_folder", "file_names"},
+    {"process_environment"},
     {"digests", "fetching"},
     {"sequence"},
     {"results", "encoders", "head"},
@@ -25,6 +26,7 @@ LAYERS = [
     {"settings_help", "text_settings"},
     {"literal_files"},
     {"configuration"},
+    {"composition"},
     {"sequence_input", "command_line", "output_folder", "preflight"},
     {"settings_check"},
     {"api", "checkup"},

@@ -30,12 +30,14 @@ from virnucpro_pl.failures import (
     needs_no_traceback,
     one_line,
 )
+from virnucpro_pl.home_folder import provide_caches
 from virnucpro_pl.log_file import LogFile
 from virnucpro_pl.output_files import FILES
 from virnucpro_pl.output_folder import check_output, claim_default_folder
 from virnucpro_pl.preflight import check_inputs
 from virnucpro_pl.settings_check import check_settings, explain_refusal
 from virnucpro_pl.standard_output import EXIT_PIPE_CLOSED, stop_writing
+from virnucpro_pl.standard_streams import prepare_streams
 from virnucpro_pl.stopping import EXIT_TERMINATED, Terminated, terminable
 from virnucpro_pl.text_settings import encoded, setting
 
@@ -109,7 +111,7 @@ def _prepare(cfg: DictConfig, name: str) -> None:
     """
     check_settings(cfg, name)
     check_inputs(cfg, name)
-    is_first = not process_of(HydraConfig.get().job.name)
+    is_first = not process_of(HydraConfig.get().job.name, cfg)
     if name in FILES and is_first:
         if _is_unnamed(cfg) and HydraConfig.get().mode is RunMode.RUN:
             folder = claim_default_folder(cfg.paths.default_output)
@@ -117,7 +119,7 @@ def _prepare(cfg: DictConfig, name: str) -> None:
             sys.argv.append(setting("paths.default_output", folder))  # for the processes that Lightning starts from it
         check_output(cfg, name)
     if name in _LOGGED:
-        _open_log(Path(cfg.paths.output_dir))
+        _open_log(Path(cfg.paths.output_dir), log_name(HydraConfig.get().job.name, cfg))
 
 
 def _is_unnamed(cfg: DictConfig) -> bool:
@@ -125,7 +127,7 @@ def _is_unnamed(cfg: DictConfig) -> bool:
     return cfg.output in ("-", cfg.paths.default_output) and not named
 
 
-def _open_log(folder: Path) -> None:
+def _open_log(folder: Path, name: str) -> None:
     """Write the log to a file in the output folder as well.
 
     Raises:
@@ -135,8 +137,7 @@ def _open_log(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"output={escaped(str(folder))}: {error.strerror}; give another folder") from error
-    file = folder / log_name(HydraConfig.get().job.name)
-    handler = LogFile(file, encoding="utf-8", errors="backslashreplace", delay=True)
+    handler = LogFile(folder / name, delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
 
@@ -164,7 +165,7 @@ def _tell(error: Exception, cfg: DictConfig) -> None:
         log.error("Error: %s%s", one_line(error), _how_to_go_on(cfg) if can_continue(error) else "")
     elif exit_status(error) == EXIT_FAILED:
         log.exception("The run failed%s", _how_to_go_on(cfg))
-    elif "rank" not in process_of(HydraConfig.get().job.name):
+    elif "rank" not in process_of(HydraConfig.get().job.name, cfg):
         log.error("Error: %s", one_line(error))
     else:  # most often all ranks meet the same mistake, and one tells of it; the others keep it in their logs
         record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "Error: %s", (one_line(error),), None)
@@ -199,6 +200,7 @@ def _prepare_completion(what: str) -> bool:
 
 def main() -> None:
     """Entry point of ``virnucpro-pl`` and ``python -m virnucpro_pl``."""
+    prepare_streams()
     match sys.argv[1:]:
         case [command, *words] if command in COMMANDS:
             try:
@@ -226,6 +228,7 @@ def main() -> None:
     os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
     # As Triton has always compiled; 3.9 warns where it is not said.
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+    provide_caches()
     register_resolvers()
     _check_working_folder()
     _run_hydra(sys.argv[1].removeprefix("--config-name="), sys.argv[2:])

@@ -13,6 +13,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from virnucpro_pl.errors import UserError, did_you_mean
+from virnucpro_pl.launchers import process_name
 from virnucpro_pl.literal_files import LiteralFileSource
 from virnucpro_pl.output_files import LOG_FILE
 from virnucpro_pl.settings_help import settings_text
@@ -110,23 +111,25 @@ def _job_folder(output: str | None, default: str) -> str:
     return folder
 
 
-def log_name(job: str) -> str:
-    """Return the name of the log file of this process, by the name of Hydra's job."""
-    process = process_of(job)
+def log_name(job: str, cfg: Any) -> str:
+    """Return the name of the log file of this process.
+
+    Args:
+        job: the name of Hydra's job.
+        cfg: the configuration.
+    """
+    process = process_of(job, cfg)
     return f"run.{process}.log" if process else LOG_FILE
 
 
-def process_of(job: str) -> str:
-    """Name a process of a run beside its first one, which has no name: ``rank1``, ``node1``, ``node1.rank1``."""
-    local = job.rpartition("_ddp_process_")[2]  # Lightning calls the jobs of those it starts train_ddp_process_N
-    if local.isdigit():
-        return ".".join([*_node(), f"rank{local}"])
-    several = int(os.environ.get("SLURM_NTASKS") or 1) > 1
-    rank = os.environ.get("RANK") or (several and os.environ.get("SLURM_PROCID")) or "0"
-    return f"rank{rank}" if rank != "0" else ".".join(_node())
+def process_of(job: str, cfg: Any) -> str:
+    """Name a process of a run beside its first one, which has no name: ``rank1``, ``node1``, ``node1.rank1``.
 
-
-def _node() -> list[str]:
-    """Name a node beside the first, where Lightning starts the processes of each."""
-    node = os.environ.get("NODE_RANK", "0")
-    return [] if node == "0" else [f"node{node}"]
+    Args:
+        job: the name of Hydra's job.
+        cfg: the configuration; one without a trainer has one process.
+    """
+    plugins = OmegaConf.select(cfg, "trainer.plugins")
+    if plugins is None:
+        return ""
+    return process_name(job, plugins.devices, plugins.num_nodes, plugins.slurm)

@@ -103,7 +103,7 @@ def _reads(cfg: DictConfig) -> Iterator[tuple[str, str]]:
     for key in _READ_KEYS:
         value = value_of(cfg, key)
         for name in value if isinstance(value, list) else [value]:
-            if isinstance(name, str) and os.path.exists(name):
+            if isinstance(name, str) and os.path.exists(name):  # split= is a group of settings in train
                 yield key, name
 
 

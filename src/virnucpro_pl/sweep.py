@@ -183,7 +183,9 @@ def _with_what_varies(rows: Iterable[JobRow]) -> list[tuple[JobRow, str]]:
     """Each job with those of its overrides that not all jobs share."""
     rows = list(rows)
     shared = set.intersection(*(set(row.overrides) for row in rows)) if len(rows) > 1 else set()
-    return [(row, " ".join(" ".join(item.split()) for item in row.overrides if item not in shared)) for row in rows]
+    return [
+        (row, " ".join(escaped(" ".join(item.split())) for item in row.overrides if item not in shared)) for row in rows
+    ]
 
 
 def _refuse(reason: str) -> NoReturn:

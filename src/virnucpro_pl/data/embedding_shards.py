@@ -1,5 +1,6 @@
 """One file of cached embeddings: written once, memory-mapped afterwards."""
 
+import os
 import uuid
 import zlib
 from pathlib import Path
@@ -106,7 +107,7 @@ class Shard:
 
 def _read_batch(path: Path, identity: str) -> pa.RecordBatch:
     """Memory-map the one record batch of a shard, as it must look like."""
-    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    table = pa.ipc.open_file(pa.memory_map(os.fsencode(path))).read_all()
     table.validate(full=True)
     batches = table.to_batches()
     kind = table.schema.field(3).type if len(table.schema) == 4 else pa.null()

@@ -9,6 +9,7 @@ A folder of embeddings is
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from virnucpro_pl.data.embedding_cache import EmbeddingCache, EncoderCaches, con
 from virnucpro_pl.data.embedding_shards import DamagedShardError, Shard
 from virnucpro_pl.durable import replacing
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.file_names import open_arrow
 from virnucpro_pl.head import Inputs
 from virnucpro_pl.output_files import EMBEDDINGS_FILE, INDEX_FILE, SHARDS
 from virnucpro_pl.sequence.store import OrfStore
@@ -60,7 +62,11 @@ def write_index(path: Path, store: OrfStore, names: Iterable[OrfNames], caches: 
         UserError: some are missing.
     """
     first = missing = 0
-    with replacing(path) as unfinished, pq.ParquetWriter(unfinished, _INDEX) as writer:
+    with (
+        replacing(path) as unfinished,
+        open_arrow(unfinished, "wb") as stream,
+        pq.ParquetWriter(stream, _INDEX) as writer,
+    ):
         for some in names:
             rows = np.arange(first, first + len(some.ids))
             places: list[NDArray[np.int32]] = []
@@ -102,7 +108,7 @@ class Embeddings:
         ]
         names = [f"{side}_{place}" for side in _SIDES for place in ("shard", "row")]
         try:
-            index = pq.read_table(folder / INDEX_FILE, columns=names, partitioning=None, memory_map=True)
+            index = pq.read_table(pa.memory_map(os.fsencode(folder / INDEX_FILE)), columns=names)
         except (OSError, pa.ArrowException) as error:
             raise _damaged(folder, f"{INDEX_FILE} cannot be read") from error
         self._places = [index[name].to_numpy() for name in names]

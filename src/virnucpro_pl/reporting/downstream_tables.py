@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from virnucpro_pl.durable import replacing
+from virnucpro_pl.errors import escaped
+from virnucpro_pl.file_names import open_arrow
 from virnucpro_pl.output_files import BED, CHUNK_TABLE, KRAKEN, MULTIQC_CALLS, MULTIQC_GENERAL, RECORD_TABLE
 from virnucpro_pl.reporting.gathering import record_batches
 from virnucpro_pl.sequence.translation import FRAMES
@@ -48,7 +50,7 @@ def write_bed(folder: Path) -> list[str]:
 def _bed_rows(folder: Path) -> Iterator[str]:
     frames = [f"virus_score_{frame}" for frame in FRAMES]
     columns = ["sequence_id", "start", "end", "chunk_id", "max_virus_score", "call", *frames]
-    with pq.ParquetFile(folder / CHUNK_TABLE) as file:
+    with open_arrow(folder / CHUNK_TABLE) as stream, pq.ParquetFile(stream) as file:
         for batch in file.iter_batches(columns=columns):
             viral = np.flatnonzero(batch["call"].to_numpy(zero_copy_only=False) == "virus")
             by_frame = np.stack([batch[name].to_numpy(zero_copy_only=False)[viral] for name in frames])
@@ -70,7 +72,7 @@ def _write_lines(path: Path, lines: Iterator[str]) -> list[str]:
 
 def write_multiqc(folder: Path, run: dict[str, Any]) -> list[str]:
     """Write what MultiQC finds by itself: a bar of calls and a column of the general table, by input file."""
-    samples = _sample_names([source["path"] for source in run["counts"]["inputs"]])
+    samples = _sample_names([escaped(source["path"]) for source in run["counts"]["inputs"]])
     calls = {name: source["calls"] for name, source in zip(samples, run["counts"]["inputs"], strict=True)}
     note = f"{'; '.join(run['warnings'])}. " if run["warnings"] else ""
     content = {

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from virnucpro_pl.durable import write_text
+from virnucpro_pl.errors import escaped
 from virnucpro_pl.output_files import RECORD_TABLE, REPORT, VIRAL_FASTA
 from virnucpro_pl.reporting.charts import charts, track_json
 from virnucpro_pl.reporting.gathering import CALLS, ReportData, gather
@@ -51,6 +52,7 @@ def render(data: ReportData) -> str:
         loader=PackageLoader("virnucpro_pl.reporting", ""),
         autoescape=select_autoescape(["html.j2"], default=True),
         undefined=StrictUndefined,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -82,6 +84,11 @@ def render(data: ReportData) -> str:
         viral_fasta=VIRAL_FASTA,
         max_points=MOST_POINTS,
     )
+
+
+def _visible(value: Any) -> Any:
+    """Show what a page cannot hold, or a reader cannot see; markup is ours."""
+    return escaped(value) if type(value) is str else value
 
 
 def fasta_link(sequence_id: str) -> str:

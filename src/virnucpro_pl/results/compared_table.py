@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pyarrow import csv
 
 from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.file_names import open_arrow
 from virnucpro_pl.output_files import CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD
 from virnucpro_pl.results.identity import THRESHOLD
@@ -122,7 +123,7 @@ def _read(file: Path, mode: Mode, name: str) -> pa.Table:
             return pa.table({column: pa.array([], pa.string()) for column in (layout.id, layout.label)})
         tabs = b"\t" in header
         return csv.read_csv(
-            file,
+            open_arrow(file),
             csv.ReadOptions(block_size=_BLOCK_BYTES),
             csv.ParseOptions(delimiter="\t" if tabs else ",", quote_char=False if tabs else '"'),
             csv.ConvertOptions(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from virnucpro_pl.durable import UNFINISHED, replacing, write_text
 from virnucpro_pl.errors import MissingScoresError
+from virnucpro_pl.file_names import open_arrow
 from virnucpro_pl.results.scores import ScoreFile
 
 log = logging.getLogger(__name__)
@@ -96,8 +97,9 @@ class Parts:
         ]
         table = pa.table(columns, schema=_COLUMNS)
         metadata = {"format": _FORMAT, "key": self._key, "rows": str(len(table)), "sha256": _checksum(table)}
-        with replacing(self.folder / f"part-{batches[0].number:09d}.parquet") as unfinished:
-            pq.write_table(table.replace_schema_metadata(metadata), unfinished)
+        part = self.folder / f"part-{batches[0].number:09d}.parquet"
+        with replacing(part) as unfinished, open_arrow(unfinished, "wb") as stream:
+            pq.write_table(table.replace_schema_metadata(metadata), stream)
 
     def note_token_budget(self, token_budget: int) -> None:
         """Leave the budget that was found for this plan, so that a later start makes the same plan."""
@@ -158,7 +160,8 @@ class Parts:
 
     def _read(self, path: Path) -> pa.Table:
         try:
-            part = pq.read_table(path, partitioning=None)  # a folder may be called a=b
+            with open_arrow(path) as stream:
+                part = pq.read_table(stream)
         except (pa.ArrowException, ValueError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk's mistake, not the file's

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from virnucpro_pl.errors import escaped
+from virnucpro_pl.file_names import open_arrow
 from virnucpro_pl.output_files import CHUNK_TABLE, CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, VIRAL_FASTA
 from virnucpro_pl.results.call_counts import CallCounts
 from virnucpro_pl.results.consensus import (
@@ -136,7 +137,8 @@ class _ParquetTable:
     """The Parquet file of the chunks; few large row groups, as what is noted of each stays in memory till the end."""
 
     def __init__(self, path: Path):
-        self._writer = pq.ParquetWriter(path, _CHUNK_SCHEMA)
+        self._file = open_arrow(path, "wb")
+        self._writer = pq.ParquetWriter(self._file, _CHUNK_SCHEMA)
         self._waiting: list[pa.Table] = []
 
     def __enter__(self) -> Self:
@@ -145,6 +147,7 @@ class _ParquetTable:
     def __exit__(self, *_: object) -> None:
         self._flush()
         self._writer.close()
+        self._file.close()
 
     def write(self, table: pa.Table) -> None:
         self._waiting.append(table)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from virnucpro_pl.digests import sha256_of
+from virnucpro_pl.file_names import open_arrow
 from virnucpro_pl.output_files import CHUNK_TABLE, CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, VIRAL_FASTA
 from virnucpro_pl.sequence.streams import can_be_read_again
 
@@ -57,7 +58,8 @@ def _records(file: Path, counts: _Counts) -> str | None:
 
 
 def _chunks(file: Path, counts: _Counts) -> str | None:
-    return _compare(pq.read_metadata(file).num_rows, counts["chunks"], "chunks")
+    with open_arrow(file) as stream:
+        return _compare(pq.read_metadata(stream).num_rows, counts["chunks"], "chunks")
 
 
 def _viral_records(file: Path, counts: _Counts) -> str | None:

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from virnucpro_pl.file_names import open_arrow
 from virnucpro_pl.sequence.alphabet import Alphabet, check_alphabet
 from virnucpro_pl.sequence.chunks import Geometry, check_chunking
 from virnucpro_pl.sequence.translation import Ambiguity, check_ambiguity
@@ -242,9 +243,9 @@ class TableReader:
     """Reads some columns of an Arrow file from its beginning on, a record batch at a time."""
 
     def __init__(self, path: Path, *columns: str):
-        schema = pa.ipc.open_file(pa.OSFile(str(path))).schema
+        schema = pa.ipc.open_file(open_arrow(path)).schema
         options = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(name) for name in columns])
-        self._reader = pa.ipc.open_file(pa.OSFile(str(path)), options=options)
+        self._reader = pa.ipc.open_file(open_arrow(path), options=options)
         self._next_batch = 0
         self._rest = pa.Table.from_batches([], self._reader.schema)
 

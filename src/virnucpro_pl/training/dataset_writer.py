@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from virnucpro_pl.durable import flush
 from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.file_names import open_arrow
 from virnucpro_pl.output_files import DATASET_FILE, LABELS_FILE, LOG_FILE
 from virnucpro_pl.sequence.builder import StoreBuilder
 from virnucpro_pl.sequence.layout import StoreSettings, TableReader
@@ -63,7 +64,8 @@ class DatasetWriter:
         self._columns = list(dict.fromkeys(key for genome in genomes for key in genome.columns))
         text = [(name, pa.string()) for name in (*_FIXED[1:], *self._columns)]
         schema = pa.schema([("label", pa.uint8()), *text, ("length", pa.int32())])
-        self._labels = pq.ParquetWriter(folder / LABELS_FILE, schema)
+        self._labels_file = open_arrow(folder / LABELS_FILE, "wb")
+        self._labels = pq.ParquetWriter(self._labels_file, schema)
         self._inputs: list[dict[str, Any]] = []
         self.sources: list[dict[str, Any]] = []
 
@@ -72,9 +74,10 @@ class DatasetWriter:
         num_records = 0
         for some in examples:
             self._builder.append(some.records, some.frames)
-            names = [f"{stem(genome.path)}/{one}" if one in self._shared_names else one for one in some.genomes]
+            prefix = f"{escaped(stem(genome.path))}/"
+            names = [f"{prefix}{one}" if one in self._shared_names else one for one in some.genomes]
             count = len(names)
-            fixed = [[genome.label] * count, names, [genome.file] * count, [genome.group] * count]
+            fixed = [[genome.label] * count, names, [escaped(genome.file)] * count, [escaped(genome.group)] * count]
             more = [[genome.columns.get(key, "")] * count for key in self._columns]
             columns = [*fixed, *more, some.records.lengths.astype(np.int32)]
             self._labels.write_table(pa.table(columns, schema=self._labels.schema))
@@ -91,6 +94,7 @@ class DatasetWriter:
             seed: of the sampling.
         """
         self._labels.close()
+        self._labels_file.close()
         # What embeddings are of: the examples, not the files they were taken from.
         self._builder.finish([{**one, "sha256": self._key(one, seed)} for one in self._inputs])
         self._count_orfs()

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.file_names import open_arrow
 from virnucpro_pl.output_files import DATASET_FILE, LABELS_FILE
 from virnucpro_pl.sequence.layout import FORMAT_VERSION, RaggedColumn, TableReader
 from virnucpro_pl.sequence.seal import read_sealed
@@ -36,7 +37,7 @@ class LabelledStore(OrfStore):
             raise UserError(f"input={folder}: made by another version of this program; run `prepare` again")
         try:
             self.dataset: dict[str, Any] = read_sealed(folder / DATASET_FILE)
-            self._table = pq.read_table(folder / LABELS_FILE, partitioning=None)
+            self._table = pq.read_table(open_arrow(folder / LABELS_FILE))
             labels = self._table["label"].to_numpy()
             self.lengths: NDArray[np.int64] = self._table["length"].to_numpy().astype(np.int64)
             self.columns: list[str] = list(self.dataset["columns"])
