@@ -24,6 +24,7 @@ from virnucpro_pl.results.consensus import (
     group_sums,
     join,
 )
+from virnucpro_pl.results.consensus_check import check_consensus, hash_of_rows
 from virnucpro_pl.results.identity import THRESHOLD
 from virnucpro_pl.results.origins import files_of
 from virnucpro_pl.results.row_streams import (
@@ -53,7 +54,6 @@ _CHUNK_COLUMNS = {
     **dict.fromkeys(("max_virus_score", "max_others_score", *(f"virus_score_{frame}" for frame in FRAMES)), _SCORE),
 }
 _ORF_COLUMNS = {"Sequence_ID": _TEXT, "Prediction": _TEXT, "score1": _SCORE, "score2": _SCORE}
-_CONSENSUS_COLUMNS = {"Modified_ID": _TEXT, "Is_Virus": _TEXT, "max_score_0": _SCORE, "max_score_1": _SCORE}
 _MOST_OFF = 0.01  # by rounding, of the two scores of an ORF from a sum of 1
 _CALLED, _WHOLE, _NO_ORF, _TOO_SHORT, _EMPTY = (
     STATUSES.index(name) for name in ("called", DNA_ONLY, "no_orf", "too_short", "empty")
@@ -73,7 +73,7 @@ def disagreements(folder: Path, run: Mapping[str, Any]) -> Iterator[tuple[str, s
     tables = _Tables(folder, run)
     try:
         tables.check_rows()
-        tables.check_consensus()
+        check_consensus(folder / CONSENSUS_TABLE, tables.consensus)
     except DisagreementError as found:
         yield found.file, str(found)
     try:
@@ -119,7 +119,7 @@ class _Tables:
         self._tally = CallTally(self._counts)
         self._orf_rows = Rows(ORF_TABLE, text_rows(folder / ORF_TABLE, _ORF_COLUMNS), _ORF_COLUMNS)
         self._chunk_rows = Rows(CHUNK_TABLE, parquet_rows(folder / CHUNK_TABLE, _CHUNK_COLUMNS), _CHUNK_COLUMNS)
-        self._consensus = 0
+        self.consensus = 0
         """Sum of the hashes of all rows that the consensus table should have"""
 
     def check_rows(self) -> None:
@@ -225,7 +225,7 @@ class _Tables:
         rows.check("max_virus_score", chunks.calls.virus_score, ORF_TABLE)
         rows.check("call", [CALLS[call] for call in chunks.calls.calls.tolist()], "its scores")
         self._tally.add_chunks(chunks.calls.calls, status)
-        self._consensus += self._expected_consensus(ids, chunks)
+        self.consensus += self._expected_consensus(ids, chunks)
         return chunks
 
     def _check_orfs(self, chunk_ids: pa.Array, frames: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -270,28 +270,7 @@ class _Tables:
         has_row = (calls.calls != NOT_CALLED) & ~chunks.is_whole
         others, virus = calls.others_score[has_row], calls.virus_score[has_row]
         is_virus = map(str, (chunk_margins(others, virus, self._rules.limit) >= 0).tolist())
-        return _hash_of_rows(ids.filter(pa.array(has_row)).to_pylist(), is_virus, others.tolist(), virus.tolist())
-
-    def check_consensus(self) -> None:
-        """Compare the consensus table, which is sorted by id, with the chunks, which are not.
-
-        Raises:
-            DisagreementError: the rows are not in order, or not those of the chunks.
-        """
-        found, last = 0, ""
-        for table in text_rows(self._folder / CONSENSUS_TABLE, _CONSENSUS_COLUMNS):
-            columns = [table.column(name).to_pylist() for name in _CONSENSUS_COLUMNS]
-            ids = columns[0]
-            if any(first >= second for first, second in pairwise([last, *ids])):
-                raise DisagreementError(CONSENSUS_TABLE, "its rows are not in the order of their ids")
-            found, last = found + _hash_of_rows(*columns), ids[-1] if ids else last
-        if found != self._consensus:
-            raise DisagreementError(CONSENSUS_TABLE, f"its rows are not those of the chunks in {CHUNK_TABLE}")
-
-
-def _hash_of_rows(*columns: Any) -> int:
-    """Return a number that is the same for the same rows in any order, within one process."""
-    return sum(map(hash, zip(*columns, strict=True)))
+        return hash_of_rows(ids.filter(pa.array(has_row)).to_pylist(), is_virus, others.tolist(), virus.tolist())
 
 
 def _words(words: tuple[str | None, ...], numbers: NDArray[Any]) -> pa.Array:
