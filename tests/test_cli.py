@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import virnucpro_pl
-from support import Result
+from support import Result, file_name
 from virnucpro_pl.command_line import hydra_words
 
 
@@ -101,7 +101,7 @@ def test_module_and_configuration_need_no_network_and_no_optional_package(
 def test_paths_need_no_quoting_for_hydra(name: str, tmp_path: Path) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    path = tmp_path / name
+    path = tmp_path / file_name(name)
     path.touch()
     override = OverridesParser.create().parse_override(quoted(f"input={path}"))
     assert override.value() == str(path)

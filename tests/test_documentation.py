@@ -72,8 +72,8 @@ def test_python_that_is_shown_runs(cli: Callable[..., Result], tmp_path: Path, m
 
 
 def test_notebook_gives_what_it_shows(tmp_path: Path) -> None:
-    nbclient = pytest.importorskip("nbclient", reason="nbclient runs notebooks: make test-optional")
-    nbformat = pytest.importorskip("nbformat", reason="it comes with nbclient")
+    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed: make test-optional")
+    nbformat = pytest.importorskip("nbformat", reason="nbclient is not installed: make test-optional")
     shown = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
     run = nbformat.read(NOTEBOOK, as_version=4)
     nbclient.NotebookClient(

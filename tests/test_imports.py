@@ -12,7 +12,7 @@ PACKAGE = CHECKOUT / "src" / "virnucpro_pl"
 LAYERS = [
     {"errors"},
     {"failures", "host_memory", "read_ahead", "slurm", "stages", "durable", "stopping", "folder_lock", "log_file"}
-    | {"standard_output"},
+    | {"standard_output", "arrow_files"},
     {"digests", "fetching"},
     {"sequence"},
     {"results", "encoders", "head"},

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from support import Result, model_overrides, read_table, synonymous_reads
+from support import Result, file_name, model_overrides, read_table, synonymous_reads
 from virnucpro_pl.results.tables import CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, RESULT_FILES
 
 OPEN = "ATGGCTGCAGCTGCTGGTGCTGCAGCTGCAGGAGCTGCTGCAGCTGGTGCAGCTGCT" * 2
@@ -196,7 +196,7 @@ def test_summary_in_log_and_on_terminal_agree_with_the_run_record(predict: Predi
 def test_work_folder_goes_and_nothing_is_written_beside_the_input(predict: Predict, mini: Path, tmp_path: Path) -> None:
     folder = tmp_path / "x.fa.dir" / "nucleotide output_1"
     folder.mkdir(parents=True)
-    path = folder / "Gewässer s.v1.fasta.gz"
+    path = folder / file_name("Gewässer s.v1.fasta.gz")
     path.write_bytes(gzip.compress((mini / "inputs" / "mini.fa").read_bytes(), mtime=0))
     folder.chmod(0o555)
     predict.ok(f"input={path}")
@@ -395,7 +395,7 @@ def test_damaged_file_is_refused_by_name(predict: Predict, content: bytes, words
 def test_files_of_any_name_are_read(predict: Predict, mini: Path, tmp_path: Path, name: str) -> None:
     """R26: the published tool cuts paths at '.fa' and replaces words in them."""
     content = (mini / "inputs" / "mini.fa").read_bytes()
-    path = tmp_path / "in" / name
+    path = tmp_path / "in" / file_name(name)
     path.parent.mkdir(parents=True)
     path.write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
     predict.ok(f"input={path}")
@@ -449,7 +449,7 @@ def test_useless_setting_is_refused(predict: Predict, mini: Path, override: str,
     assert_refused(predict(f"input={mini / 'inputs' / 'mini.fa'}", override, *extra), word)
 
 
-@pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="this machine has a GPU")
+@pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="there is a CUDA device: hide it")
 def test_device_that_is_not_there_is_refused(predict: Predict, mini: Path) -> None:
     assert_refused(predict(f"input={mini / 'inputs' / 'mini.fa'}", "trainer.accelerator=gpu"), "gpu")
 

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from pyarrow import csv
 
+from virnucpro_pl.arrow_files import to_read
 from virnucpro_pl.calling import checked_head, rules_of
 from virnucpro_pl.configuration import CONF, register_resolvers
 from virnucpro_pl.data.datamodule import FastaDataModule
@@ -200,9 +201,10 @@ def _as_override(value: Any) -> str:
 
 def _read(path: Path, level: Level) -> pa.Table:
     if level == "chunk":
-        return pq.read_table(path)
+        return pq.read_table(to_read(path))
     with path.open("rb") as stream:
         names = stream.readline().decode().rstrip("\n").split("\t")
     types = {name: pa.string() if name in _TEXT else pa.int64() if name in _WHOLE else pa.float64() for name in names}
     options = csv.ConvertOptions(column_types=types, null_values=["NA"], strings_can_be_null=True)
-    return csv.read_csv(path, parse_options=csv.ParseOptions(delimiter="\t", quote_char=False), convert_options=options)
+    parsing = csv.ParseOptions(delimiter="\t", quote_char=False)
+    return csv.read_csv(to_read(path), parse_options=parsing, convert_options=options)

@@ -19,9 +19,7 @@ from virnucpro_pl.results.tables import RESULT_FILES
 SAMPLE = PACKAGE / "demo" / "sample.fasta.gz"
 RULES = CHECKOUT / "packaging" / "snakemake"
 
-pytestmark = pytest.mark.skipif(
-    not find_spec("snakemake"), reason="snakemake has an environment of its own: make test-optional"
-)
+pytestmark = pytest.mark.skipif(not find_spec("snakemake"), reason="snakemake is not installed: make test-optional")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support import read_table
+from support import file_name, read_table
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.sequence import builder
 from virnucpro_pl.sequence import records as records_module
@@ -276,7 +276,7 @@ def test_nothing_stays_behind_a_failure(tmp_path: Path, build) -> None:
 def test_nothing_is_written_beside_the_input(tmp_path: Path, build, fasta) -> None:
     source = tmp_path / "run.fa.dir" / "nucleotide output_"
     source.mkdir(parents=True)
-    path = source / "reads é.fasta.gz"
+    path = source / file_name("reads é.fasta.gz")
     path.write_bytes(gzip.compress(fasta(*ODD_RECORDS).read_bytes(), mtime=0))
     source.chmod(0o555)
     assert build(path).manifest["records"] == len(ODD_RECORDS)

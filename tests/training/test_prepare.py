@@ -32,7 +32,7 @@ _COMPLEMENT = str.maketrans("ACGT", "TGCA")
 
 def table(folder: Path, *rows: str, header: str = "file\tclass\tgroup") -> Path:
     path = folder / "genomes.tsv"
-    path.write_text("\n".join(["# a comment", header, *rows]) + "\n")
+    path.write_text("\n".join(["# a comment", header, *rows]) + "\n", encoding="utf-8")
     return path
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from virnucpro_pl.arrow_files import to_map
 from virnucpro_pl.durable import replacing
 
 FORMAT_VERSION = "1"
@@ -106,7 +107,7 @@ class Shard:
 
 def _read_batch(path: Path, identity: str) -> pa.RecordBatch:
     """Memory-map the one record batch of a shard, as it must look like."""
-    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    table = pa.ipc.open_file(to_map(path)).read_all()
     table.validate(full=True)
     batches = table.to_batches()
     kind = table.schema.field(3).type if len(table.schema) == 4 else pa.null()

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from virnucpro_pl.arrow_files import to_map, to_write
 from virnucpro_pl.data.embedding_cache import EmbeddingCache, EncoderCaches, content_keys
 from virnucpro_pl.data.embedding_shards import DamagedShardError, Shard
 from virnucpro_pl.durable import replacing
@@ -60,7 +61,7 @@ def write_index(path: Path, store: OrfStore, names: Iterable[OrfNames], caches: 
         UserError: some are missing.
     """
     first = missing = 0
-    with replacing(path) as unfinished, pq.ParquetWriter(unfinished, _INDEX) as writer:
+    with replacing(path) as unfinished, to_write(unfinished) as file, pq.ParquetWriter(file, _INDEX) as writer:
         for some in names:
             rows = np.arange(first, first + len(some.ids))
             places: list[NDArray[np.int32]] = []
@@ -102,7 +103,7 @@ class Embeddings:
         ]
         names = [f"{side}_{place}" for side in _SIDES for place in ("shard", "row")]
         try:
-            index = pq.read_table(folder / INDEX_FILE, columns=names, partitioning=None, memory_map=True)
+            index = pq.read_table(to_map(folder / INDEX_FILE), columns=names)
         except (OSError, pa.ArrowException) as error:
             raise _damaged(folder, f"{INDEX_FILE} cannot be read") from error
         self._places = [index[name].to_numpy() for name in names]

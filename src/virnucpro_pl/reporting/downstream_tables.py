@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from virnucpro_pl.arrow_files import to_read
 from virnucpro_pl.durable import replacing
 from virnucpro_pl.reporting.gathering import record_batches
 from virnucpro_pl.results.tables import CHUNK_TABLE, RECORD_TABLE
@@ -52,7 +53,7 @@ def bed_rows(folder: Path) -> Iterator[str]:
     """Yield the lines of ``viral_chunks.bed``."""
     frames = [f"virus_score_{frame}" for frame in FRAMES]
     columns = ["sequence_id", "start", "end", "chunk_id", "max_virus_score", "call", *frames]
-    with pq.ParquetFile(folder / CHUNK_TABLE) as file:
+    with to_read(folder / CHUNK_TABLE) as opened, pq.ParquetFile(opened) as file:
         for batch in file.iter_batches(columns=columns):
             viral = np.flatnonzero(batch["call"].to_numpy(zero_copy_only=False) == "virus")
             by_frame = np.stack([batch[name].to_numpy(zero_copy_only=False)[viral] for name in frames])

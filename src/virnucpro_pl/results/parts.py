@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from virnucpro_pl.arrow_files import to_read, to_write
 from virnucpro_pl.durable import UNFINISHED, replacing, write_text
 from virnucpro_pl.errors import MissingScoresError
 from virnucpro_pl.results.scores import ScoreFile
@@ -96,8 +97,11 @@ class Parts:
         ]
         table = pa.table(columns, schema=_COLUMNS)
         metadata = {"format": _FORMAT, "key": self._key, "rows": str(len(table)), "sha256": _checksum(table)}
-        with replacing(self.folder / f"part-{batches[0].number:09d}.parquet") as unfinished:
-            pq.write_table(table.replace_schema_metadata(metadata), unfinished)
+        with (
+            replacing(self.folder / f"part-{batches[0].number:09d}.parquet") as unfinished,
+            to_write(unfinished) as file,
+        ):
+            pq.write_table(table.replace_schema_metadata(metadata), file)
 
     def note_token_budget(self, token_budget: int) -> None:
         """Leave the budget that was found for this plan, so that a later start makes the same plan."""
@@ -158,7 +162,8 @@ class Parts:
 
     def _read(self, path: Path) -> pa.Table:
         try:
-            part = pq.read_table(path, partitioning=None)  # a folder may be called a=b
+            with to_read(path) as file:
+                part = pq.read_table(file)
         except (pa.ArrowException, ValueError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk's mistake, not the file's

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from virnucpro_pl.arrow_files import to_write
 from virnucpro_pl.errors import escaped
 from virnucpro_pl.results.call_counts import CallCounts
 from virnucpro_pl.results.consensus import (
@@ -140,7 +141,8 @@ class _ParquetTable:
     """The Parquet file of the chunks; few large row groups, as what is noted of each stays in memory till the end."""
 
     def __init__(self, path: Path):
-        self._writer = pq.ParquetWriter(path, _CHUNK_SCHEMA)
+        self._file = to_write(path)
+        self._writer = pq.ParquetWriter(self._file, _CHUNK_SCHEMA)
         self._waiting: list[pa.Table] = []
 
     def __enter__(self) -> Self:
@@ -149,6 +151,7 @@ class _ParquetTable:
     def __exit__(self, *_: object) -> None:
         self._flush()
         self._writer.close()
+        self._file.close()
 
     def write(self, table: pa.Table) -> None:
         self._waiting.append(table)

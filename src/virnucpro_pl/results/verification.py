@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from virnucpro_pl.arrow_files import to_read
 from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.results.tables import CHUNK_TABLE, CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, VIRAL_FASTA
 
@@ -42,7 +43,7 @@ def miscounts(folder: Path, run: Mapping[str, Any]) -> Iterator[tuple[str, str]]
         ORF_TABLE: (_lines_below_header, counts["orfs"], "ORFs"),
         CONSENSUS_TABLE: (_lines_below_header, counts["chunk_status"].get("called", 0), "called chunks"),
         RECORD_TABLE: (_lines_below_header, counts["records"], "records"),
-        CHUNK_TABLE: (lambda file: int(pq.read_metadata(file).num_rows), counts["chunks"], "chunks"),
+        CHUNK_TABLE: (lambda file: int(pq.read_metadata(to_read(file)).num_rows), counts["chunks"], "chunks"),
         VIRAL_FASTA: (_headers, counts["calls"]["records"]["virus"], "viral records"),
     }
     for name, (count, number, what) in wanted.items():

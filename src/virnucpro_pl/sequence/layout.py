@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from virnucpro_pl.arrow_files import to_read, to_write
 from virnucpro_pl.sequence.chunks import Geometry, check_chunking
 from virnucpro_pl.sequence.translation import Ambiguity, check_ambiguity
 
@@ -85,7 +86,8 @@ class TableWriter:
 
     def __init__(self, path: Path, schema: pa.Schema):
         self._schema = schema
-        self._writer = pa.ipc.new_file(str(path), schema)
+        self._file = to_write(path)
+        self._writer = pa.ipc.new_file(self._file, schema)
         self._thread = ThreadPoolExecutor(1)
         self._written: Future[None] | None = None
         self.num_rows = 0
@@ -107,6 +109,7 @@ class TableWriter:
         self._wait()
         self._thread.shutdown()
         self._writer.close()
+        self._file.close()
 
     def _wait(self) -> None:
         if self._written:
@@ -200,9 +203,9 @@ class TableReader:
     """Reads some columns of an Arrow file from its beginning on, a record batch at a time."""
 
     def __init__(self, path: Path, *columns: str):
-        schema = pa.ipc.open_file(pa.OSFile(str(path))).schema
+        schema = pa.ipc.open_file(to_read(path)).schema
         options = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(name) for name in columns])
-        self._reader = pa.ipc.open_file(pa.OSFile(str(path)), options=options)
+        self._reader = pa.ipc.open_file(to_read(path), options=options)
         self._next_batch = 0
         self._rest = pa.Table.from_batches([], self._reader.schema)
 

@@ -27,7 +27,8 @@ __all__ = ["BLOCK_BYTES", "STDIN", "InputFacts", "RecordBlock", "read_records", 
 BLOCK_BYTES = 1 << 20
 _FORMAT_BYTES = 1 << 16  # the format is told by so many of the first bytes
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_LEADING_COMMENTS = re.compile(rb"(?:[ \t\r\n]++|[;#][^\r\n]*+[\r\n])*+")
+# The group is not possessive, which Python before 3.11.5 gets wrong (gh-106052), but bounded: each repeat takes memory.
+_LEADING_COMMENTS = re.compile(rb"(?:[ \t\r\n]++|[;#][^\r\n]*+[\r\n]){0,4096}")
 _ADVICE = {
     "fasta": "mend or drop the record",
     "fastq": "mend or copy it again",
@@ -192,7 +193,10 @@ def _format_of(text: bytes) -> str:
 def _skip_leading_comments(text: bytes, stream: Text) -> bytes:
     """Drop blank lines and ``;`` or ``#`` comment lines before the first record."""
     while True:
-        text = text[_LEADING_COMMENTS.match(text).end() :]  # type: ignore[union-attr]  # it matches the empty text
+        start = 0
+        while (found := _LEADING_COMMENTS.match(text, start)) and found.end() > start:
+            start = found.end()
+        text = text[start:]
         if text and text[:1] not in b";#":
             return text + stream.read_fully(_FORMAT_BYTES - len(text))
         more = stream.read(BLOCK_BYTES)

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from virnucpro_pl.arrow_files import to_write
 from virnucpro_pl.durable import flush
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.sequence.builder import StoreBuilder
@@ -56,7 +57,8 @@ class DatasetWriter:
         self._columns = list(dict.fromkeys(key for genome in genomes for key in genome.columns))
         text = [(name, pa.string()) for name in (*_FIXED[1:], *self._columns)]
         schema = pa.schema([("label", pa.uint8()), *text, ("length", pa.int32())])
-        self._labels = pq.ParquetWriter(folder / LABELS_FILE, schema)
+        self._labels_file = to_write(folder / LABELS_FILE)
+        self._labels = pq.ParquetWriter(self._labels_file, schema)
         self._inputs: list[dict[str, Any]] = []
         self.sources: list[dict[str, Any]] = []
 
@@ -84,6 +86,7 @@ class DatasetWriter:
             seed: of the sampling.
         """
         self._labels.close()
+        self._labels_file.close()
         # What embeddings are of: the examples, not the files they were taken from.
         self._builder.finish([{**one, "sha256": self._key(one, seed)} for one in self._inputs])
         self._count_orfs()

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from virnucpro_pl.arrow_files import to_read
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.sequence.layout import FORMAT_VERSION, RaggedColumn, TableReader
 from virnucpro_pl.sequence.store import OrfStore, stored_at
@@ -37,7 +38,7 @@ class LabelledStore(OrfStore):
             raise UserError(f"input={folder}: made by another version of this program; run `prepare` again")
         try:
             self.dataset: dict[str, Any] = json.loads((folder / DATASET_FILE).read_text(encoding="utf-8"))
-            self._table = pq.read_table(folder / LABELS_FILE, partitioning=None)
+            self._table = pq.read_table(to_read(folder / LABELS_FILE))
             labels = self._table["label"].to_numpy()
             self.lengths: NDArray[np.int64] = self._table["length"].to_numpy().astype(np.int64)
             self.columns: list[str] = list(self.dataset["columns"])
