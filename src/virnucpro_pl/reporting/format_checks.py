@@ -7,6 +7,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import dnaio
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +19,7 @@ from virnucpro_pl.results.row_streams import DisagreementError
 from virnucpro_pl.results.run_record import RUN_FILE
 from virnucpro_pl.results.sequence_check import compare_sequences, records_called, sequences_of
 from virnucpro_pl.results.tables import RECORD_TABLE
-from virnucpro_pl.sequence.records import read_fastq_entries
+from virnucpro_pl.sequence.decompressed import open_decompressed
 
 
 def format_disagreements(folder: Path, run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -67,9 +68,10 @@ def _check_reads(folder: Path, run: Mapping[str, Any]) -> None:
 
 def _reads_in(path: Path) -> Iterator[tuple[str, int]]:
     try:
-        for entry in read_fastq_entries(str(path)):
-            yield (entry.name.split(None, 1) or ("",))[0], len(entry.sequence)
-    except (UserError, OSError) as error:
+        with open_decompressed(path) as stream:
+            for entry in dnaio.FastqReader(stream):
+                yield (entry.name.split(None, 1) or ("",))[0], len(entry.sequence)
+    except (dnaio.FileFormatError, UserError, OSError) as error:
         raise DisagreementError(path.name, f"cannot be read ({escaped(str(error))})") from error
 
 

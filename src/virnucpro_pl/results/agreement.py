@@ -55,8 +55,8 @@ _CHUNK_COLUMNS = {
 }
 _ORF_COLUMNS = {"Sequence_ID": _TEXT, "Prediction": _TEXT, "score1": _SCORE, "score2": _SCORE}
 _MOST_OFF = 0.01  # by rounding, of the two scores of an ORF from a sum of 1
-_CALLED, _WHOLE, _NO_ORF, _TOO_SHORT, _EMPTY = (
-    STATUSES.index(name) for name in ("called", DNA_ONLY, "no_orf", "too_short", "empty")
+_CALLED, _WHOLE, _NO_ORF, _AMBIGUOUS_ONLY, _TOO_SHORT, _EMPTY = (
+    STATUSES.index(name) for name in ("called", DNA_ONLY, "no_orf", "ambiguous_only", "too_short", "empty")
 )
 
 
@@ -210,9 +210,14 @@ class _Tables:
         frames = np.stack([floats(table, f"virus_score_{frame}") for frame in FRAMES], axis=1)
         num_orfs = np.count_nonzero(~np.isnan(frames), axis=1)
         status = _numbers(STATUSES, table.column("status"))
+        has_codon = cut.end - cut.start >= 3
         status = np.select(
-            [num_orfs > 0, cut.end - cut.start < 3, np.isin(status, (_CALLED, _TOO_SHORT, _EMPTY, -1))],
-            [_CALLED, _TOO_SHORT, _NO_ORF],
+            [
+                num_orfs > 0,
+                has_codon & np.isin(status, (_CALLED, _TOO_SHORT, _EMPTY, -1)),
+                ~has_codon & np.isin(status, (_CALLED, _WHOLE, _NO_ORF, _AMBIGUOUS_ONLY, _EMPTY, -1)),
+            ],
+            [_CALLED, _NO_ORF, _TOO_SHORT],
             status,
         )
         rows.check("orfs", num_orfs, "the scores of its frames")

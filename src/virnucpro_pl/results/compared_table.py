@@ -15,7 +15,7 @@ from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD
 from virnucpro_pl.results.identity import THRESHOLD
 from virnucpro_pl.results.run_record import read_run_record
 from virnucpro_pl.results.tables import CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE
-from virnucpro_pl.sequence.streams import open_decompressed
+from virnucpro_pl.sequence.decompressed import open_decompressed
 
 Mode = Literal["per-frame", "consensus", "record"]
 _BLOCK_BYTES = 1 << 23

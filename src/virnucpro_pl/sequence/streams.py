@@ -5,7 +5,7 @@ import io
 import lzma
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -170,20 +170,6 @@ class Text(io.RawIOBase):
                     f" again, with xz -9 or zstd --long={_MAX_WINDOW_LOG} at most"
                 ) from error
             raise UserError(f"{self._name}: damaged or unreadable: {reason}; copy the file again") from error
-
-
-@contextmanager
-def open_decompressed(path: Path) -> Iterator[io.BufferedReader]:
-    """Open the content of a file, plain or compressed; its name does not matter.
-
-    Raises:
-        OSError: the file cannot be opened.
-        UserError: while reading: the compressed data is damaged or cut short.
-    """
-    with path.open("rb") as raw:
-        watched = Watched(raw, hashlib.sha256())
-        text = Text(io.BufferedReader(watched), compression_of(watched.head), str(path))
-        yield io.BufferedReader(text, 1 << 20)
 
 
 def _tells_of_data(error: Exception) -> bool:

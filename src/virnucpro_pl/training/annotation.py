@@ -12,7 +12,7 @@ from Bio import BiopythonWarning, SeqIO
 from numpy.typing import NDArray
 
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.sequence.streams import open_decompressed
+from virnucpro_pl.sequence.decompressed import open_decompressed
 
 _BETWEEN = "*"
 """Between proteins; no frame holds a stop, so none spans two"""

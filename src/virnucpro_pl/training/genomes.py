@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from virnucpro_pl.errors import UserError, escaped
-from virnucpro_pl.sequence.streams import open_decompressed
+from virnucpro_pl.sequence.decompressed import open_decompressed
 from virnucpro_pl.training.labelled_store import CLASSES
 
 _SYNONYMS = {"viral": "virus", "nonviral": "others", "non-viral": "others", "host": "others"}
