@@ -1,10 +1,15 @@
 """Data and small models shared by the tests."""
 
 import os
+import random
+import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import settings
 
 from support import CHECKOUT, MINI, Result, model_overrides, run_here
 
@@ -13,6 +18,9 @@ MUST_HAVE_SHARED = os.environ.get("VIRNUCPRO_REQUIRE_GOLDEN") == "1"
 
 # As __main__ sets it: the same bits whatever the number of threads. Read when torch is imported.
 os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
+# The same examples at every run, however slow: tests/fuzz looks for others.
+settings.register_profile("same everywhere", derandomize=True, deadline=None, database=None)
+settings.load_profile("same everywhere")
 # Tests run side by side; threads that wait for a busy core would slow them manyfold.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # No test asks the hub or any server beyond this machine. Read when huggingface_hub is imported.
@@ -26,7 +34,10 @@ def _shared(variable: str, name: str) -> Path:
     """A folder that is never committed: named by an environment variable, or beside the checkout."""
     folder = Path(os.environ.get(variable, CHECKOUT.parent / "shared" / name))
     if not folder.is_dir():
-        reason = f"shared/{name} is not part of the repository; set {variable} to that folder to run this test"
+        reason = (
+            f"the folder '{name}' is not here and too large for the repository: ask the maintainers for it, and set"
+            f" {variable} to its path or put it into ../shared (docs/testing.md)"
+        )
         if MUST_HAVE_SHARED:
             pytest.fail(reason)
         pytest.skip(reason)
@@ -55,6 +66,27 @@ def mini() -> Path:
 def mini_overrides(mini: Path) -> list[str]:
     """Command line that selects the mini models."""
     return model_overrides(mini)
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    """Give every test the same random numbers, in whatever order they run."""
+    random.seed(0)
+    np.random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End with what was skipped, and how to run it."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or hasattr(config, "workerinput"):
+        return
+    skipped = reporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    for reason, count in sorted(reasons.items()):
+        reporter.write_line(f"Skipped {count}: {reason}")
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -14,6 +15,10 @@ import pytest
 TESTS = Path(__file__).parent
 CHECKOUT = TESTS.parent
 MINI = TESTS / "data" / "golden" / "mini"
+
+
+PATIENCE = 300.0
+"""Seconds after which a test takes what it waits for as hung; no machine is so busy"""
 
 
 class Result(NamedTuple):
@@ -55,6 +60,11 @@ def run_here(*arguments: object) -> int:
     return 0
 
 
+def file_name(text: str) -> str:
+    """Name of a file whose bytes are the text in UTF-8, whatever the locale."""
+    return os.fsdecode(text.encode())
+
+
 def load_safely(path: Path) -> Any:
     """Content of a fair-esm checkpoint, as plain objects."""
     import torch  # conftest sets its environment before it is imported
@@ -65,7 +75,7 @@ def load_safely(path: Path) -> Any:
 
 def read_table(path: Path) -> pa.Table:
     """All of one of the store's Arrow files."""
-    return pa.ipc.open_file(pa.OSFile(str(path))).read_all()
+    return pa.ipc.open_file(pa.OSFile(os.fsencode(path))).read_all()
 
 
 CODONS = {

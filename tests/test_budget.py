@@ -176,7 +176,9 @@ def test_budget_is_the_largest_whose_batch_fits(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="there is no CUDA device: run pytest -m gpu where there is one"
+)
 def test_budget_found_on_a_gpu_fits(cli: Callable[..., Result], reads: Path, mini: Path, tmp_path: Path) -> None:
     words = [word for word in arguments(reads, tmp_path / "out", mini) if "accelerator" not in word]
     result = cli(*words, "trainer.accelerator=gpu")

@@ -17,7 +17,9 @@ from virnucpro_pl.encoders.packed import PackedTokens, pack
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, and this machine has none"),
+    pytest.mark.skipif(
+        not torch.cuda.is_available(), reason="there is no CUDA device: run pytest -m gpu where there is one"
+    ),
 ]
 LENGTHS = (170, 170, 100, 65, 64, 51, 51, 51, 4, 3)
 HALVES = [torch.float16, torch.bfloat16]

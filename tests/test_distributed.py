@@ -153,7 +153,7 @@ def with_shared_memory_of(size: str) -> list[str]:
 def test_shared_memory_smaller_than_a_batch_is_enough(mini: Path, tmp_path: Path) -> None:
     small = with_shared_memory_of("1m")
     if not shutil.which("unshare") or subprocess.run([*small, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("a /dev/shm of its own takes root, and a Linux that lets it mount one")
+        pytest.skip("a small /dev/shm cannot be mounted: run as root on Linux, outside of a container")
     generator = np.random.default_rng(3)
     reads = tmp_path / "reads.fa"
     codons = ["GCT", "GGT", "CCT", "ACT", "GTT", "AAA"]

@@ -79,8 +79,8 @@ def imported(block: str) -> list[str]:
 
 
 def test_notebook_gives_what_it_shows(tmp_path: Path) -> None:
-    nbclient = pytest.importorskip("nbclient", reason="nbclient runs notebooks: make test-optional")
-    nbformat = pytest.importorskip("nbformat", reason="it comes with nbclient")
+    nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed: make test-optional")
+    nbformat = pytest.importorskip("nbformat", reason="nbclient is not installed: make test-optional")
     shown = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
     run = nbformat.read(NOTEBOOK, as_version=4)
     nbclient.NotebookClient(

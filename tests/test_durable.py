@@ -83,7 +83,7 @@ from virnucpro_pl.folder_lock import FolderLock
 lock = FolderLock(Path(sys.argv[1]))
 lock.share()
 print("held", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -95,9 +95,7 @@ def test_a_lock_lasts_as_long_as_its_process_however_that_ends(tmp_path: Path) -
         assert holder.stdout.readline() == "held\n"
         assert not lock.take_alone(0.0)
         threading.Timer(0.5, holder.kill).start()
-        began = time.monotonic()
-        assert lock.take_alone(30.0)
-        assert time.monotonic() - began < 15
+        assert lock.take_alone(300.0), "half as long as the holder would have lived"
 
 
 def test_a_lock_whose_file_was_removed_is_taken_on_the_new_one(tmp_path: Path) -> None:
@@ -210,7 +208,7 @@ def test_an_error_of_a_watching_thread_reaches_the_main_one() -> None:
     with terminable():
         watching.start()
         with pytest.raises(RankLostError, match="rank 3"):
-            time.sleep(10)
+            time.sleep(60)
     with terminable(), pytest.raises(Terminated):
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -14,7 +14,7 @@ import pytest
 
 from support import Result
 from test_predict import OPEN, STOPPED, Predict, assert_refused
-from virnucpro_pl.results.tables import CONSENSUS_TABLE, ORF_TABLE, RESULT_FILES
+from virnucpro_pl.output_files import CONSENSUS_TABLE, ORF_TABLE, RESULT_FILES
 
 PROTEIN = "MKTFFLQILPEWAYCDSTVNGHRKELIFPQEMKTFFLQILPEWAYCDSTVNGHRKELIFPQE"
 FASTA_FILES = ("viral.fasta", "nonviral.fasta", "uncalled.fasta")

@@ -114,7 +114,7 @@ def test_every_record_tells_its_file(predict: Predict, tmp_path: Path) -> None:
     folder = tmp_path / "in put"
     folder.mkdir()
     (folder / "a=1.fa").write_text(f">x\n{OPEN}\n>y\n{STOPPED}\n")
-    (folder / "b.gz").write_bytes(gzip.compress(fastq(("x", OPEN[3:])).encode()))
+    (folder / "b.gz").write_bytes(gzip.compress(fastq(("x", OPEN[3:])).encode(), mtime=0))
     (folder / "c\n\x1b[2J.fa").write_text(f">z\n{OPEN[6:]}\n")
     (folder / "d").write_bytes(b"")
     result = predict.ok(f"input={folder}/*")
@@ -169,10 +169,10 @@ def test_plain_names_are_not_warned_of(predict: Predict, fasta: Callable[..., Pa
 
 
 def test_messages_show_control_characters_and_do_not_obey_them(predict: Predict, tmp_path: Path) -> None:
-    path = tmp_path / "evil\x1b[2J\u202e.fa"
-    path.write_bytes(b">x\x1b]0;title\x07\nAC\xff\n")
+    path = tmp_path / "evil\x1b[2J\x7f.fa"
+    path.write_bytes(">x\x1b]0;title\x07\u202e\n".encode() + b"AC\xff\n")
     result = predict(f"input={path}")
-    assert_refused(result, "evil\\x1b[2J\\u202e.fa", "x\\x1b]0;title\\x07")
+    assert_refused(result, "evil\\x1b[2J\\x7f.fa", "x\\x1b]0;title\\x07\\u202e")
     path.write_bytes(b"\x1b[31mno sequence\n")
     result = predict(f"input={path}")
     assert_refused(result, "\\x1b[31mno sequence")

@@ -44,7 +44,7 @@ print(store.num_orfs, status["VmHWM"].split()[0])
 """Everything but the encoders; prints ORFs and peak memory in KiB"""
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from Linux's /proc")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc is not here: run on Linux")
 def test_all_but_the_encoders_takes_the_same_memory_for_four_times_the_reads(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     codons = np.char.add(*np.meshgrid(["GC", "AC"], list("ACGT"))).ravel()

@@ -334,8 +334,8 @@ def namespaces() -> Iterator[list[tuple[str, str, str]]]:
             ip("-n", name, "address", "add", f"{address}/24", "dev", interface)
             ip("-n", name, "link", "set", interface, "up")
             ip("-n", name, "link", "set", "lo", "up")
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"network namespaces need root and iproute2: {error}")
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("network namespaces cannot be made: run as root on Linux with iproute2, outside of a container")
     else:
         yield ends
     finally:
@@ -412,7 +412,7 @@ def test_no_process_waits_for_another_while_predicting(settings: list[str], tmp_
     assert fast["counted"] == slow["counted"] > 0, "the spy would notice none"
     assert slow["batches"] >= 3
     assert slow["seconds"] >= 2 * slow["batches"]
-    assert fast["seconds"] < 2 * slow["batches"], "the fast process was held up"
+    assert fast["seconds"] < slow["seconds"] - slow["batches"], "the fast process was held up"
 
 
 def test_source_is_what_other_processes_run() -> None:

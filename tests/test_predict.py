@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from support import Result, model_overrides, read_table, synonymous_reads
+from support import Result, file_name, model_overrides, read_table, synonymous_reads
 from virnucpro_pl.output_files import CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, RESULT_FILES
 
 OPEN = "ATGGCTGCAGCTGCTGGTGCTGCAGCTGCAGGAGCTGCTGCAGCTGGTGCAGCTGCT" * 2
@@ -196,8 +196,8 @@ def test_summary_in_log_and_on_terminal_agree_with_the_run_record(predict: Predi
 def test_work_folder_goes_and_nothing_is_written_beside_the_input(predict: Predict, mini: Path, tmp_path: Path) -> None:
     folder = tmp_path / "x.fa.dir" / "nucleotide output_1"
     folder.mkdir(parents=True)
-    path = folder / "Gewässer s.v1.fasta.gz"
-    path.write_bytes(gzip.compress((mini / "inputs" / "mini.fa").read_bytes()))
+    path = folder / file_name("Gewässer s.v1.fasta.gz")
+    path.write_bytes(gzip.compress((mini / "inputs" / "mini.fa").read_bytes(), mtime=0))
     folder.chmod(0o555)
     predict.ok(f"input={path}")
     assert list(folder.iterdir()) == [path]
@@ -213,7 +213,9 @@ def test_work_folder_goes_and_nothing_is_written_beside_the_input(predict: Predi
 def test_table_goes_to_standard_output_on_request(mini: Path, mini_overrides: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "virnucpro_pl", "predict", "input=-", "output=-", *mini_overrides]
     reads = (mini / "inputs" / "mini.fa").read_bytes()
-    result = subprocess.run(command, input=gzip.compress(reads), capture_output=True, check=False, cwd=tmp_path)
+    result = subprocess.run(
+        command, input=gzip.compress(reads, mtime=0), capture_output=True, check=False, cwd=tmp_path
+    )
     assert result.returncode == 0, result.stderr.decode()
     lines = result.stdout.decode().splitlines()
     assert lines[0].startswith("record\tsequence_id\t")
@@ -267,7 +269,7 @@ def test_formats_and_several_files_give_the_same_calls(predict: Predict, mini: P
     half = len(records) // 2
     variants = {
         "plain": {"a.fa": plain},
-        "gzip": {"a.txt": gzip.compress(plain.encode())},
+        "gzip": {"a.txt": gzip.compress(plain.encode(), mtime=0)},
         "crlf": {"a.fa": plain.replace("\n", "\r\n")},
         "fastq": {"reads": "".join(f"@{header}\n{body}\n+\n{'I' * len(body)}\n" for header, body in records)},
         "two": {
@@ -393,9 +395,9 @@ def test_damaged_file_is_refused_by_name(predict: Predict, content: bytes, words
 def test_files_of_any_name_are_read(predict: Predict, mini: Path, tmp_path: Path, name: str) -> None:
     """R26: the published tool cuts paths at '.fa' and replaces words in them."""
     content = (mini / "inputs" / "mini.fa").read_bytes()
-    path = tmp_path / "in" / name
+    path = tmp_path / "in" / file_name(name)
     path.parent.mkdir(parents=True)
-    path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    path.write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
     predict.ok(f"input={path}")
     assert len(predict.rows()) == content.count(b">")
     assert [source["path"] for source in predict.run()["counts"]["inputs"]] == [str(path)]
@@ -447,7 +449,7 @@ def test_useless_setting_is_refused(predict: Predict, mini: Path, override: str,
     assert_refused(predict(f"input={mini / 'inputs' / 'mini.fa'}", override, *extra), word)
 
 
-@pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="this machine has a GPU")
+@pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="there is a CUDA device: hide it")
 def test_device_that_is_not_there_is_refused(predict: Predict, mini: Path) -> None:
     assert_refused(predict(f"input={mini / 'inputs' / 'mini.fa'}", "trainer.accelerator=gpu"), "gpu")
 
@@ -628,7 +630,7 @@ def test_model_overrides_are_read_from_the_checkpoint(predict: Predict, mini: Pa
 def test_gzip_on_standard_input_is_told_by_content(
     mini: Path, cli: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, mini_overrides: list[str], tmp_path: Path
 ) -> None:
-    data = gzip.compress((mini / "inputs" / "mini.fa").read_bytes())
+    data = gzip.compress((mini / "inputs" / "mini.fa").read_bytes(), mtime=0)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
     result = cli("predict", "input=-", f"output={tmp_path}", *mini_overrides)
     assert result.code == 0, result.err

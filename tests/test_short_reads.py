@@ -72,6 +72,8 @@ def test_chunks_without_an_open_frame_are_called_by_a_head_on_dna(cli: Cli, read
     fallback = f"model.fallback_head={tmp_path / 'head.safetensors'}"
     result = cli("predict", f"input={reads}", f"output={helped}", fallback)
     assert result.code == 0, result.err
+    checked = cli("verify", f"output={helped}")
+    assert checked.code == 0, checked.err
     before, after = rows(plain), rows(helped)
     assert (before["closed"]["status"], before["closed"]["call"]) == ("no_orf", "NA")
     assert (after["closed"]["status"], after["closed"]["call"]) == ("dna_only", "virus")

@@ -186,7 +186,7 @@ class MemoryLimit(Callback):
     def on_exception(self, trainer, pl_module, exception):
         resource.setrlimit(resource.RLIMIT_AS, self.before)
 """
-linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="limits memory as Linux does")
+linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="/proc is not here: run on Linux")
 
 
 @pytest.fixture
@@ -296,7 +296,7 @@ def test_search_for_the_slowest_job_is_refused(tmp_path: Path, caplog: pytest.Lo
     assert "direction=maximize" in caplog.text
 
 
-@pytest.mark.skipif(not find_spec("optuna"), reason="needs the extra 'sweep', as `make test-optional` does")
+@pytest.mark.skipif(not find_spec("optuna"), reason="Optuna is not installed: make test-optional")
 def test_optuna_searches_for_the_most_tokens_per_second(mini: Path, tmp_path: Path) -> None:
     """Over budgets that work and one that does not, whose job must not end the search."""
     command = [sys.executable, "-m", "virnucpro_pl", "predict", "-m", f"input={mini / 'inputs' / 'mini.fa'}"]
@@ -321,7 +321,7 @@ def test_optuna_searches_for_the_most_tokens_per_second(mini: Path, tmp_path: Pa
     assert f"data.token_budget={found.best_params['data.token_budget']}" == best["overrides"]
 
 
-@pytest.mark.skipif(not find_spec("submitit"), reason="needs the extra 'slurm', as `make test-optional` does")
+@pytest.mark.skipif(not find_spec("submitit"), reason="submitit is not installed: make test-optional")
 def test_jobs_that_submitit_starts_meet_in_one_table(mini: Path, tmp_path: Path) -> None:
     """On this machine, by the executor that stands for a cluster's; one job is a mistake."""
     command = [sys.executable, "-m", "virnucpro_pl", "predict", "-m", "hydra/launcher=submitit_local"]

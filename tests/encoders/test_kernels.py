@@ -20,10 +20,10 @@ from virnucpro_pl.encoders.esm2 import Esm2, Esm2Config
 from virnucpro_pl.encoders.fp8 import Fp8Linear, use_fp8
 from virnucpro_pl.encoders.packed import pack
 
-kernels = pytest.importorskip("virnucpro_pl.encoders.kernels", reason="Triton is published for Linux only")
+kernels = pytest.importorskip("virnucpro_pl.encoders.kernels", reason="Triton is not here: run on Linux")
 
 if os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("there is a GPU, on which tests/test_cuda.py runs the kernels themselves", allow_module_level=True)
+    pytest.skip("there is a CUDA device, which runs the kernels themselves: pytest -m gpu", allow_module_level=True)
 
 COMPILE = Path(__file__).with_name("compile_kernels.py")
 HALVES = (torch.float16, torch.bfloat16)

@@ -20,9 +20,7 @@ RULES = CHECKOUT / "packaging" / "snakemake"
 
 ODD = ["it's $HOME `2`; [1-2]*.fa", "-i.fa", "1_1", "a=b"]
 
-pytestmark = pytest.mark.skipif(
-    not find_spec("snakemake"), reason="snakemake has an environment of its own: make test-optional"
-)
+pytestmark = pytest.mark.skipif(not find_spec("snakemake"), reason="snakemake is not installed: make test-optional")
 
 
 @pytest.fixture

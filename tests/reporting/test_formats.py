@@ -1,6 +1,7 @@
 """Files for the next tool hold what the result files hold, in that tool's format."""
 
 import gzip
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -80,7 +81,7 @@ def test_every_record_is_in_one_of_three_fasta_files(finished: Path) -> None:
 
 def reads(path: Path, seed: int, count: int = 60) -> None:
     generator = np.random.default_rng(seed)
-    with gzip.open(path, "wt") as stream:
+    with gzip.GzipFile(path, "wb", mtime=0) as packed, io.TextIOWrapper(packed) as stream:
         for number in range(count):
             letters = open_genome(generator, 90) if number % 3 else "TAATTAATTAA" * 5
             stream.write(f"@pair{number} {seed}:N:0\n{letters}\n+\n{chr(40 + number % 30) * len(letters)}\n")

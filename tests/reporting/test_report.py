@@ -180,7 +180,7 @@ def test_nothing_found_is_a_report_too(cli: Cli, tmp_path: Path, input_text: str
     (tmp_path / "in.fa").write_text(input_text)
     result = cli("predict", f"input={tmp_path / 'in.fa'}", f"output={tmp_path / 'out'}", "trainer.accelerator=cpu")
     assert result.code == 0, result.err
-    text = " ".join(Page((tmp_path / "out" / "report.html").read_text()).text.split())
+    text = " ".join(Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8")).text.split())
     assert told in text
     assert "No record is viral" in text
 

@@ -10,14 +10,14 @@ import pytest
 from reporting.conftest import HOSTILE
 from reporting.test_report import records_of
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser: make test-optional")
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make test-optional")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator["sync_api.Browser"]:
     if CHROMIUM is None:
-        reason = "no Chromium on this machine"
+        reason = "Chromium is not installed: apt-get install chromium"
         if os.environ.get("VIRNUCPRO_REQUIRE_GOLDEN") == "1":
             pytest.fail(reason)
         pytest.skip(reason)

@@ -1,10 +1,14 @@
 """``compare``: figures equal those of plain loops, in every format, and decide on the exit status."""
 
+import bz2
 import gzip
 import json
+import lzma
 import shutil
+import sys
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +19,11 @@ from hypothesis import strategies as st
 from support import MINI, Result
 from virnucpro_pl.results.compared_table import read_call_table
 from virnucpro_pl.results.comparison import Comparison
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 Cli = Callable[..., Result]
 CASE = next(path for path in sorted((MINI / "expected").iterdir()) if (path / "prediction_results.txt").exists())
@@ -108,13 +117,73 @@ def test_tables_of_the_rewrite_with_commas_are_read(cli: Cli, tmp_path: Path) ->
     assert cli("compare", f"reference={tabs}", f"candidate={commas}", f"output={tmp_path}").code == 0
 
 
-def test_tables_from_windows_and_in_gzip_are_read(cli: Cli, tmp_path: Path) -> None:
+GZIP_TIMES = {"no separator": 1, "tab": 0x09, "comma": 0x2C, "line end": 0x0A, "tab and line end": 0x0A09}
+"""Time stamps of gzip headers whose bytes could be taken for text"""
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    "plain": lambda data: data,
+    **{f"gzip, {name}": partial(gzip.compress, mtime=time) for name, time in GZIP_TIMES.items()},
+    "gzip, two members": lambda data: gzip.compress(data[:30], mtime=0) + gzip.compress(data[30:], mtime=0),
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": zstd.compress,
+}
+TEXTS: dict[str, Callable[[bytes], bytes]] = {
+    "as written": lambda data: data,
+    "CRLF": lambda data: data.replace(b"\n", b"\r\n"),
+    "byte order mark": lambda data: b"\xef\xbb\xbf" + data,
+    "mark and CRLF": lambda data: b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n"),
+    "no last line end": lambda data: data.removesuffix(b"\n"),
+    "commas": lambda data: data.replace(b"\t", b","),
+    "commas, quoted": lambda data: b'"' + data.strip().replace(b"\t", b'","').replace(b"\n", b'"\n"') + b'"',
+}
+
+
+@pytest.mark.parametrize("rows", [0, 2])
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("packed", PACKED)
+def test_tables_are_told_by_their_text_not_by_compressed_bytes_or_names(
+    tmp_path: Path, packed: str, text: str, rows: int
+) -> None:
+    """Kind: anything decided from the raw bytes of a compressed file, or from its name (A1)."""
+    written = [("x_chunk_1F1", 0.25), ("y_chunk_1R3", 0.75)][:rows]
+    plain = table(tmp_path, written)
+    for name in ("table.txt", "table.csv", "table.tsv.gz", "table.bz2", "table"):
+        other = tmp_path / name
+        other.write_bytes(PACKED[packed](TEXTS[text](plain.read_bytes())))
+        found = read_call_table(other, "per-frame", "candidate")
+        assert found.ids.to_pylist() == [id_ for id_, _ in written]
+        assert found.labels.to_pylist() == ["others", "virus"][:rows]
+        assert found.virus is not None
+        assert found.virus.tolist() == [score for _, score in written]
+
+
+def test_compressed_tables_are_compared(cli: Cli, tmp_path: Path) -> None:
     plain = table(tmp_path / "a", [("x_chunk_1F1", 0.25), ("y_chunk_1R3", 0.75)])
-    windows, packed = tmp_path / "b.txt", tmp_path / "c.txt.gz"
-    windows.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes().replace(b"\n", b"\r\n"))
-    packed.write_bytes(gzip.compress(plain.read_bytes()))
-    for other in (windows, packed):
-        assert cli("compare", f"reference={plain}", f"candidate={other}", f"output={tmp_path / 'out'}").code == 0
+    packed = tmp_path / "c.txt.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes(), mtime=1))
+    result = cli("compare", f"reference={plain}", f"candidate={packed}", f"output={tmp_path / 'out'}")
+    assert result.code == 0, result.err
+
+
+@pytest.mark.parametrize(
+    ("damaged", "told"),
+    [
+        (lambda data: gzip.compress(data, mtime=9)[:-9], "cut short"),
+        (lambda data: lzma.compress(data)[:-20], "cut short"),
+        (lambda data: gzip.compress(data, mtime=9)[:-8] + bytes(8), "damaged"),
+        (lambda data: data.decode().encode("utf-16"), "encoded as UTF-16; save it as UTF-8"),
+        (lambda data: data.replace(b"y_chunk", b"\xff_chunk"), "cannot be read as a table"),
+    ],
+)
+def test_tables_that_cannot_be_read_are_told_in_one_line(
+    cli: Cli, tmp_path: Path, damaged: Callable[[bytes], bytes], told: str
+) -> None:
+    plain = table(tmp_path / "a", [("x_chunk_1F1", 0.25), ("y_chunk_1R3", 0.75)])
+    (tmp_path / "bad").write_bytes(damaged(plain.read_bytes()))
+    result = cli("compare", f"reference={plain}", f"candidate={tmp_path / 'bad'}", f"output={tmp_path / 'out'}")
+    assert result.code == 2
+    assert told in result.err
+    assert len(result.err.splitlines()) == 1
 
 
 def test_missing_ids_fail_and_are_named(cli: Cli, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_no_rows(tmp_path):
     assert sorted_by_us(tmp_path, [[], []], 1) == []
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in Linux's /proc")
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="/proc is not here: run on Linux")
 def test_rows_beyond_the_limit_go_to_few_files_and_leave_nothing_there(tmp_path):
     already_open = open_files()
     rows = SortedRows(tmp_path, max_rows=10, max_runs=4)

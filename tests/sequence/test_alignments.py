@@ -6,6 +6,7 @@ import http.server
 import io
 import lzma
 import os
+import random
 import re
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from virnucpro_pl.sequence.records import InputFacts, read_records
 
 Alignment = tuple[str, int, str | None]
 UNALIGNED = {"HD": {"VN": "1.6"}}
+NOISE = random.Random(0).randbytes(1 << 20)
 MODES = {"sam": "w", "bam": "wb", "cram": "wc"}
 # R9, with what `samtools fasta` 1.24 gives for each.
 ODD: list[Alignment] = [
@@ -103,7 +105,7 @@ def test_our_rules_are_those_of_samtools(tmp_path: Path, kind: str) -> None:
 
 COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
     "none": bytes,
-    "gzip": gzip.compress,
+    "gzip": lambda data: gzip.compress(data, mtime=0),
     "bgzip": lambda data: data,
     "bz2": bz2.compress,
     "xz": lzma.compress,
@@ -207,7 +209,7 @@ DAMAGE: dict[str, tuple[Callable[[bytes, bytes], bytes], str]] = {
     "no end mark": (lambda bam, raw: bam[:-28], "the end mark of a BAM file is missing"),
     "cut uncompressed": (lambda bam, raw: raw[:-3], "cannot be decoded"),
     "header only in part": (lambda bam, raw: raw[:13], "ends within its header"),
-    "noise": (lambda bam, raw: raw[:40] + os.urandom(1 << 18), "damaged BAM"),
+    "noise": (lambda bam, raw: raw[:40] + NOISE[: 1 << 18], "damaged BAM"),
     "another byte": (lambda bam, raw: bam[:90] + b"\xff" + bam[91:], "damaged or unreadable"),
     "huge header": (lambda bam, raw: b"BAM\1\xff\xff\xff\xff" + raw[8:], "header of more than 256 MiB"),
     "many references": (lambda bam, raw: raw[:19] + b"\xff\xff\xff\x7f" + raw[23:], "2,147,483,647 reference"),
@@ -238,7 +240,7 @@ def test_damaged_bam_is_refused_in_one_line(many: Path, damage: str) -> None:
 )
 def test_damaged_sam_is_refused_in_one_line(tmp_path: Path, line: str, words: str) -> None:
     path = tmp_path / "reads.sam"
-    path.write_text(f"@HD\tVN:1.6\n{line}\n")
+    path.write_text(f"@HD\tVN:1.6\n{line}\n", encoding="utf-8")
     with pytest.raises(UserError, match=rf"reads\.sam: damaged SAM: .*{words}.*mend") as caught:
         read(path)
     assert "\n" not in str(caught.value)
@@ -247,7 +249,7 @@ def test_damaged_sam_is_refused_in_one_line(tmp_path: Path, line: str, words: st
 def test_noise_that_begins_like_cram_ends_in_one_line(tmp_path: Path) -> None:
     """More of it than fits a pipe, which nobody reads on."""
     path = tmp_path / "noise.cram"
-    path.write_bytes(b"CRAM\3\0" + os.urandom(1 << 20))
+    path.write_bytes(b"CRAM\3\0" + NOISE)
     with pytest.raises(UserError, match=r"noise\.cram: damaged CRAM"):
         read(path)
 

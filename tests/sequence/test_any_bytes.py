@@ -3,6 +3,7 @@
 import gzip
 import io
 import lzma
+from functools import partial
 
 import dnaio
 from hypothesis import example, given, settings
@@ -25,7 +26,7 @@ SEEDS = [
     SAM[11:],
     b"BAM\1" + bytes(8) + bytes([36, 0, 0, 0]) + b"\xff" * 8 + bytes([2, 0, 0, 0, 0, 0, 4, 0]) + bytes(16) + b"r\0",
     b"CRAM\3\0" + bytes(20),
-    gzip.compress(b">a\nACGT\n"),
+    gzip.compress(b">a\nACGT\n", mtime=0),
     lzma.compress(b">a\nACGT\n"),
     BGZIPPED_BAM,
 ]
@@ -88,7 +89,7 @@ reads = st.lists(st.tuples(headers, st.text("ACGTNacgtn.-", max_size=30)), min_s
 
 
 @BOUNDED
-@given(reads, block_sizes, st.sampled_from([bytes, gzip.compress, lzma.compress]))
+@given(reads, block_sizes, st.sampled_from([bytes, partial(gzip.compress, mtime=0), lzma.compress]))
 def test_fastq_is_read_as_dnaio_and_biopython_read_it(reads, block_bytes: int, compress) -> None:
     from Bio.SeqIO.QualityIO import FastqGeneralIterator
 

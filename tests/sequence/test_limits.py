@@ -33,7 +33,7 @@ AT_SMALL_SCALE = [
 ]
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from Linux's /proc")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc is not here: run on Linux")
 def test_bombs_and_endless_lines_end_in_bounded_memory() -> None:
     """benchmarks/hostile_input.py runs the same cases at full size."""
     code = (

@@ -40,7 +40,7 @@ def test_every_record_of_real_files_has_a_status(real_data: Path, tmp_path: Path
         assert (called == (np.array(chunks["orfs"].to_pylist()) > 0)).all()
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak from Linux's /proc")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc is not here: run on Linux")
 def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
     """R28: six times the reads, the same peak within a tenth; benchmarks/sequence_half.py has the large figures."""
     code = (

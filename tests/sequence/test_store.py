@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from support import read_table
+from support import file_name, read_table
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.sequence import builder
 from virnucpro_pl.sequence import records as records_module
@@ -221,7 +221,7 @@ def test_standard_input(fasta, build, monkeypatch) -> None:
     path = fasta(*ODD_RECORDS)
     expected = table(build(path), "records")
     for _ in range(2):
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(gzip.compress(path.read_bytes()))))
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(gzip.compress(path.read_bytes(), mtime=0))))
         assert table(build("-"), "records") == expected
 
 
@@ -267,7 +267,7 @@ def test_a_store_without_manifest_is_replaced(fasta, build) -> None:
 
 def test_nothing_stays_behind_a_failure(tmp_path: Path, build) -> None:
     path = tmp_path / "cut.fa.gz"
-    path.write_bytes(gzip.compress(b">a\n" + b"GCT" * 10_000 + b"\n")[:-9])
+    path.write_bytes(gzip.compress(b">a\n" + b"GCT" * 10_000 + b"\n", mtime=0)[:-9])
     with pytest.raises(UserError, match="cut short"):
         build(path)
     assert [*(tmp_path / "store").iterdir()] == []
@@ -276,8 +276,8 @@ def test_nothing_stays_behind_a_failure(tmp_path: Path, build) -> None:
 def test_nothing_is_written_beside_the_input(tmp_path: Path, build, fasta) -> None:
     source = tmp_path / "run.fa.dir" / "nucleotide output_"
     source.mkdir(parents=True)
-    path = source / "reads é.fasta.gz"
-    path.write_bytes(gzip.compress(fasta(*ODD_RECORDS).read_bytes()))
+    path = source / file_name("reads é.fasta.gz")
+    path.write_bytes(gzip.compress(fasta(*ODD_RECORDS).read_bytes(), mtime=0))
     source.chmod(0o555)
     assert build(path).manifest["records"] == len(ODD_RECORDS)
     assert [*source.iterdir()] == [path]

@@ -27,9 +27,7 @@ from virnucpro_pl.training.evaluation import (
 @pytest.fixture(scope="module")
 def reference() -> ModuleType:
     """Figures of merit as scikit-learn computes them."""
-    return pytest.importorskip(
-        "sklearn.metrics", reason="scikit-learn has an environment of its own: make test-optional"
-    )
+    return pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed: make test-optional")
 
 
 def chunks(num: int = 400, seed: int = 0, groups: int = 8) -> ScoredChunks:

@@ -20,7 +20,7 @@ from virnucpro_pl.training.splits import SplitSettings, split_records
 
 @pytest.fixture(scope="module")
 def script() -> Iterator[ModuleType]:
-    pytest.importorskip("sklearn", reason="scikit-learn has an environment of its own: make test-optional")
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed: make test-optional")
     sys.path.insert(0, str(CHECKOUT / "benchmarks"))
     try:
         import kmer_baseline

@@ -1,7 +1,11 @@
 """From genomes to a dataset: which fragments, with which labels, and what a user is told."""
 
+import bz2
 import gzip
+import lzma
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +32,7 @@ _COMPLEMENT = str.maketrans("ACGT", "TGCA")
 
 def table(folder: Path, *rows: str, header: str = "file\tclass\tgroup") -> Path:
     path = folder / "genomes.tsv"
-    path.write_text("\n".join(["# a comment", header, *rows]) + "\n")
+    path.write_text("\n".join(["# a comment", header, *rows]) + "\n", encoding="utf-8")
     return path
 
 
@@ -223,6 +227,53 @@ def test_annotation_is_found_beside_a_genome_as_refseq_names_it(tmp_path: Path) 
     assert annotation_of(tmp_path / "viral.1.1.genomic.fna.gz") == tmp_path / "viral.1.genomic.gbff.gz"
     assert annotation_of(tmp_path / "GCF_1.2_x_genomic.fna") == tmp_path / "GCF_1.2_x_genomic.gbff"
     assert annotation_of(tmp_path / "none.fna") is None
+
+
+LINE_ENDS_OF_PYTHON = ["\u2028", "\u2029", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85"]
+"""What ``str.splitlines`` splits at and no other program that reads tables"""
+
+
+@pytest.mark.parametrize("letter", LINE_ENDS_OF_PYTHON)
+@pytest.mark.parametrize("column", ["group", "family"])
+def test_a_cell_of_a_table_may_hold_any_letter_but_tab_and_line_end(tmp_path: Path, column: str, letter: str) -> None:
+    """Kind: text taken apart at what is no separator (table_vt.tsv)."""
+    for name in ("v.fa", "o.fa"):
+        (tmp_path / name).write_text(">x\nACGT\n")
+    cell = f"A{letter}B"
+    source = table(
+        tmp_path,
+        f"v.fa\tvirus\t{cell if column == 'group' else 'v'}\t{cell}",
+        "o.fa\tothers\to\tC",
+        header="file\tclass\tgroup\tfamily",
+    )
+    virus, _ = read_genomes(source)
+    assert virus.columns["family"] == cell
+    assert virus.group == (cell if column == "group" else "v")
+
+
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    "plain": lambda data: data,
+    "gzip": partial(gzip.compress, mtime=0x09),
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+}
+
+
+@pytest.mark.parametrize("packed", PACKED)
+@pytest.mark.parametrize("ending", ["", ".gz", ".xz"])
+def test_tables_and_annotation_are_told_by_content_not_by_name(tmp_path: Path, packed: str, ending: str) -> None:
+    """Kind: anything decided from the raw bytes of a compressed file, or from its name (A1)."""
+    for name in ("v.fa", "o.fa"):
+        (tmp_path / name).write_text(">x\nACGT\n")
+    text = table(tmp_path, "v.fa\tvirus\tv", "o.fa\tothers\to").read_bytes()
+    for content in (text, b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"), text.removesuffix(b"\n")):
+        (tmp_path / f"table.tsv{ending}").write_bytes(PACKED[packed](content))
+        found = read_genomes(tmp_path / f"table.tsv{ending}")
+        assert [(genome.file, genome.label, genome.group) for genome in found] == [("v.fa", 1, "v"), ("o.fa", 0, "o")]
+    annotation = tmp_path / f"x.gbff{ending}"
+    annotated_genome(tmp_path, "aa", "ATGAAAGTT", [SimpleLocation(0, 9, 1)])
+    annotation.write_bytes(PACKED[packed]((tmp_path / "aa.genomic.gbff").read_bytes()))
+    assert annotated_proteins(annotation) == {"aa.1": "MKV"}
 
 
 # --- mistakes

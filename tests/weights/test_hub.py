@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from support import PATIENCE
 from virnucpro_pl.encoders.packed import pack
 from virnucpro_pl.output_files import ORF_TABLE, RESULT_FILES
 from virnucpro_pl.weights.sources import DnabertSSource
@@ -25,7 +26,6 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 FILES = ("config.json", "pytorch_model.bin", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 NOT_WANTED = ("model.py", "secret.bin", "README.md")
 SEQUENCES = (b"ATGGCTGCAGCTGCTGGTGCTGCAGC", b"ACGT", b"TTTTGACCA")
-PATIENCE = 30  # seconds until a test that waits gives up
 
 # Imports first, so that the test can say when to begin.
 LOAD = """

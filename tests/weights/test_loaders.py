@@ -90,6 +90,13 @@ def test_head_is_the_same_from_module_and_from_safetensors(mini, number):
     )
 
 
+@pytest.mark.parametrize("name", ["head", "head.bin", "head.pth"])
+def test_safetensors_are_told_by_content_not_by_name(mini, head_file, tmp_path, name):
+    """Kind: anything decided by the name of a file (A1)."""
+    shutil.copy(mini / "models" / "safetensors" / "mlp_300.safetensors", tmp_path / name)
+    assert_same_weights(HeadSource(str(tmp_path / name)).load(), HeadSource(str(head_file)).load())
+
+
 def test_head_saved_on_a_gpu_is_the_same(mini, head_file):
     assert_same_weights(
         HeadSource(str(mini / "models" / "mlp" / "300_model_cudatag.pth")).load(), HeadSource(str(head_file)).load()

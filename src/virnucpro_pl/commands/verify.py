@@ -1,43 +1,47 @@
-"""The ``verify`` command: whether the results in a folder are complete, and those that were written."""
+"""The ``verify`` command: check that the results in a folder are complete, consistent, and those that were written."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
 from virnucpro_pl.errors import DamagedResultsError, UserError, escaped
 from virnucpro_pl.output_files import RUN_FILE
+from virnucpro_pl.reporting.format_checks import format_disagreements
+from virnucpro_pl.results.agreement import disagreements
+from virnucpro_pl.results.run_check import check_run_record, count_mistakes
 from virnucpro_pl.results.run_record import read_run_record
-from virnucpro_pl.results.verification import input_state, verify_files
+from virnucpro_pl.results.verification import damage, input_state, miscounts
 
 log = logging.getLogger(__name__)
+_COUNTED = ("records", "chunks", "orfs")
 
 
 def verify(cfg: DictConfig) -> float:
     """Check the files of a finished ``predict``; return how many there are.
 
     Raises:
-        UserError: the folder holds no run.
-        DamagedResultsError: the run is not finished, or a file is missing or not what was written.
+        UserError: the folder holds no run, or its run record cannot be used.
+        DamagedResultsError: the run is not finished, or a file is missing, changed, or contradicts another one.
     """
     if not cfg.output:
         raise UserError("output: name the folder to verify: output=FOLDER")
     folder = Path(cfg.output)
-    run = read_run_record(folder)
-    if run is None:
-        if (folder / ".work").is_dir():
-            raise DamagedResultsError(f"{folder}: the run is not finished; give its command again to continue it")
-        raise UserError(f"{folder}: no results here ({RUN_FILE} is missing); name the output folder of a predict")
-    if not {"files", "counts"} <= run.keys():
-        raise UserError(f"{folder}: {RUN_FILE} is that of another command or version; its files cannot be verified")
-
-    found = list(verify_files(folder, run))
-    for name, mistake in found:
+    run = _finished_run(folder)
+    found = dict(damage(folder, run))
+    damaged = [name for name, mistake in found.items() if mistake]
+    mistakes = {} if damaged else _contradictions(folder, run)
+    for name, mistake in {**found, **mistakes}.items():
         log.log(logging.ERROR if mistake else logging.INFO, "  %-40s %s", escaped(name), mistake or "ok")
     for source in run["counts"]["inputs"]:
         log.info("  input %s: %s", escaped(source["path"]), input_state(source))
-    if damaged := [name for name, mistake in found if mistake]:
-        raise DamagedResultsError(f"{folder}: {', '.join(damaged)} not as written; run predict again, overwrite=true")
+    if damaged:
+        names = escaped(", ".join(damaged))
+        raise DamagedResultsError(f"{folder}: {names} not as written; run predict again, overwrite=true")
+    if mistakes:
+        raise DamagedResultsError(f"{folder}: the files contradict one another; run predict again, overwrite=true")
     counts = run["counts"]
     log.info(
         "Verified: %d files, %s records, %s chunks, %s ORFs", len(found), *(f"{counts[key]:,}" for key in _COUNTED)
@@ -45,4 +49,26 @@ def verify(cfg: DictConfig) -> float:
     return float(len(found))
 
 
-_COUNTED = ("records", "chunks", "orfs")
+def _finished_run(folder: Path) -> dict[str, Any]:
+    """Return the run record of a finished predict, checked."""
+    run = read_run_record(folder)
+    if run is None:
+        if (folder / ".work").is_dir():
+            raise DamagedResultsError(f"{folder}: the run is not finished; give its command again to continue it")
+        raise UserError(f"{folder}: no results here ({RUN_FILE} is missing); name the output folder of a predict")
+    if not {"files", "counts"} <= run.keys():
+        raise UserError(f"{folder}: {RUN_FILE} is that of another command or version; its files cannot be verified")
+    run = {"formats": {}, **run}
+    try:
+        check_run_record(run)
+    except UserError as error:
+        raise UserError(f"{folder}: damaged {error}; run predict again, overwrite=true") from error
+    return run
+
+
+def _contradictions(folder: Path, run: Mapping[str, Any]) -> dict[str, str]:
+    """Return what does not add up, by file; checksums in the run record may have been changed with a file."""
+    if wrong := "; ".join(count_mistakes(run["counts"])):
+        return {RUN_FILE: wrong}
+    mistakes = dict(miscounts(folder, run))
+    return mistakes or dict(disagreements(folder, run)) or dict(format_disagreements(folder, run))

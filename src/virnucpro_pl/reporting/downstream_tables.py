@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,11 @@ def write_kraken(folder: Path) -> list[str]:
     ``C`` and taxon 10239 (Viruses) for what is viral, ``U`` and 0 for everything else; the last column counts chunks:
     ``10239:3 0:2 A:1`` for three viral ones, two that are not, and one without call.
     """
-    return _write_lines(folder / KRAKEN, _kraken_rows(folder))
+    return _write_lines(folder / KRAKEN, kraken_rows(folder))
 
 
-def _kraken_rows(folder: Path) -> Iterator[str]:
+def kraken_rows(folder: Path) -> Iterator[str]:
+    """Yield the lines of ``kraken.tsv``."""
     names = ("sequence_id", "length", "call", "chunks", "called_chunks", "viral_chunks")
     for batch in record_batches(folder / RECORD_TABLE):
         for name, length, call, chunks, called, viral in zip(*(batch[key].to_pylist() for key in names), strict=True):
@@ -44,10 +45,11 @@ def _kraken_rows(folder: Path) -> Iterator[str]:
 
 def write_bed(folder: Path) -> list[str]:
     """Write ``viral_chunks.bed``: BED6 of the viral chunks of all records, the strand that of the best frame."""
-    return _write_lines(folder / BED, _bed_rows(folder))
+    return _write_lines(folder / BED, bed_rows(folder))
 
 
-def _bed_rows(folder: Path) -> Iterator[str]:
+def bed_rows(folder: Path) -> Iterator[str]:
+    """Yield the lines of ``viral_chunks.bed``."""
     frames = [f"virus_score_{frame}" for frame in FRAMES]
     columns = ["sequence_id", "start", "end", "chunk_id", "max_virus_score", "call", *frames]
     with open_arrow(folder / CHUNK_TABLE) as stream, pq.ParquetFile(stream) as file:
@@ -70,12 +72,21 @@ def _write_lines(path: Path, lines: Iterator[str]) -> list[str]:
     return [path.name]
 
 
-def write_multiqc(folder: Path, run: dict[str, Any]) -> list[str]:
+def write_multiqc(folder: Path, run: Mapping[str, Any]) -> list[str]:
     """Write what MultiQC finds by itself: a bar of calls and a column of the general table, by input file."""
+    content = multiqc_sections(run)
+    for name, section in content.items():
+        with replacing(folder / name) as unfinished:
+            unfinished.write_text(json.dumps(section, indent=2) + "\n", encoding="utf-8")
+    return [*content]
+
+
+def multiqc_sections(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of the files for MultiQC, by their names."""
     samples = _sample_names([escaped(source["path"]) for source in run["counts"]["inputs"]])
     calls = {name: source["calls"] for name, source in zip(samples, run["counts"]["inputs"], strict=True)}
     note = f"{'; '.join(run['warnings'])}. " if run["warnings"] else ""
-    content = {
+    return {
         MULTIQC_CALLS: {
             "id": "virnucpro_calls",
             "section_name": "virnucpro_pl: viral calls",
@@ -101,10 +112,6 @@ def write_multiqc(folder: Path, run: dict[str, Any]) -> list[str]:
             "data": {name: _viral_percent(of) for name, of in calls.items()},
         },
     }
-    for name, section in content.items():
-        with replacing(folder / name) as unfinished:
-            unfinished.write_text(json.dumps(section, indent=2) + "\n", encoding="utf-8")
-    return [*content]
 
 
 def _viral_percent(calls: dict[str, int]) -> dict[str, float]:

@@ -165,6 +165,21 @@ def write_fastq(folder: Path, inputs: list[str], sources: list[dict[str, Any]]) 
     return written
 
 
+def reads_of_files(
+    folder: Path, inputs: list[str], sources: list[dict[str, Any]]
+) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Yield the names of the files that ``write_fastq`` writes, each with (records,) which records are in it."""
+    kinds = kinds_of_records(folder)
+    members: dict[str, NDArray[np.bool_]] = {}
+    for unit in _units(inputs, sources):
+        of_reads = np.repeat(_kinds_of_pairs(kinds, unit), unit.step)
+        for first, ending in zip(unit.first_records, _endings(unit), strict=True):
+            for number, kind in enumerate(KINDS):
+                chosen = members.setdefault(f"{kind}{ending}.fastq.gz", np.zeros(len(kinds), dtype=np.bool_))
+                chosen[first : first + unit.num_records] = of_reads == number
+    yield from members.items()
+
+
 def _endings(unit: _Unit) -> tuple[str, ...]:
     return ("_1", "_2") if len(unit.paths) == 2 else ("",)
 

@@ -1,5 +1,6 @@
 """Reading tables of calls, whoever wrote them: this program, the published script, or its rewrite."""
 
+import codecs
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -10,11 +11,11 @@ from numpy.typing import NDArray
 from pyarrow import csv
 
 from virnucpro_pl.errors import UserError, escaped
-from virnucpro_pl.file_names import open_arrow
 from virnucpro_pl.output_files import CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD
 from virnucpro_pl.results.identity import THRESHOLD
 from virnucpro_pl.results.run_record import read_run_record
+from virnucpro_pl.sequence.decompressed import open_decompressed
 
 Mode = Literal["per-frame", "consensus", "record"]
 _BLOCK_BYTES = 1 << 23
@@ -100,10 +101,10 @@ def read_call_table(path: Path, mode: Mode, name: str) -> CallTable:
 
 
 def _find(path: Path, mode: Mode, name: str) -> Path:
-    if path.is_file():
-        return path
-    if not path.is_dir():
+    if not path.exists():
         raise UserError(f"{name}={path} does not exist; name a folder of results, or a file in it")
+    if not path.is_dir():
+        return path
     wanted = _LAYOUTS[mode].file
     found = [path / wanted] if (path / wanted).is_file() else sorted(path.glob(f"*_merged/{wanted}"))
     if not found:
@@ -114,31 +115,40 @@ def _find(path: Path, mode: Mode, name: str) -> Path:
 
 
 def _read(file: Path, mode: Mode, name: str) -> pa.Table:
-    """Read a table separated by tabs or commas; all text, as a label may be a word, a number or NA."""
+    """Read a table, plain or compressed, separated by tabs or commas.
+
+    All columns are text, as a label may be a word, a number or NA.
+    """
     layout = _LAYOUTS[mode]
     try:
-        with file.open("rb") as stream:
+        with open_decompressed(file) as stream:
             header = stream.readline()
-        if not header.strip():  # the rewrite leaves no header where nothing had an open frame
-            return pa.table({column: pa.array([], pa.string()) for column in (layout.id, layout.label)})
-        tabs = b"\t" in header
-        return csv.read_csv(
-            open_arrow(file),
-            csv.ReadOptions(block_size=_BLOCK_BYTES),
-            csv.ParseOptions(delimiter="\t" if tabs else ",", quote_char=False if tabs else '"'),
-            csv.ConvertOptions(
-                include_columns=[column for column in _known(header, tabs) if column in layout[1:]] or None,
-                column_types={column: pa.string() for column in layout[1:] if column},
-                strings_can_be_null=False,
-            ),
-        )
+            if header.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                raise UserError(f"{name}={file}: encoded as UTF-16; save it as UTF-8")
+            if not stream.peek(1):  # the rewrite leaves no header where nothing had an open frame
+                columns = _column_names(header) if header.strip() else [layout.id, layout.label]
+                return pa.table({column: pa.array([], pa.string()) for column in columns})
+            return csv.read_csv(
+                stream,
+                csv.ReadOptions(block_size=_BLOCK_BYTES, column_names=_column_names(header)),
+                csv.ParseOptions(delimiter=_delimiter(header), quote_char=False if b"\t" in header else '"'),
+                csv.ConvertOptions(
+                    include_columns=[column for column in _column_names(header) if column in layout[1:]] or None,
+                    column_types={column: pa.string() for column in layout[1:] if column},
+                    strings_can_be_null=False,
+                ),
+            )
     except (OSError, pa.ArrowException) as error:
         reason = escaped(" ".join(str(error).split()))
         raise UserError(f"{name}={file}: cannot be read as a table: {reason}") from error
 
 
-def _known(header: bytes, tabs: bool) -> list[str]:
-    return header.decode("utf-8-sig", "replace").rstrip("\r\n").replace('"', "").split("\t" if tabs else ",")
+def _delimiter(header: bytes) -> str:
+    return "\t" if b"\t" in header else ","
+
+
+def _column_names(header: bytes) -> list[str]:
+    return header.decode("utf-8-sig", "replace").rstrip("\r\n").replace('"', "").split(_delimiter(header))
 
 
 def _scores(table: pa.Table, column: str | None, file: Path) -> NDArray[np.float64] | None:

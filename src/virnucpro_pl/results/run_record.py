@@ -21,7 +21,7 @@ def read_run_record(folder: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: damaged ({error}); remove it, or give another output folder") from error
     if not isinstance(record, dict):
         raise UserError(f"{file}: not the record of a run; give another output folder")

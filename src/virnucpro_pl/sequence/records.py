@@ -30,7 +30,8 @@ __all__ = ["BLOCK_BYTES", "STDIN", "InputFacts", "RecordBlock", "read_records", 
 BLOCK_BYTES = 1 << 20
 _FORMAT_BYTES = 1 << 16  # the format is told by so many of the first bytes
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_LEADING_COMMENTS = re.compile(rb"(?:[ \t\r\n]++|[;#][^\r\n]*+[\r\n])*+")
+# The group is not possessive, which Python before 3.11.5 gets wrong (gh-106052), but bounded: each repeat takes memory.
+_LEADING_COMMENTS = re.compile(rb"(?:[ \t\r\n]++|[;#][^\r\n]*+[\r\n]){0,4096}")
 _LINE_END = re.compile(rb"\r\n?|\n")
 _ADVICE = {
     "fasta": "mend or drop the record",
@@ -246,7 +247,9 @@ def _format_of(text: bytes) -> str:
 def _skip_leading_comments(text: bytes, stream: Text, facts: InputFacts) -> bytes:
     """Drop blank lines and ``;`` or ``#`` comment lines before the first record."""
     while True:
-        end = _LEADING_COMMENTS.match(text).end()  # type: ignore[union-attr]  # it matches the empty text
+        end = 0
+        while (found := _LEADING_COMMENTS.match(text, end)) and found.end() > end:
+            end = found.end()
         facts.first_line += len(_LINE_END.findall(text, 0, end))
         text = text[end:]
         if text and text[:1] not in b";#":

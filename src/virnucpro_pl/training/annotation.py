@@ -1,5 +1,6 @@
 """Annotated proteins of genomes, and which translated frames are parts of them."""
 
+import io
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,9 +10,9 @@ import ahocorasick
 import numpy as np
 from Bio import BiopythonWarning, SeqIO
 from numpy.typing import NDArray
-from xopen import xopen
 
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.sequence.decompressed import open_decompressed
 
 _BETWEEN = "*"
 """Between proteins; no frame holds a stop, so none spans two"""
@@ -37,7 +38,8 @@ def annotated_proteins(path: Path) -> dict[str, str]:
 
 def genbank_records(path: Path) -> Iterator[Any]:
     """Yield the records of a GenBank file, plain or compressed, as Biopython's ``SeqRecord``."""
-    with xopen(path, "rt", threads=0, encoding="ascii", errors="strict") as stream, warnings.catch_warnings():
+    with open_decompressed(path) as binary, warnings.catch_warnings():
+        stream = io.TextIOWrapper(binary, encoding="ascii", errors="strict")
         warnings.simplefilter("ignore", BiopythonWarning)  # of odd locations and dates, which do not matter here
         yield from SeqIO.parse(stream, "genbank")  # type: ignore[no-untyped-call]
 

@@ -1,10 +1,11 @@
 """Which genomes a dataset is made of: a table, or a folder with one folder per class."""
 
-import csv
+import io
 from pathlib import Path
 from typing import NamedTuple
 
 from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.sequence.decompressed import open_decompressed
 from virnucpro_pl.sequence.streams import can_be_read_again
 from virnucpro_pl.training.labelled_store import CLASSES
 
@@ -79,13 +80,13 @@ def _check_readable(path: Path) -> None:
 
 def _from_table(table: Path) -> list[Genome]:
     try:
-        text = table.read_text(encoding="utf-8-sig")
+        with open_decompressed(table) as stream:
+            text = io.TextIOWrapper(stream, encoding="utf-8-sig").read()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"input={table}: cannot be read as a table ({' '.join(str(error).split())})") from error
-    lines = [
-        (number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip() and line[0] != "#"
-    ]
-    rows = list(csv.reader((line for _, line in lines), delimiter="\t", quoting=csv.QUOTE_NONE))
+    # Not splitlines(): a vertical tab or U+2028 within a cell is not the end of a line.
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip() and line[0] != "#"]
+    rows = [line.split("\t") for _, line in lines]
     header = [name.strip().lower() for name in rows[0]] if rows else []
     if missing := [name for name in _KNOWN[:3] if name not in header]:
         raise UserError(
@@ -98,7 +99,7 @@ def _from_table(table: Path) -> list[Genome]:
     for (number, _), row in zip(lines[1:], rows[1:], strict=True):
         if len(row) > len(header):
             raise UserError(f"{table}: line {number} has {len(row)} columns, the first line {len(header)}; mend it")
-        cells = dict(zip(header, (cell.strip() for cell in [*row, *[""] * len(header)]), strict=False))
+        cells = dict(zip(header, (cell.strip(" ") for cell in [*row, *[""] * len(header)]), strict=False))
         found += _from_row(cells, table, number)
     return found
 

@@ -239,6 +239,8 @@ def read_genome(genome: Genome, read: InputFacts) -> Iterator[tuple[str, bytes]]
                 yield record.id, bytes(record.seq)
         except UndefinedSequenceError as error:
             raise UserError(f"{genome.path}: its records hold no sequence; name the FASTA file instead") from error
+        except UserError:
+            raise
         except (OSError, EOFError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{genome.path}: not a readable GenBank file ({reason}); copy it again") from error

@@ -47,7 +47,15 @@ def read_file(path: Path) -> Checkpoint:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such weight file; check the path")
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    return _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Return whether the content, or at least the name, is that of a safetensors file."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    header_bytes = int.from_bytes(start[:8], "little")
+    return path.suffix == ".safetensors" or (start[8:] == b"{" and header_bytes <= path.stat().st_size)
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
