@@ -44,9 +44,10 @@ def test_padding_after_the_end_is_not_called_damage(monkeypatch, container: str,
 def test_records_after_the_end_are_not_dropped_in_silence(monkeypatch, container: str) -> None:
     """F11: a plain file joined to a compressed one, which most readers lose, is refused, and not called cut short."""
     another = lzma.compress if container == "bz2" else bz2.compress
-    for rest in (b">c\nACGT\n", b"garbage", b"\n\n@", another(FASTA)):
-        with pytest.raises(UserError, match="what follows the end of the compressed data is something else"):
+    for rest in (b">c\nACGT\n", b"garbage", b"\n\n@", b"\xb5\n\x1b[2J", another(FASTA)):
+        with pytest.raises(UserError, match="what follows the end of the compressed data is something else") as refused:
             read(CONTAINERS[container](FASTA) + rest, monkeypatch)
+        assert str(refused.value).isprintable()
 
 
 @pytest.mark.parametrize("container", CONTAINERS)

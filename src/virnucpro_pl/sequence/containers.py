@@ -16,6 +16,8 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+from virnucpro_pl.errors import escaped
+
 MAX_WINDOW_LOG = 28
 """256 MiB: xz -9 needs 65, zstd unpacks 128 unless asked for more; files can ask for gigabytes"""
 PADDING = b"\0 \t\r\n"
@@ -131,7 +133,7 @@ class Members:
         if _family_of(rest) != self._family:
             if any(magic.startswith(rest) for magic in _MAGIC):
                 raise EOFError
-            raise TrailingDataError(rest[:20].decode("ascii", "backslashreplace"))
+            raise TrailingDataError(escaped(rest[:20].decode("ascii", "backslashreplace")))
         self._decompressor, self._waiting = self._new_decompressor(), rest
         return True
 
