@@ -62,7 +62,7 @@ def run_here(*arguments: object) -> int:
 
 def file_name(text: str) -> str:
     """Name of a file whose bytes are the text in UTF-8, whatever the locale."""
-    return os.fsdecode(text.encode())
+    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
 
 
 def load_safely(path: Path) -> Any:

@@ -172,7 +172,7 @@ def test_flags_do_what_the_settings_do(cli: Cli, tmp_path: Path, mini: Path) -> 
     assert result.code == 0
     assert (tmp_path / "out" / "sequences.tsv").exists()
     assert "Stages" not in result.err, "quiet"
-    assert "Stages" in (tmp_path / "out" / "run.log").read_text(), "the log has it all the same"
+    assert "Stages" in (tmp_path / "out" / "run.log").read_text(encoding="utf-8"), "the log has it all the same"
     assert "demo model" in result.err, "but not silent about what matters"
     assert cli("verify", tmp_path / "out").code == 0
     assert cli("predict", reads, "-o", tmp_path / "out", "--force", "-q", "--device", "cpu").code == 0

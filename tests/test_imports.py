@@ -88,5 +88,5 @@ def test_sequence_and_results_start_without_torch() -> None:
 
 
 def test_files_stay_short() -> None:
-    long = {str(path): lines for path in FILES if (lines := len(path.read_text().splitlines())) > 300}
+    long = {str(path): lines for path in FILES if (lines := len(path.read_text(encoding="utf-8").splitlines())) > 300}
     assert not long

@@ -14,7 +14,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from support import Result
+from support import Result, file_name
 from virnucpro_pl.api import configuration_of
 from virnucpro_pl.command_line import hydra_words
 from virnucpro_pl.configuration import COMMANDS, CONF, build, register_resolvers, value_of
@@ -38,7 +38,7 @@ def names(count: int) -> Iterator[str]:
     """Hard names, then arbitrary ones: any bytes but / and NUL, most of them of signs that some grammar knows."""
     generator = random.Random(SEED)
     signs = b"[]{}()<>$%&*?!#'\"`\\|;:,.=+-_~^@ \t\n01eEx"
-    yield from HARD[:count]
+    yield from map(file_name, HARD[:count])
     for _ in range(count - len(HARD)):
         length = generator.randint(1, 12)
         if generator.random() < 0.5:
@@ -90,7 +90,7 @@ def test_key_value(command: str) -> None:
 def test_objects_that_are_built_get_the_name_and_nothing_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hydra's own instantiate resolves what an interpolation gave once more."""
     monkeypatch.setenv("SECRET", "secret")
-    for name in (*HARD, "${oc.env:SECRET}"):
+    for name in (*map(file_name, HARD), "${oc.env:SECRET}"):
         cfg = composed("predict", [f"model.head.weights={name}", f"output={name}", "--", name])
         assert build(cfg.model.head).weights == name
         assert build({"_target_": "builtins.dict", "a": [{"b": cfg.output}]}) == {"a": [{"b": name}]}
@@ -174,6 +174,7 @@ def test_files_of_these_names_are_read_and_written(
 ) -> None:
     """B1, B2: with a decoy beside them that a reader of numbers would take, and which must stay as it is."""
     monkeypatch.chdir(tmp_path)
+    name = file_name(name)
     decoy = tmp_path / "11"
     decoy.mkdir()
     (decoy / "precious").write_text("mine")

@@ -57,7 +57,7 @@ def encoded(text: str) -> str:
 
 def percent_encoded(text: str) -> str:
     """Write text in letters, digits and ``%/._-``."""
-    return quote(os.fsencode(text), safe="/._-")
+    return quote(text.encode("utf-8", "surrogatepass"), safe="/._-")
 
 
 def decoded(interpolation: str) -> str:
@@ -70,7 +70,7 @@ def decoded(interpolation: str) -> str:
 
 def literal(encoded_text: str) -> str:
     """Resolve ``${literal:"…"}``."""
-    return os.fsdecode(unquote_to_bytes(encoded_text))
+    return unquote_to_bytes(encoded_text).decode("utf-8", "surrogatepass")
 
 
 def setting(key: str, value: str) -> str:

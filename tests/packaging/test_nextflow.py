@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import virnucpro_pl
-from support import CHECKOUT
+from support import CHECKOUT, file_name
 from virnucpro_pl.configuration import PACKAGE
 from virnucpro_pl.output_files import RESULT_FILES
 from virnucpro_pl.reporting.formats import EXTRA_FILES
@@ -150,8 +150,8 @@ def test_blocks_are_commands_bash_takes(values: dict[str, str]) -> None:
 
 
 NAMES = ["odd (name), x=1.fa", 'it\'s $HOME `x` "y"; z & [1-2]{a,b}*?.fa', "-i.fa", "1_1", "a=b", "${x:y}"]
-NAMES += ["é#~!.fa", "--"]
-FOLDERS = ['sample (1), it\'s a=$HOME; "b" é#~!', "-o", "1_1", "output=x", "$(x:y)"]
+NAMES += [file_name("é#~!.fa"), "--"]
+FOLDERS = [file_name('sample (1), it\'s a=$HOME; "b" é#~!'), "-o", "1_1", "output=x", "$(x:y)"]
 
 
 def test_script_predicts_files_of_any_name(run_block: Callable[..., Path], tmp_path: Path) -> None:

@@ -81,3 +81,10 @@ def test_gzip_with_every_optional_field_is_read(monkeypatch) -> None:
     extra, name, comment = b"\4\0abcd", b"name\0", b"comment\0"
     for flags, fields in ((8, name), (16, comment), (4, extra), (28, extra + name + comment), (1, b"")):
         assert read(b"\x1f\x8b\x08" + bytes([flags]) + bytes(4) + b"\0\3" + fields + body, monkeypatch) == ["a", "b"]
+
+
+def test_gzip_with_reserved_flags_is_damaged(monkeypatch) -> None:
+    whole = gzip.compress(FASTA)
+    for flag in (0x20, 0x40, 0x80):
+        with pytest.raises(UserError, match="reserved flags"):
+            read(whole[:3] + bytes([whole[3] | flag]) + whole[4:], monkeypatch)

@@ -27,6 +27,9 @@ _MAGIC_BYTES = 16  # tell every compression
 _MAGIC = {b"BZh": "bz2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b": "gzip"}
 
 
+_FLAGS, _RESERVED = 3, 0xE0  # of a gzip header (RFC 1952, 2.3.1)
+
+
 class TrailingDataError(ValueError):
     """Something else follows the end of the compressed data; the message shows it."""
 
@@ -64,6 +67,7 @@ class _Gzip:
 
     def __init__(self) -> None:
         self._inner = zlib.decompressobj(wbits=31)
+        self._head = b""
 
     @property
     def eof(self) -> bool:
@@ -78,6 +82,10 @@ class _Gzip:
         return self._inner.unused_data
 
     def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        if len(self._head) < _FLAGS + 1:
+            self._head += data[: _FLAGS + 1 - len(self._head)]
+            if self._head[_FLAGS:] and self._head[_FLAGS] & _RESERVED:
+                raise ValueError("reserved flags are set in the header of gzip")  # isal would let them pass
         return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
 
 
