@@ -12,10 +12,13 @@ import pytest
 from hypothesis import settings
 
 from support import CHECKOUT, MINI, Result, model_overrides, run_here
+from virnucpro_pl.home_folder import provide_caches
 
 collect_ignore = ["fuzz", "surroundings"]  # programs
 MUST_HAVE_SHARED = os.environ.get("VIRNUCPRO_REQUIRE_GOLDEN") == "1"
 
+# As __main__ does, for a user without a home folder or a name. Read when torch is imported.
+provide_caches()
 # As __main__ sets it: the same bits whatever the number of threads. Read when torch is imported.
 os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
 # The same examples at every run, however slow: tests/fuzz looks for others.

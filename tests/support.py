@@ -48,7 +48,6 @@ def run_here(*arguments: object) -> int:
     before = list(root.handlers), root.level
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setattr(sys, "argv", ["virnucpro-pl", *map(str, arguments)])
-        patch.setattr(program, "_job_began", False)
         try:
             program.main()
         except SystemExit as exit_:

@@ -1,8 +1,10 @@
 """The Python interface gives what the command line gives, and keeps its model."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from Bio.Seq import Seq
 from Bio.SeqRecord import SeqRecord
+from hydra import compose, initialize_config_dir
 
 import virnucpro_pl
 from support import MINI, Result, model_overrides
@@ -114,7 +117,7 @@ def test_settings_are_those_of_predict() -> None:
 @pytest.mark.parametrize(
     ("sequences", "told"),
     [
-        ("no/such/file.fa", "is no sequence, nor a file that exists"),
+        ("no/such/file.fa", "no/such/file.fa: no such file, nor a sequence"),
         ([("a b", "ACGT")], "'a b' of sequence 1 is empty or has blanks in it"),
         ([("", "ACGT")], "is empty or has blanks in it"),
         (["ACGT", 5], "sequence 2 is a int; give text"),
@@ -128,6 +131,123 @@ def test_what_is_no_sequence_is_told(predictor: Predictor, sequences: object, to
     with pytest.raises(UserError, match="sequence") as error:
         predictor.predict(sequences)
     assert told in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["reads.fa", "nosuch", "*.fa", "-", "~", "a b", "sat.gb", "e" * 300, "é", "1"], ids=lambda name: name[:9]
+)
+def test_what_may_be_a_path_is_never_a_sequence(predictor: Predictor, name: str, tmp_path: Path) -> None:
+    """I1: a misspelt path gave a row for a sequence called sequence_1."""
+    file = written(tmp_path / "a.fa", READS)
+    forms = [name, [name], [name, "ACGT"], ["ACGT", name], [str(file), name], [name, file], Path(name)]
+    for form in forms:
+        with pytest.raises(UserError, match="no such file") as error:
+            predictor.predict(form)
+        assert "\n" not in str(error.value)
+
+
+def test_a_list_with_a_path_holds_no_sequences(predictor: Predictor, tmp_path: Path) -> None:
+    file = written(tmp_path / "a.fa", READS)
+    with pytest.raises(UserError, match="ACGT: no such file"):
+        predictor.predict([file, "ACGT"])
+    with pytest.raises(UserError, match="a tuple among paths"):
+        predictor.predict([str(file), ("x", "ACGT")])
+    with pytest.raises(UserError, match=r"'reads\.fa', is no sequence; give paths of files by themselves"):
+        predictor.predict({"sample": "reads.fa"})
+    with pytest.raises(UserError, match="a folder; name the files in it"):
+        predictor.predict(str(tmp_path))
+
+
+def test_a_sequence_may_be_longer_than_a_file_name(predictor: Predictor) -> None:
+    assert predictor.predict("ATGGCTGCTAAAGCTGCTGCTGGT" * 50)["length"].to_pylist() == [1200]
+
+
+IDS = ["NA", "null", "NULL", "nan", "None", "1e3", "TRUE", "007", "1_1", "-", '"', '"a"', "'", "=1+1", "+x", "@y", "#z"]
+IDS += ["a,b", "a;b", "\\N", "\\t", "${x}", "é", "0x1F", "2026-11-28", "inf", "x" * 1_000_000, ".", "NA_chunk_1"]
+
+
+@pytest.mark.parametrize("level", ["record", "chunk", "orf"])
+def test_ids_are_kept_to_the_letter(predictor: Predictor, level: str) -> None:
+    """F4: influenza's segment NA became null."""
+    ids = IDS if level == "record" else [name for name in IDS if len(name) < 1000]
+    table = predictor.predict([(name, READS["first"]) for name in ids], level=level)
+    column = {"record": "sequence_id", "chunk": "sequence_id", "orf": "Sequence_ID"}[level]
+    found = table[column].to_pylist()
+    assert [*dict.fromkeys(name.rpartition("_chunk_")[0] if level == "orf" else name for name in found)] == ids
+    assert table[column].null_count == 0
+
+
+def test_only_scores_and_calls_are_null(predictor: Predictor) -> None:
+    table = predictor.predict([("NA", READS["stops"]), ("x", READS["first"])])
+    missing = {name for name in table.column_names if table[name].null_count}
+    assert missing == {"viral_chunk_fraction", "max_virus_score", "call"}
+    assert table["status"].to_pylist() == ["no_orf", "called"]
+
+
+def test_a_name_that_is_no_text_is_refused(predictor: Predictor) -> None:
+    with pytest.raises(UserError, match="is no text"):
+        predictor.predict([("x\udcff", "ACGT")])
+
+
+def test_calls_from_threads_give_the_table_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F8: the configuration is composed, and the model loaded and used, by one thread at a time."""
+    monkeypatch.setattr("virnucpro_pl.api._kept", None)
+    wanted = Predictor("demo", CPU).predict(READS)
+
+    def call(number: int) -> object:
+        settings = CPU if number % 3 else {**CPU, "results.min_viral_fraction": 0.4}
+        return virnucpro_pl.predict((pair for pair in READS.items()), settings=settings)
+
+    with ThreadPoolExecutor(6) as threads:
+        tables = [*threads.map(call, range(9))]
+    assert all(table.drop_columns("call").equals(wanted.drop_columns("call")) for table in tables)
+
+
+HOST = """
+import json, sys
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.version import getbase
+from omegaconf import OmegaConf
+
+OmegaConf.register_new_resolver("twice", lambda x: 2 * x)
+
+@hydra.main(version_base="1.2", config_path=None)
+def main(cfg):
+    from virnucpro_pl import Predictor, predict
+    state, loader = GlobalHydra.instance(), GlobalHydra.instance().config_loader()
+    rows = predict({"x": "ATGGCTGCTGCTGCTGCTGCT" * 8}, settings={"trainer.accelerator": "cpu"}).num_rows
+    print(json.dumps({
+        "rows": rows,
+        "job": HydraConfig.get().job.name,
+        "version": str(getbase()),
+        "state": GlobalHydra.instance() is state and state.config_loader() is loader,
+        "twice": OmegaConf.create({"a": "${twice:2}", "b": "${hydra:job.name}"}).a,
+    }))
+
+main()
+"""
+
+
+def test_calls_from_within_another_hydra_application(tmp_path: Path) -> None:
+    """F8: it finds its own state afterwards."""
+    (tmp_path / "host.py").write_text(HOST)
+    done = subprocess.run([sys.executable, "host.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found == {"rows": 1, "job": "host", "version": "1.2", "state": True, "twice": 4}
+
+
+def test_calls_between_those_of_hydra_itself(tmp_path: Path) -> None:
+    (tmp_path / "theirs.yaml").write_text("a: 1\n")
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        assert Predictor("demo", CPU).predict("ACGT").num_rows == 1
+        assert compose("theirs").a == 1
+        with pytest.raises(UserError):
+            Predictor("nothing")
+        assert compose("theirs").a == 1
 
 
 def test_wrong_settings_are_told(predictor: Predictor) -> None:

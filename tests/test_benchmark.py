@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from Bio.Seq import Seq
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
 from support import CHECKOUT, MINI, Result
 from virnucpro_pl import __main__ as program
 from virnucpro_pl.benchmarking.flops import matrix_flops_per_token
 from virnucpro_pl.benchmarking.synthetic_reads import synthetic_reads
+from virnucpro_pl.configuration import build
 
 ARCHITECTURES = sorted(path.stem for path in (CHECKOUT / "conf" / "architecture").glob("*.yaml"))
 LITTLE = (
@@ -141,11 +141,12 @@ def test_seed_tokenizer_attention_and_architecture_are_heeded(benchmark: Benchma
 
 
 def test_results_are_not_replaced_unless_told(benchmark: Benchmark, tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text("{}")
+    record = json.dumps({"command": ["virnucpro-pl", "benchmark"], "files": {}})
+    (tmp_path / "run.json").write_text(record)
     result = benchmark(f"output={tmp_path}")
     assert result.code == 2
     assert "overwrite=true" in result.err
-    assert (tmp_path / "run.json").read_text() == "{}"
+    assert (tmp_path / "run.json").read_text() == record
 
 
 @pytest.mark.parametrize(
@@ -208,7 +209,7 @@ def test_architectures_are_of_the_published_sizes(architecture: str) -> None:
     program.register_resolvers()
     with initialize_config_dir(str(program.CONF), version_base="1.3"):
         cfg = compose("benchmark", [f"architecture={architecture}", "paths.output_dir=out"])
-    protein, dna = (instantiate(cfg.architecture[name]).config for name in ("protein_encoder", "dna_encoder"))
+    protein, dna = (build(cfg.architecture[name]).config for name in ("protein_encoder", "dna_encoder"))
     size = architecture.removeprefix("esm2_")
     if architecture == "golden":
         assert (protein.num_layers, protein.width, protein.num_heads, protein.ffn_width) == (3, 64, 4, 256)
@@ -217,5 +218,5 @@ def test_architectures_are_of_the_published_sizes(architecture: str) -> None:
         assert matrix_flops_per_token(dna) == 2 * DNABERT_S_WEIGHTS
     if size in WEIGHTS:
         assert matrix_flops_per_token(protein) == 2 * WEIGHTS[size]
-    model = instantiate(cfg.model)
+    model = build(cfg.model)
     assert model.head_source.dna_width + model.head_source.protein_width == dna.width + protein.width

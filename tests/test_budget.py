@@ -19,7 +19,7 @@ from support import Result, model_overrides
 from virnucpro_pl import budget
 from virnucpro_pl.budget import Peak, largest_budget
 from virnucpro_pl.errors import OutOfMemoryError
-from virnucpro_pl.results.tables import RESULT_FILES
+from virnucpro_pl.output_files import RESULT_FILES
 
 MIB = 2**20
 

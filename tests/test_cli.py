@@ -10,13 +10,7 @@ from pathlib import Path
 import pytest
 
 import virnucpro_pl
-from support import Result, file_name
-from virnucpro_pl.command_line import hydra_words
-
-
-def quoted(argument: str) -> str:
-    (word,) = hydra_words("predict", [argument])
-    return word
+from support import Result
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"]])
@@ -34,7 +28,7 @@ def test_version_is_bare(cli: Callable[..., Result]) -> None:
 def test_unknown_word_is_bad_usage(cli: Callable[..., Result], arguments: list[str]) -> None:
     result = cli(*arguments)
     assert result.code == 2
-    assert "Usage" in result.err
+    assert "predict" in result.err
     assert not result.out
 
 
@@ -80,41 +74,6 @@ def test_module_and_configuration_need_no_network_and_no_optional_package(
     assert (tmp_path / "out" / "sequences.tsv").exists()
     left = [path.name for path in temporary.iterdir()]
     assert not [name for name in left if not name.startswith("torchinductor_")], "temporary files stay behind"
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "plain.fa",
-        "reads(1).fa",
-        "a b.fa",
-        "it's.fa",
-        "x=1,y.fa",
-        "back\\slash.fa",
-        "d$r.fa",
-        "q\\'.fa",
-        "end\\",
-        "Gewässer.fa",
-        "a;b#c!.fa",
-    ],
-)
-def test_paths_need_no_quoting_for_hydra(name: str, tmp_path: Path) -> None:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    path = tmp_path / file_name(name)
-    path.touch()
-    override = OverridesParser.create().parse_override(quoted(f"input={path}"))
-    assert override.value() == str(path)
-    assert quoted(quoted(f"input={path}")) == quoted(f"input={path}"), "a rank gets the quoted argument again"
-
-
-@pytest.mark.parametrize(
-    "argument",
-    ["output=Gewässer", "data.token_budget=1,2", "input=[a,ä]", "x='ä'", "y=~ä", "--config-dir=ä", "input=*.fa"],
-)
-def test_only_what_hydra_would_misread_isquoted(argument: str) -> None:
-    """A folder to be made needs no quotes either; choices, lists and quotes stay what they are."""
-    assert quoted(argument) == {"output=Gewässer": "output='Gewässer'", "y=~ä": "y='~ä'"}.get(argument, argument)
 
 
 def _mind_interrupts() -> None:

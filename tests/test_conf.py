@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from support import CHECKOUT
-from virnucpro_pl import __main__ as program
+from virnucpro_pl.configuration import COMMANDS, build, register_resolvers
+from virnucpro_pl.configuration import CONF as PROGRAM_CONF
 
 CONF = CHECKOUT / "conf"
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
@@ -17,7 +17,7 @@ EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 @pytest.fixture(autouse=True)
 def _resolvers() -> None:
-    program.register_resolvers()
+    register_resolvers()
 
 
 def composed(*overrides: str):
@@ -29,17 +29,17 @@ def composed(*overrides: str):
 def test_model_builds(model: str) -> None:
     """Without weights at hand: they are read later."""
     cfg = composed(f"model={model}")
-    assert instantiate(cfg.model).name == model
+    assert build(cfg.model).name == model
     assert cfg.data.chunk_length == cfg.model.head.chunk_length
 
 
 @pytest.mark.parametrize("group", ["data", "trainer", "results", "formats"])
 def test_group_builds(group: str) -> None:
-    assert instantiate(composed()[group])
+    assert build(composed()[group])
 
 
 def test_callbacks_build() -> None:
-    assert len(list(map(instantiate, composed().callbacks.values()))) == 7
+    assert len(list(map(build, composed().callbacks.values()))) == 7
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -59,7 +59,7 @@ def test_misspelt_key_in_yaml_is_refused() -> None:
     OmegaConf.set_struct(cfg, False)
     cfg.data.chunk_lenght = 3
     with pytest.raises(Exception, match="chunk_lenght"):
-        instantiate(cfg.data)
+        build(cfg.data)
 
 
 def test_no_key_is_without_explanation() -> None:
@@ -79,5 +79,5 @@ def test_no_key_is_without_explanation() -> None:
 
 
 def test_conf_is_where_the_program_looks() -> None:
-    assert Path(program.CONF) == CONF
-    assert sorted(path.stem for path in CONF.glob("*.yaml")) == program.COMMANDS
+    assert Path(PROGRAM_CONF) == CONF
+    assert sorted(path.stem for path in CONF.glob("*.yaml")) == COMMANDS

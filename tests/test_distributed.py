@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from support import Result, model_overrides, run_here
-from virnucpro_pl.results.tables import RESULT_FILES
+from virnucpro_pl.output_files import RESULT_FILES
 
 
 def run(

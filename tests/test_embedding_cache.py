@@ -19,7 +19,7 @@ from virnucpro_pl.data.batch import CachedEmbeddings, OrfBatch
 from virnucpro_pl.data.embedding_cache import EncoderIdentities, content_keys, open_caches
 from virnucpro_pl.encoders.packed import pack
 from virnucpro_pl.module import ScoredOrfs, VirNucPro
-from virnucpro_pl.results.tables import RESULT_FILES
+from virnucpro_pl.output_files import RESULT_FILES
 from virnucpro_pl.weights.head_source import HeadSource
 from virnucpro_pl.weights.sources import DnabertSSource, Esm2Source
 
@@ -83,7 +83,7 @@ def half_of(reads: Path) -> Path:
 
 @pytest.mark.parametrize("precision", ["32-true", "16-true"])
 def test_a_second_run_computes_nothing_and_writes_the_same_bytes(runs: Runs, reads: Path, precision: str) -> None:
-    without = runs(reads, "data.embedding_cache=null", f"trainer.precision={precision}")
+    without = runs(reads, "data.embedding_cache=", f"trainer.precision={precision}")
     assert "embedding cache" not in runs.result.err
     assert not runs.cache.exists()
 
@@ -123,7 +123,7 @@ def protein_folder(cache: Path) -> str:
 
 
 def test_overlapping_input_computes_only_what_is_new(runs: Runs, reads: Path) -> None:
-    whole = runs(reads, "data.embedding_cache=null")
+    whole = runs(reads, "data.embedding_cache=")
     everything = runs.computed
     runs(half_of(reads))
     before = runs.computed
@@ -144,7 +144,7 @@ def test_another_head_needs_no_encoder(runs: Runs, reads: Path, mini: Path) -> N
 
     assert runs.computed == [0, 0]
     assert cached != first
-    assert cached == runs(reads, other, "model.head.any_chunk_length=true", "data.embedding_cache=null")
+    assert cached == runs(reads, other, "model.head.any_chunk_length=true", "data.embedding_cache=")
 
 
 def test_a_head_that_does_not_fit_cached_embeddings_is_refused(runs: Runs, reads: Path, golden: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_folder_that_cannot_be_made_is_refused(runs: Runs, reads: Path) -> Non
 
 def test_a_full_disk_costs_the_cache_and_not_the_run(runs: Runs, reads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file system is what cannot be had here, so the write fails as it would."""
-    without = runs(reads, "data.embedding_cache=null")
+    without = runs(reads, "data.embedding_cache=")
 
     def full(folder, *_):
         raise OSError(28, "No space left on device", str(folder))
@@ -293,7 +293,7 @@ def test_two_runs_and_two_ranks_write_at_once(runs: Runs, reads: Path, tmp_path:
         _, told = start.communicate(timeout=500)
         assert start.returncode == 0, told
 
-    without = runs(reads, "data.embedding_cache=null")
+    without = runs(reads, "data.embedding_cache=")
     assert {name: (tmp_path / "0" / name).read_bytes() for name in RESULT_FILES} == without
     assert runs(reads) == without
     assert runs.computed == [0, 0]

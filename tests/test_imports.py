@@ -10,9 +10,10 @@ from support import CHECKOUT
 
 PACKAGE = CHECKOUT / "src" / "virnucpro_pl"
 LAYERS = [
-    {"errors"},
-    {"failures", "host_memory", "read_ahead", "slurm", "stages", "durable", "stopping", "folder_lock", "log_file"}
-    | {"standard_output", "arrow_files"},
+    {"errors", "output_files"},
+    {"failures", "host_memory", "read_ahead", "stages", "durable", "stopping", "folder_lock", "log_file", "launchers"}
+    | {"standard_output", "standard_streams", "home_folder", "file_names"},
+    {"process_environment"},
     {"digests", "fetching"},
     {"sequence"},
     {"results", "encoders", "head"},
@@ -22,9 +23,12 @@ LAYERS = [
     {"strategy"},
     {"benchmarking"},
     {"training"},
-    {"settings_help", "command_line"},
+    {"settings_help", "text_settings"},
+    {"literal_files"},
     {"configuration"},
-    {"sequence_input"},
+    {"composition"},
+    {"sequence_input", "command_line", "output_folder", "preflight"},
+    {"settings_check"},
     {"api", "checkup"},
     {"commands", "sweep"},
     {"__main__"},

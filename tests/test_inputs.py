@@ -11,7 +11,7 @@ import pytest
 
 from support import Result
 from test_predict import OPEN, STOPPED, Predict, assert_refused
-from virnucpro_pl.results.tables import CONSENSUS_TABLE, ORF_TABLE
+from virnucpro_pl.output_files import CONSENSUS_TABLE, ORF_TABLE
 
 
 @pytest.fixture

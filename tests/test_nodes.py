@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from support import CHECKOUT, model_overrides, run_here
-from virnucpro_pl.results.tables import RESULT_FILES
+from virnucpro_pl.api import Predictor
+from virnucpro_pl.output_files import RESULT_FILES
 
 PROGRAM = [sys.executable, "-m", "virnucpro_pl", "predict"]
 SECONDS = 240  # a run that waits for a process that is gone must not hold up the tests
@@ -152,6 +153,86 @@ def test_slurm_that_does_not_fit_is_told(
     (line,) = [line for line in result.err.splitlines() if line.startswith("Error: ")]
     assert line.startswith("Error: trainer=slurm: ")
     assert told in line
+
+
+LEFT_OVER = {
+    "a batch job of eight tasks": {
+        **{f"SLURM_{name}": value for name, value in (("JOB_ID", "4711"), ("JOB_NAME", "x"), ("NTASKS", "8"))},
+        **{f"SLURM_{name}": "3" for name in ("PROCID", "LOCALID", "NODEID", "STEP_ID", "NPROCS")},
+        **{"SLURM_JOB_NODELIST": "node[1-4]", "SLURM_NODELIST": "node[1-4]", "SLURM_NNODES": "4"},
+    },
+    "an interactive job": {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "interactive", "SLURM_NTASKS": "2"},
+    "torchrun": {
+        **{"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"},
+        **{"GROUP_RANK": "1", "MASTER_ADDR": "nowhere.invalid", "MASTER_PORT": "1"},
+    },
+    "a container": {"RANK": "1", "WORLD_SIZE": "2", "NODE_RANK": "1", "MASTER_ADDR": "nowhere.invalid"},
+    "Kubeflow": {"KUBERNETES_PORT": "1", "MASTER_ADDR": "x", "MASTER_PORT": "1", "WORLD_SIZE": "1", "RANK": "0"},
+    "LSF": {
+        **{"LSB_JOBID": "1", "LSB_DJOB_RANKFILE": "/nowhere", "JSM_NAMESPACE_LOCAL_RANK": "1"},
+        **{"JSM_NAMESPACE_SIZE": "4", "JSM_NAMESPACE_RANK": "3", "LSB_HOSTS": "a b"},
+    },
+    "MPI": {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "PMI_RANK": "1", "PMI_SIZE": "2"},
+    "words for numbers": {"RANK": "", "NODE_RANK": "first", "LOCAL_RANK": "x", "SLURM_NTASKS": "", "WORLD_SIZE": ""},
+}
+"""F7: variables that other launchers leave behind."""
+
+
+@pytest.fixture(params=LEFT_OVER.values(), ids=LEFT_OVER)
+def left_over(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    for name, value in request.param.items():
+        monkeypatch.setenv(name, value)
+    return request.param
+
+
+def test_one_device_heeds_no_other_launcher(
+    left_over: dict[str, str], cli: Callable, settings: list[str], one_device: Path, tmp_path: Path
+) -> None:
+    result = cli("predict", f"output={tmp_path}", *settings)
+    assert_same_results([subprocess.CompletedProcess([], result.code, "", result.err)], tmp_path, one_device, 1)
+
+
+def test_mistakes_are_told_whatever_rank_is_left_over(left_over: dict[str, str], cli: Callable, tmp_path: Path) -> None:
+    """Processes beside the first of a run are silent about them."""
+    result = cli("predict", f"input={tmp_path / 'nothing.fa'}", f"output={tmp_path / 'out'}")
+    assert result.code == 2
+    assert result.err.count("Error: ") == 1
+
+
+def test_the_python_interface_heeds_no_other_launcher(left_over: dict[str, str]) -> None:
+    """Nor does it change the environment of the program that uses it."""
+    before = dict(os.environ)
+    table = Predictor("demo", {"trainer.accelerator": "cpu"}).predict("ATGGCTGCTGCTGCTGCTGCT" * 8)
+    assert table["status"].to_pylist() == ["called"]
+    assert dict(os.environ) == before
+
+
+def test_fabrics_launcher_does_not_overrule_the_python_interface(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("CLI_USED", "1"), ("DEVICES", "2"), ("ACCELERATOR", "tpu"), ("STRATEGY", "ddp")):
+        monkeypatch.setenv(f"LT_{name}", value)
+    assert Predictor("demo", {"trainer.accelerator": "cpu"}).predict("ATGGCTGCTGCTGCTGCTGCT").num_rows == 1
+
+
+def test_several_devices_heed_no_other_launcher(settings: list[str], one_device: Path, tmp_path: Path) -> None:
+    """A process would wait for a day for others, on a machine that is not there."""
+    names = ("a batch job of eight tasks", "torchrun", "LSF")
+    variables = {key: value for name in names for key, value in LEFT_OVER[name].items()} | {"WORLD_SIZE": "1"}
+    command = [*PROGRAM, f"output={tmp_path}", "trainer.devices=2", "trainer.strategy=ddp", *settings]
+    assert_same_results(run_together(command, environments=[variables]), tmp_path, one_device, 2)
+
+
+def test_loggers_are_not_silent_where_a_rank_is_left_over() -> None:
+    """Lightning reads it when it is imported, and only the first rank writes logs."""
+    code = (
+        "from virnucpro_pl.process_environment import process_environment\n"
+        "from lightning.pytorch.utilities import rank_zero_only\n"
+        "before = rank_zero_only.rank\n"
+        "process_environment(devices=1, num_nodes=1, slurm=False)\n"
+        "print(before, rank_zero_only.rank)\n"
+    )
+    environment = {**os.environ, "RANK": "3"}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert result.stdout == "3 0\n", result.stderr
 
 
 def node(number: int, address: str, port: str) -> dict[str, str]:

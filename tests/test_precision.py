@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from support import MINI, Result, load_safely, model_overrides, run_here
-from virnucpro_pl.results.tables import ORF_TABLE, RECORD_TABLE
+from virnucpro_pl.output_files import ORF_TABLE, RECORD_TABLE
 
 # precision: largest change of a score, smallest share of ORFs called alike
 LIMITS = {"16-true": (0.003, 0.998), "bf16-true": (0.02, 0.995)}

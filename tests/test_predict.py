@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from support import Result, file_name, model_overrides, read_table, synonymous_reads
-from virnucpro_pl.results.tables import CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, RESULT_FILES
+from virnucpro_pl.output_files import CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, RESULT_FILES
 
 OPEN = "ATGGCTGCAGCTGCTGGTGCTGCAGCTGCAGGAGCTGCTGCAGCTGGTGCAGCTGCT" * 2
 STOPPED = "TAATTAATTAACTAGCTAGCTAGTCATCATCATTTATTTATTTA" * 3

@@ -8,8 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from support import CHECKOUT, TESTS, Result
-from virnucpro_pl.reporting.page import REPORT
-from virnucpro_pl.results.tables import RECORD_TABLE, RESULT_FILES
+from virnucpro_pl.output_files import RECORD_TABLE, REPORT, RESULT_FILES
 from virnucpro_pl.sweep import SWEEP_TABLE
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")

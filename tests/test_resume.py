@@ -15,7 +15,7 @@ import pytest
 from support import MINI, PATIENCE, Result, model_overrides, run_here
 from virnucpro_pl.commands import run_folder
 from virnucpro_pl.folder_lock import LOCK_FILE, FolderLock
-from virnucpro_pl.results.tables import RESULT_FILES
+from virnucpro_pl.output_files import RESULT_FILES
 
 READS = MINI / "inputs" / "mini.fa"
 Predict = Callable[..., Result]
@@ -102,10 +102,12 @@ def test_a_start_that_resumes_is_on_record(
 ) -> None:
     cut_short(batches=2)
     cut_short(batches=3)
-    assert predict().code == 0
+    result = predict()
+    assert result.code == 0
     run = run_record(tmp_path / "out")
 
     assert files(tmp_path / "out") == undisturbed
+    assert f"Resuming: 5 of {run['starts'][0]['batches']} batches were kept" in result.err
     assert run["resumed"] == 2
     assert [start["batches_done_before"] for start in run["starts"]] == [0, 2, 5]
     assert run["figures"]["batches"] == run["starts"][0]["batches"] - 5
@@ -162,16 +164,61 @@ def test_a_part_that_cannot_be_used_is_computed_again(
     assert run_record(tmp_path / "out")["starts"][-1]["batches_done_before"] == 3
 
 
-def test_a_damaged_store_is_built_again(
-    predict: Predict, cut_short: Predict, undisturbed: dict[str, bytes], tmp_path: Path
+def flip_a_bit(path: Path, place: float) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("file", ["records.arrow", "orfs.arrow", "by_length-distinct/rows.npy"])
+def test_a_bit_that_flips_between_starts_changes_no_result(
+    predict: Predict, cut_short: Predict, undisturbed: dict[str, bytes], tmp_path: Path, file: str
 ) -> None:
+    """C1: the store is set aside and built again, and no score that may come of the damaged one is used."""
     cut_short()
-    (orfs,) = (tmp_path / "out").glob(".work/store/*/orfs.arrow")
-    os.truncate(orfs, 100)
+    (store,) = (tmp_path / "out").glob(".work/store/*/")
+    flip_a_bit(store / file, 0.7)
     result = predict()
 
     assert result.code == 0, result.err
-    assert "damaged; the input is read again" in result.err
+    assert result.err.count("is set aside as") == 1
+    assert str(store / file) in result.err
+    assert files(tmp_path / "out") == undisturbed
+    assert run_record(tmp_path / "out")["starts"][-1]["batches_done_before"] == 0
+
+
+@pytest.mark.parametrize("file", ["records.arrow", "orfs.arrow", "chunks.arrow", "by_length-distinct/rows.npy"])
+@pytest.mark.parametrize("damage", [flip_a_bit, lambda path, _: os.truncate(path, path.stat().st_size // 2)])
+def test_damage_while_running_ends_the_run_in_one_line_and_the_next_start_repairs_it(
+    predict: Predict,
+    undisturbed: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    damage: Callable[[Path, float], None],
+) -> None:
+    """C1, C2: whether the damage goes unnoticed by who reads the file or not."""
+    from virnucpro_pl.module import VirNucPro
+
+    step = VirNucPro.predict_step
+
+    def damages_early(self, batch, batch_idx):
+        if batch_idx == 1:
+            (store,) = (tmp_path / "out").glob(".work/store/*/")
+            damage(store / file, 0.7)
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VirNucPro, "predict_step", damages_early)
+        result = predict("callbacks.part_writer.max_orfs=1")
+    assert result.code == 1
+    assert "Traceback" not in result.err
+    (line,) = [line for line in result.err.splitlines() if line.startswith("Error: ")]
+    assert file in line
+    assert "start the same command again" in line
+    assert not files(tmp_path / "out")
+
+    assert predict().code == 0
     assert files(tmp_path / "out") == undisturbed
 
 

@@ -89,7 +89,8 @@ def test_mistake_in_one_job_is_listed_and_the_others_run(sweep: Callable[..., Re
 def test_a_sweep_started_again_does_only_what_is_not_done(sweep: Callable[..., Result], tmp_path: Path) -> None:
     assert sweep("data.token_budget=64,256").code == 0
     before = read_table(tmp_path / "out")
-    (tmp_path / "out" / "1" / "run.json").unlink()  # as if it had been killed in its second job
+    for path in (tmp_path / "out" / "1").iterdir():
+        path.unlink()  # as if it had been killed before its second job
 
     result = sweep("data.token_budget=64,256")
 

@@ -12,7 +12,7 @@ import pytest
 
 from support import MINI, Result, model_overrides
 from virnucpro_pl.digests import sha256_of
-from virnucpro_pl.results.tables import RESULT_FILES
+from virnucpro_pl.output_files import RESULT_FILES
 
 Cli = Callable[..., Result]
 

@@ -306,7 +306,15 @@ def changed_at(tree: Any, path: tuple, value: Any) -> Any:
     return copy
 
 
-NOT_COMPARED = {"unique_orfs", "whole_chunks", "duplicate_names", "duplicate_suffix", "formula_names", "saved"}
+NOT_COMPARED = {
+    "no_nucleotides",
+    "unique_orfs",
+    "whole_chunks",
+    "duplicate_names",
+    "duplicate_suffix",
+    "formula_names",
+    "saved",
+}
 
 
 def test_every_changed_count_is_noticed(folder: Path) -> None:

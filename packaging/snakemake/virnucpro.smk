@@ -45,6 +45,6 @@ rule virnucpro_predict:
     container:
         VIRNUCPRO["container"]
     shell:
-        # :q quotes for the shell; --input and --output quote for Hydra, so that any file name will do.
-        "virnucpro-pl predict --input {input:q} --output {params.folder:q} --threads {threads}"
-        " --device {params.device} {params.extra} > {log:q} 2>&1"
+        # :q quotes for the shell, and the program takes what follows --output= and -- to the letter.
+        "virnucpro-pl predict --output={params.folder:q} --threads {threads} --device {params.device} {params.extra}"
+        " -- {input:q} > {log:q} 2>&1"

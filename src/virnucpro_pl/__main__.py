@@ -6,16 +6,21 @@ import sys
 import threading
 import time
 from importlib import import_module
+from pathlib import Path
 from typing import NoReturn
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from virnucpro_pl import __version__
-from virnucpro_pl.command_line import FLAGS_TEXT, BadWordError, complete_command, hydra_words
-from virnucpro_pl.configuration import COMMANDS, CONF, process_of, register_resolvers
+from virnucpro_pl.command_line import FLAGS_TEXT, complete_command, hydra_words
+from virnucpro_pl.configuration import COMMANDS, CONF, log_name, process_of, register_resolvers, typed_settings
+from virnucpro_pl.errors import UserError, did_you_mean, escaped
 from virnucpro_pl.failures import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -25,9 +30,16 @@ from virnucpro_pl.failures import (
     needs_no_traceback,
     one_line,
 )
+from virnucpro_pl.home_folder import provide_caches
 from virnucpro_pl.log_file import LogFile
+from virnucpro_pl.output_files import FILES
+from virnucpro_pl.output_folder import check_output, claim_default_folder
+from virnucpro_pl.preflight import check_inputs
+from virnucpro_pl.settings_check import check_settings, explain_refusal
 from virnucpro_pl.standard_output import EXIT_PIPE_CLOSED, stop_writing
+from virnucpro_pl.standard_streams import prepare_streams
 from virnucpro_pl.stopping import EXIT_TERMINATED, Terminated, terminable
+from virnucpro_pl.text_settings import encoded, setting
 
 PROGRAM = "virnucpro-pl"
 USAGE = f"""\
@@ -60,19 +72,20 @@ Completion in the shell: eval "$(virnucpro-pl -sc install=bash)"
 """
 
 log = logging.getLogger("virnucpro_pl")
-_job_began = False
+_reported: Exception | None = None
+"""The last error that a job has logged"""
 _LEAVING_SECONDS = 3.0
 _GO_ON = ("predict", "download", "embed", "train")  # commands that continue what was stopped
+_LOGGED = ("predict", "embed", "prepare", "train", "test", "benchmark")  # commands that leave run.log
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF))
 def run(cfg: DictConfig) -> float | None:
     """Run the command the configuration is named after."""
-    global _job_began  # Hydra's exit status does not tell a failed job from a misspelt key
-    _job_began = True
     name = str(HydraConfig.get().job.config_name)
     try:
         with terminable():
+            _prepare(cfg, name)
             return getattr(import_module(f"virnucpro_pl.commands.{name}"), name)(cfg)  # type: ignore[no-any-return]
     except Terminated:
         log.error("Terminated%s", _how_to_go_on(cfg))
@@ -90,6 +103,45 @@ def run(cfg: DictConfig) -> float | None:
         sys.exit(exit_status(error))
 
 
+def _prepare(cfg: DictConfig, name: str) -> None:
+    """Find mistakes before torch is imported and before anything is written, then open the output folder and its log.
+
+    Raises:
+        UserError: a setting, an input or the output folder is wrong.
+    """
+    check_settings(cfg, name)
+    check_inputs(cfg, name)
+    is_first = not process_of(HydraConfig.get().job.name, cfg)
+    if name in FILES and is_first:
+        if _is_unnamed(cfg) and HydraConfig.get().mode is RunMode.RUN:
+            folder = claim_default_folder(cfg.paths.default_output)
+            cfg.paths.default_output = encoded(folder)
+            sys.argv.append(setting("paths.default_output", folder))  # for the processes that Lightning starts from it
+        check_output(cfg, name)
+    if name in _LOGGED:
+        _open_log(Path(cfg.paths.output_dir), log_name(HydraConfig.get().job.name, cfg))
+
+
+def _is_unnamed(cfg: DictConfig) -> bool:
+    named = any(setting.startswith("paths.default_output=") for setting in typed_settings())
+    return cfg.output in ("-", cfg.paths.default_output) and not named
+
+
+def _open_log(folder: Path, name: str) -> None:
+    """Write the log to a file in the output folder as well.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output={escaped(str(folder))}: {error.strerror}; give another folder") from error
+    handler = LogFile(folder / name, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+
+
 def _how_to_go_on(cfg: DictConfig) -> str:
     """Say how a run is continued; commands that begin anew say nothing.
 
@@ -100,18 +152,20 @@ def _how_to_go_on(cfg: DictConfig) -> str:
     unnamed = default is not None and cfg.output == default
     if hydra.job.config_name not in _GO_ON or (unnamed and hydra.mode is not RunMode.RUN):
         return ""
-    named = f" with output={hydra.runtime.output_dir}" if unnamed else ""
+    named = f" with output={Path(default).absolute()}" if unnamed else ""
     without = " without overwrite=true" if OmegaConf.select(cfg, "overwrite") else ""
     return f"; start the same command again{named}{without} to continue where it stopped"
 
 
 def _tell(error: Exception, cfg: DictConfig) -> None:
     """Log what can be done about an error, or where it comes from."""
+    global _reported
+    _reported = error
     if needs_no_traceback(error):
         log.error("Error: %s%s", one_line(error), _how_to_go_on(cfg) if can_continue(error) else "")
     elif exit_status(error) == EXIT_FAILED:
         log.exception("The run failed%s", _how_to_go_on(cfg))
-    elif "rank" not in process_of(HydraConfig.get().job.name):
+    elif "rank" not in process_of(HydraConfig.get().job.name, cfg):
         log.error("Error: %s", one_line(error))
     else:  # most often all ranks meet the same mistake, and one tells of it; the others keep it in their logs
         record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "Error: %s", (one_line(error),), None)
@@ -146,16 +200,20 @@ def _prepare_completion(what: str) -> bool:
 
 def main() -> None:
     """Entry point of ``virnucpro-pl`` and ``python -m virnucpro_pl``."""
+    prepare_streams()
     match sys.argv[1:]:
-        case [command, *_] if command in COMMANDS:
-            # Valid again when Lightning starts further processes from sys.argv.
-            sys.argv[1] = f"--config-name={command}"
+        case [command, *words] if command in COMMANDS:
+            try:
+                # Valid again when Lightning starts further processes from sys.argv.
+                sys.argv[1:] = [f"--config-name={command}", *hydra_words(command, words)]
+            except UserError as error:
+                _refuse(str(error))
         case [flag, *_] if flag.startswith("--config-name="):
             pass
-        case ["--version"]:
+        case ["--version" | "version"]:
             print(__version__)
             return
-        case ["-h" | "--help"]:
+        case ["-h" | "--help" | "help"]:
             print(USAGE)
             return
         case []:
@@ -165,28 +223,54 @@ def main() -> None:
             if not _prepare_completion(what):
                 return
         case [word, *_]:
-            sys.stderr.write(f"virnucpro-pl: unknown command {word!r}\n\n{USAGE}")
-            sys.exit(EXIT_USAGE)
-    try:
-        sys.argv[2:] = hydra_words(sys.argv[1].removeprefix("--config-name="), sys.argv[2:])
-    except BadWordError as error:
-        sys.stderr.write(f"Error: {error}\n")
-        sys.exit(EXIT_USAGE)
+            _refuse(f"{escaped(word)}: no such command{did_you_mean(word, COMMANDS)}; one of {', '.join(COMMANDS)}")
     # The same bits from MKL whatever the number of threads, and so of processes; read when torch is imported.
     os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")
     # As Triton has always compiled; 3.9 warns where it is not said.
     os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
+    provide_caches()
     register_resolvers()
+    _check_working_folder()
+    _run_hydra(sys.argv[1].removeprefix("--config-name="), sys.argv[2:])
+
+
+def _check_working_folder() -> None:
+    """Refuse a working folder that is gone, or whose name Hydra would read as an interpolation."""
+    try:
+        folder = os.getcwd()  # noqa: PTH109 - as Hydra takes it
+    except OSError:
+        _refuse("the current folder was removed; change to another one")
+    if "${" in folder:
+        _refuse(
+            f"the current folder, {escaped(folder)}, has ${{ in its name, which Hydra cannot take; change to another"
+        )
+
+
+def _run_hydra(command: str, overrides: list[str]) -> None:
+    """Run Hydra, and report in our own words what it refuses."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise; Hydra would print the error and advice on its own syntax
     try:
         run()
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read --help, as head does, has enough
         stop_writing()
         sys.exit(EXIT_PIPE_CLOSED)
-    except SystemExit as exit_:
-        if exit_.code == EXIT_FAILED and not _job_began:
-            sys.exit(EXIT_USAGE)  # Hydra refused the command line
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted\n")
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        if error is _reported:  # by a job of a sweep
+            sys.exit(exit_status(error))
+        if isinstance(error, UserError):
+            _refuse(str(error))
+        if isinstance(error, (HydraException, OmegaConfBaseException, ValueError, OSError, yaml.YAMLError)):
+            _refuse(explain_refusal(error, command, overrides))
         raise
+
+
+def _refuse(reason: str) -> NoReturn:
+    sys.stderr.write(f"Error: {reason}\n")
+    sys.exit(EXIT_USAGE)
 
 
 if __name__ == "__main__":

@@ -2,39 +2,39 @@
 
 import logging
 import tempfile
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
-from hydra.utils import instantiate
 from lightning import Fabric
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
-from pyarrow import csv
 
-from virnucpro_pl.arrow_files import to_read
 from virnucpro_pl.calling import checked_head, rules_of
-from virnucpro_pl.configuration import CONF, register_resolvers
+from virnucpro_pl.composition import composed
+from virnucpro_pl.configuration import build
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.launchers import no_fabric_settings
 from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.output_files import CHUNK_TABLE, ORF_TABLE, RECORD_TABLE
+from virnucpro_pl.results.reading import read_result_table
 from virnucpro_pl.results.summary import DEMO_WARNING
-from virnucpro_pl.results.tables import CHUNK_TABLE, ORF_TABLE, RECORD_TABLE, write_results
+from virnucpro_pl.results.tables import write_results
 from virnucpro_pl.sequence_input import as_files
 from virnucpro_pl.stages import StageClock
+from virnucpro_pl.text_settings import single
 
 Level = Literal["record", "chunk", "orf"]
 Sequences = str | Path | Iterable[Any] | Mapping[str, str]
 _FILES: dict[Level, str] = {"record": RECORD_TABLE, "chunk": CHUNK_TABLE, "orf": ORF_TABLE}
-_TEXT = ("sequence_id", "call", "status", "out_of_domain", "file", "Sequence_ID", "Prediction")
-_WHOLE = ("record", "length", "chunks", "called_chunks", "viral_chunks", "orfs", "viral_orfs", "dna_only_chunks")
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,8 @@ class Predictor:
     """
 
     def __init__(self, model: str = "demo", settings: Mapping[str, Any] | None = None):
-        self._set_up(_composed(model, settings or {}))
+        with _one_at_a_time:
+            self._set_up(configuration_of(model, settings or {}))
 
     @classmethod
     def of_configuration(cls, cfg: DictConfig) -> "Predictor":
@@ -67,19 +68,20 @@ class Predictor:
             UserError: a setting or the weights must be mended.
         """
         predictor = cls.__new__(cls)
-        predictor._set_up(cfg)
+        with _one_at_a_time:
+            predictor._set_up(cfg)
         return predictor
 
     def _set_up(self, cfg: DictConfig) -> None:
         self._cfg = cfg
-        self.model: VirNucPro = instantiate(self._cfg.model)
+        self.model: VirNucPro = build(self._cfg.model)
         head = checked_head(self.model, self._cfg.data.chunk_length)
-        self._rules = rules_of(instantiate(self._cfg.results), head)
+        self._rules = rules_of(build(self._cfg.results), head)
         trainer = self._cfg.trainer
         logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it gives hints that do not apply
-        self._fabric = Fabric(accelerator=trainer.accelerator, devices=1)
+        self._fabric = _fabric(trainer.accelerator)
         if trainer.precision or (self._fabric.device.type == "cuda" and not self._cfg.model.exact):
-            self._fabric = Fabric(accelerator=trainer.accelerator, devices=1, precision=trainer.precision or "16-true")
+            self._fabric = _fabric(trainer.accelerator, precision=trainer.precision or "16-true")
         if self.model.demo:
             log.warning("Model %s: %s", self.model.name, DEMO_WARNING)
         with self._fabric.init_module():
@@ -114,20 +116,32 @@ class Predictor:
         with tempfile.TemporaryDirectory(prefix="virnucpro-") as temporary:
             folder = Path(temporary)
             inputs, shown = as_files(sequences, folder)
-            datamodule: FastaDataModule = instantiate(
-                self._cfg.data,
-                input=inputs,
-                store_dir=str(folder / "store"),
-                embedding_cache=None,
-                encoder_inputs=self.model.inputs,
-                whole_chunks=self.model.fallback_source is not None,
-            )
-            datamodule.prepare_data()
-            datamodule.setup("predict")
-            scores = self._scores(datamodule)
-            results = folder / "results"
-            write_results(datamodule.store.folder, shown, scores, results, self._rules, StageClock())
-            return _read(results / _FILES[level], level)
+            with _one_at_a_time:
+                return self._table(inputs, shown, folder, level)
+
+    def _table(self, inputs: list[str], shown: list[str], folder: Path, level: Level) -> pa.Table:
+        """Predict files and read what comes of them.
+
+        Args:
+            inputs: the files.
+            shown: what the table calls them.
+            folder: for what is needed on the way.
+            level: of what the rows are.
+        """
+        datamodule: FastaDataModule = build(
+            self._cfg.data,
+            input=inputs,
+            store_dir=str(folder / "store"),
+            embedding_cache=None,
+            encoder_inputs=self.model.inputs,
+            whole_chunks=self.model.fallback_source is not None,
+        )
+        datamodule.prepare_data()
+        datamodule.setup("predict")
+        scores = self._scores(datamodule)
+        results = folder / "results"
+        write_results(datamodule.store.folder, shown, scores, results, self._rules, StageClock())
+        return read_result_table(results / _FILES[level])
 
     def _scores(self, datamodule: FastaDataModule) -> NDArray[np.float32]:
         """(orfs, 2) probabilities of ``others`` and ``virus``."""
@@ -142,6 +156,12 @@ class Predictor:
         if not np.isfinite(scores).all():
             raise UserError("some scores are no numbers; give the setting trainer.precision=32-true")
         return scores
+
+
+def _fabric(accelerator: str, **settings: Any) -> Fabric:
+    """Return a Fabric of one process, whatever launchers have left in the environment."""
+    with no_fabric_settings():
+        return Fabric(accelerator=accelerator, devices=1, plugins=LightningEnvironment(), **settings)
 
 
 def predict(
@@ -161,25 +181,41 @@ def predict(
     Raises:
         UserError: a setting, the weights or the input must be mended.
     """
+    return _predictor(model, settings or {}).predict(sequences, level)
+
+
+def _predictor(model: str, settings: Mapping[str, Any]) -> Predictor:
+    """Return the predictor of the last call, or another one where the settings are others."""
     global _kept
-    key = repr((model, sorted((settings or {}).items())))
-    if _kept is None or _kept[0] != key:
-        _kept = None  # the memory of one is room for the next
-        _kept = key, Predictor(model, settings)
-    return _kept[1].predict(sequences, level)
+    key = repr((model, sorted(settings.items())))
+    with _one_at_a_time:
+        if _kept is None or _kept[0] != key:
+            _kept = None  # the memory of one is room for the next
+            _kept = key, Predictor(model, settings)
+        return _kept[1]
 
 
+_one_at_a_time = threading.RLock()
+"""Held while a configuration is composed, a model is loaded or sequences are scored: Hydra's state and torch's default
+dtype are the process's"""
 _kept: tuple[str, Predictor] | None = None
 """The settings of the last call, and their predictor"""
 
 
-def _composed(model: str, settings: Mapping[str, Any]) -> DictConfig:
-    """Compose the configuration of ``predict``, as the command line would."""
-    register_resolvers()
-    overrides = [f"{key}={_as_override(value)}" for key, value in settings.items()]
+def configuration_of(model: str, settings: Mapping[str, Any]) -> DictConfig:
+    """Compose the configuration of ``predict`` as the command line would.
+
+    Args:
+        model: name of a configuration.
+        settings: values by key.
+
+    Raises:
+        UserError: a key or a value is wrong.
+    """
+    overrides = [_as_override(key, value) for key, value in settings.items()]
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("predict", [f"model={model}", *overrides, "paths.output_dir=.", "input=[]"])
+        with _one_at_a_time:
+            cfg = composed("predict", [f"model={model}", *overrides, "paths.output_dir=.", "input=[]"])
     except (HydraException, OmegaConfBaseException) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"model={model}, settings={dict(settings)}: {first.rstrip(chr(46))}") from error
@@ -189,22 +225,10 @@ def _composed(model: str, settings: Mapping[str, Any]) -> DictConfig:
     return cfg
 
 
-def _as_override(value: Any) -> str:
-    """Write a value so that Hydra reads it as it is."""
+def _as_override(key: str, value: Any) -> str:
+    """Write a setting so that Hydra reads its value as it is."""
     if isinstance(value, str | Path):
-        quoted = str(value).replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{quoted}'"
+        return single(key, str(value))
     if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    return str(value)
-
-
-def _read(path: Path, level: Level) -> pa.Table:
-    if level == "chunk":
-        return pq.read_table(to_read(path))
-    with path.open("rb") as stream:
-        names = stream.readline().decode().rstrip("\n").split("\t")
-    types = {name: pa.string() if name in _TEXT else pa.int64() if name in _WHOLE else pa.float64() for name in names}
-    options = csv.ConvertOptions(column_types=types, null_values=["NA"], strings_can_be_null=True)
-    parsing = csv.ParseOptions(delimiter="\t", quote_char=False)
-    return csv.read_csv(to_read(path), parse_options=parsing, convert_options=options)
+        return f"{key}={ {True: 'true', False: 'false', None: 'null'}[value] }"
+    return f"{key}={value}"

@@ -57,6 +57,8 @@ def _read_memo(memo: Path) -> dict[str, list[Any]]:
 
 
 def _write_memo(memo: Path, known: dict[str, list[Any]]) -> None:
+    if memo.exists() and not _read_memo(memo):
+        return  # somebody else's file of this name
     # A cache may only be read, and the work folder of a finished run is gone.
     with suppress(OSError), replacing(memo) as unfinished:
         unfinished.write_text(json.dumps(known, indent=2), encoding="utf-8")

@@ -1,6 +1,7 @@
 """Files that are there complete or not at all, whatever kills the process or cuts the power."""
 
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,14 +13,21 @@ UNFINISHED = ".tmp"
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a name to write to beside ``path``; flush that file to the disk and give it its name at the end.
+    """Yield an empty file to write to beside ``path``; flush it to the disk and give it its name at the end.
+
+    Its permissions are those of any new file, also where a library writes another file in its place: safetensors makes
+    files that only their owner can read.
 
     Raises:
         OSError: it cannot be written; what was at ``path`` before is still there.
     """
     unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{UNFINISHED}")
     try:
+        unfinished.touch(exist_ok=False)
+        permissions = unfinished.stat().st_mode
         yield unfinished
+        if unfinished.stat().st_mode != permissions:
+            unfinished.chmod(stat.S_IMODE(permissions))
         flush(unfinished)
         unfinished.replace(path)
         flush(path.parent)  # else a power cut can take the new name back

@@ -1,6 +1,9 @@
 """What ends a run with one clear line."""
 
+import codecs
+import difflib
 import errno
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -51,6 +54,10 @@ class DamagedResultsError(RunFailedError):
     can_continue = False
 
 
+class DamagedStoreError(RunFailedError):
+    """What was stored of the input is not as it was written; the message says which file."""
+
+
 class DamagedWeightsError(RunFailedError):
     """Weights are not what they should be; the message says which."""
 
@@ -68,6 +75,9 @@ class DisagreementError(RunFailedError):
 
     can_continue = False
 
+
+ESCAPE = "virnucpro_pl.escape"
+"""What streams and files for people are opened with as ``errors``"""
 
 # Of torch on CUDA, of cuBLAS and of torch on the CPU, whose errors have no class of their own.
 _SIGNS = ("OutOfMemoryError", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")
@@ -100,7 +110,38 @@ def escaped(text: str) -> str:
 
     >>> escaped("x\x1b[2J é")
     'x\\x1b[2J é'
+    >>> escaped("reads\udcff.fa")
+    'reads\\xff.fa'
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
+
+
+def escape_unencodable(error: UnicodeError) -> tuple[str, int]:
+    """Write what a stream cannot encode as ``escaped`` does: an error handler of codecs.
+
+    Raises:
+        UnicodeError: it is not about encoding.
+    """
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(map(_escape, error.object[error.start : error.end])), error.end
+
+
+codecs.register_error(ESCAPE, escape_unencodable)
+
+
+def _escape(character: str) -> str:
+    byte = ord(character) - 0xDC00  # what Python makes of bytes that are not UTF-8
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean …?`` if something known is spelt nearly so, else nothing.
+
+    >>> did_you_mean("overwite", ["overwrite", "output"])
+    '; did you mean overwrite?'
+    """
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""

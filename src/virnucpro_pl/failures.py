@@ -1,6 +1,5 @@
 """How a command's error is told: one line and an exit status."""
 
-from hydra.errors import InstantiationException
 from omegaconf.errors import OmegaConfBaseException
 
 from virnucpro_pl.errors import RunFailedError, UserError, escaped, is_disk_full
@@ -22,24 +21,23 @@ def exit_status(error: BaseException) -> int:
     """Tell a user's mistake (2) from a failure of the run (1)."""
     if is_disk_full(error):
         return EXIT_FAILED
-    mistake = isinstance(error, UserError | InstantiationException | OmegaConfBaseException)
+    mistake = isinstance(error, UserError | OmegaConfBaseException)
     return EXIT_USAGE if mistake else EXIT_FAILED
 
 
 def one_line(error: BaseException) -> str:
-    """Say what went wrong, in characters that a terminal shows; Hydra wraps what a constructor raises.
+    """Say what went wrong, in characters that a terminal shows.
 
     >>> one_line(KeyError("scores"))
     "KeyError: 'scores'"
     """
-    cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
     if is_disk_full(error):
         return f"{_full_file(error)}no space left on the disk; free some"
-    if isinstance(cause, UserError | RunFailedError):
+    if isinstance(error, UserError | RunFailedError):
         prefix = ""
     else:
-        prefix = "configuration: " if exit_status(error) == EXIT_USAGE else f"{type(cause).__name__}: "
-    return prefix + escaped(" ".join(str(cause).split()))
+        prefix = "configuration: " if exit_status(error) == EXIT_USAGE else f"{type(error).__name__}: "
+    return prefix + escaped(" ".join(str(error).split()))
 
 
 def _full_file(error: BaseException | None) -> str:

@@ -3,12 +3,23 @@
 import logging
 import sys
 from contextlib import suppress
+from pathlib import Path
+
+from virnucpro_pl.errors import ESCAPE
 
 
 class LogFile(logging.FileHandler):
-    """A file handler that falls silent when its disk is full or may not be written; the terminal still tells all."""
+    """A file handler that falls silent when its disk is full or may not be written; the terminal still tells all.
+
+    Args:
+        filename: of the log, which is UTF-8 whatever the locale.
+        delay: open it for the first record only.
+    """
 
     _silent = False
+
+    def __init__(self, filename: str | Path, delay: bool = False):
+        super().__init__(filename, encoding="utf-8", errors=ESCAPE, delay=delay)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, if that can be."""

@@ -1,5 +1,6 @@
 """Sequences of a program, in whatever form it has them, as a file that is read like any other."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import Any
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.sequence.streams import STDIN
 
-_SEQUENCE = re.compile(r"[A-Za-z*.\-]*", re.ASCII)
-_NO_LETTERS = re.compile(r"\s")
+_NUCLEOTIDES = re.compile(r"(?!-$)[ACGTURYSWKMBDHVNX*-]*", re.ASCII | re.IGNORECASE)
+_LETTERS = re.compile(r"[A-Z*-]*|[ACGTURYSWKMBDHVNX*.-]*", re.ASCII | re.IGNORECASE)
+_BLANK = re.compile(r"\s")
 
 
 def as_files(sequences: Any, folder: Path) -> tuple[list[str], list[str]]:
@@ -17,20 +19,21 @@ def as_files(sequences: Any, folder: Path) -> tuple[list[str], list[str]]:
 
     Args:
         sequences: a path, or several; one sequence, or several; pairs of name and sequence, or a mapping; or records
-            with ``id`` and ``seq``, such as Biopython's. Text is a path if a file of that name exists.
+            with ``id`` and ``seq``, such as Biopython's. Text is a path if something of that name exists, or if it
+            holds anything but the letters of nucleotides.
         folder: where sequences are written.
 
     Raises:
-        UserError: something is neither a file that exists nor a sequence.
+        UserError: a file is missing, or something is neither a path nor a sequence.
     """
-    if isinstance(sequences, Path) or (isinstance(sequences, str) and Path(sequences).is_file()):
-        return [str(sequences)], [str(sequences)]
-    if isinstance(sequences, str):
+    if isinstance(sequences, str | Path):
         sequences = [sequences]
     if not isinstance(sequences, Iterable) or isinstance(sequences, bytes):
         raise UserError(f"sequences is a {type(sequences).__name__}; give a path, a sequence, or several")
     given = list(sequences.items() if isinstance(sequences, Mapping) else sequences)
-    if given and all(isinstance(one, Path) or (isinstance(one, str) and Path(one).is_file()) for one in given):
+    if any(map(_is_path, given)):
+        for one in given:
+            _check_file(one)
         paths = [str(path) for path in given]
         return paths, paths
     file = folder / "sequences.fasta"
@@ -38,6 +41,23 @@ def as_files(sequences: Any, folder: Path) -> tuple[list[str], list[str]]:
         for name, sequence in _named(given):
             stream.write(f">{name}\n{sequence}\n")
     return [str(file)], [STDIN]
+
+
+def _is_path(one: Any) -> bool:
+    if isinstance(one, Path):
+        return True
+    return isinstance(one, str) and (os.path.lexists(one) or _NUCLEOTIDES.fullmatch(one) is None)
+
+
+def _check_file(one: Any) -> None:
+    """Raise UserError unless this is a path, and something to read is there."""
+    if not isinstance(one, str | Path):
+        raise UserError(f"a {type(one).__name__} among paths; give paths only, or sequences only")
+    shown = escaped(str(one)[:200])
+    if os.path.isdir(one):  # noqa: PTH112 - Path raises for names that are too long
+        raise UserError(f"{shown}: a folder; name the files in it")
+    if not os.path.exists(one):
+        raise UserError(f"{shown}: no such file, nor a sequence of nucleotides; check the path")
 
 
 def _named(given: Iterable[Any]) -> Iterator[tuple[str, str]]:
@@ -54,8 +74,16 @@ def _named(given: Iterable[Any]) -> Iterator[tuple[str, str]]:
                     f"sequence {number} is a {type(one).__name__}; give text, a pair of name and sequence, or a record"
                     " with id and seq"
                 )
-        if not name or _NO_LETTERS.search(name):
+        if not name or _BLANK.search(name):
             raise UserError(f"the name {escaped(name)!r} of sequence {number} is empty or has blanks in it")
-        if not _SEQUENCE.fullmatch(sequence):
-            raise UserError(f"sequence {number}, {escaped(sequence[:40])!r}, is no sequence, nor a file that exists")
+        if not name.isprintable() and _is_undecodable(name):
+            raise UserError(f"the name {escaped(name)!r} of sequence {number} is no text; give one in Unicode")
+        if not _LETTERS.fullmatch(sequence):
+            raise UserError(
+                f"sequence {number}, {escaped(sequence[:40])!r}, is no sequence; give paths of files by themselves"
+            )
         yield name, sequence
+
+
+def _is_undecodable(text: str) -> bool:
+    return any("\ud800" <= letter <= "\udfff" for letter in text)

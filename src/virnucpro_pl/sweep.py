@@ -3,21 +3,24 @@
 import gc
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from virnucpro_pl.errors import OutOfMemoryError
+from virnucpro_pl.errors import OutOfMemoryError, UserError, escaped
 from virnucpro_pl.failures import EXIT_FAILED, EXIT_USAGE, exit_status, one_line
 from virnucpro_pl.host_memory import return_freed_memory
+from virnucpro_pl.output_folder import claim_default_folder
+from virnucpro_pl.text_settings import encoded, setting, shown
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +90,15 @@ class SweepTable(Callback):
         direction = str(OmegaConf.select(config, "hydra.sweeper.direction"))
         if direction.rpartition(".")[2].lower() == "minimize":
             heading = _COLUMNS[self._names[0]].heading
-            log.error("Error: jobs return %s; use hydra.sweeper.direction=maximize", heading)
-            sys.exit(EXIT_USAGE)
+            _refuse(f"jobs return {heading}; use hydra.sweeper.direction=maximize")
+        try:
+            if config.output in ("-", config.paths.default_output):
+                folder = claim_default_folder(config.paths.default_output)
+                config.paths.default_output = encoded(folder)
+                config.hydra.overrides.task.append(setting("paths.default_output", folder))  # for every job
+            _check_folder(Path(config.hydra.sweep.dir))
+        except UserError as error:
+            _refuse(str(error))
         shutil.rmtree(_rows_folder(config), ignore_errors=True)
 
     def on_job_start(self, config: DictConfig, *, task_function: TaskFunction, **kwargs: Any) -> None:
@@ -124,17 +134,17 @@ class SweepTable(Callback):
             sys.exit(status)
 
     def _row(self, config: DictConfig, job_return: JobReturn) -> JobRow:
-        number, overrides = int(config.hydra.job.num), list(job_return.overrides or [])
+        number, overrides = int(config.hydra.job.num), [*map(shown, job_return.overrides or [])]
         if job_return.status is JobStatus.FAILED:
             error: BaseException = job_return._return_value  # the property raises it
             status = OUT_OF_MEMORY if isinstance(error, OutOfMemoryError) else f"{FAILED}: {one_line(error)}"
             return JobRow(number, overrides, status, {}, exit_status(error))
-        run = Path(config.hydra.runtime.output_dir) / self._run_file
+        run = Path(config.paths.output_dir) / self._run_file
         figures = json.loads(run.read_text(encoding="utf-8"))["figures"]
         is_cached = any(encoder["cached"] for encoder in figures.get("encoders", {}).values())
         figures["peak_memory_bytes"] = figures.get("gpu_peak_memory_bytes") or figures.get("peak_memory_bytes")
-        shown = {name: figures[name] for name in self._names}
-        return JobRow(number, overrides, CACHED if is_cached else DONE, shown)
+        named = {name: figures[name] for name in self._names}
+        return JobRow(number, overrides, CACHED if is_cached else DONE, named)
 
 
 def tsv(rows: Iterable[JobRow], names: Sequence[str]) -> str:
@@ -173,7 +183,29 @@ def _with_what_varies(rows: Iterable[JobRow]) -> list[tuple[JobRow, str]]:
     """Each job with those of its overrides that not all jobs share."""
     rows = list(rows)
     shared = set.intersection(*(set(row.overrides) for row in rows)) if len(rows) > 1 else set()
-    return [(row, " ".join(" ".join(item.split()) for item in row.overrides if item not in shared)) for row in rows]
+    return [
+        (row, " ".join(escaped(" ".join(item.split())) for item in row.overrides if item not in shared)) for row in rows
+    ]
+
+
+def _refuse(reason: str) -> NoReturn:
+    log.error("Error: %s", reason)
+    sys.exit(EXIT_USAGE)
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder whose table of a sweep, or configuration of one, is not ours.
+
+    Raises:
+        UserError: it is not, or Hydra cannot take its name.
+    """
+    place = f"output={escaped(str(folder))}"
+    if "${" in str(folder.absolute()):
+        raise UserError(f"{place}: with -m, Hydra takes no folder with ${{ in its name; give another one")
+    for name, sign in ((SWEEP_TABLE, "job\toverrides\t"), ("multirun.yaml", f"{__name__}.SweepTable")):
+        file = folder / name
+        if os.path.lexists(file) and sign not in file.read_text(encoding="utf-8", errors="replace"):
+            raise UserError(f"{place}: holds {name}, which no sweep has written; move it away, or give another folder")
 
 
 def _print(rows: list[JobRow], names: Sequence[str]) -> None:

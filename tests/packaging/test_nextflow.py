@@ -17,16 +17,16 @@ import yaml
 import virnucpro_pl
 from support import CHECKOUT
 from virnucpro_pl.configuration import PACKAGE
+from virnucpro_pl.output_files import RESULT_FILES
 from virnucpro_pl.reporting.formats import EXTRA_FILES
-from virnucpro_pl.results.tables import RESULT_FILES
 
 MODULE = CHECKOUT / "packaging" / "nextflow" / "modules" / "local" / "virnucpro" / "predict"
 SAMPLE = PACKAGE / "demo" / "sample.fasta.gz"
 MAIN = (MODULE / "main.nf").read_text(encoding="utf-8")
 RUN_FILES = ("run.json", "run.log")
 DEFAULTS = {
-    "prefix": "sample",
-    "sequences": "reads.fa",
+    "folder": "'sample'",
+    "reads": "'reads.fa'",
     "task.cpus": "1",
     "task.process": "PIPELINE:VIRNUCPRO_PREDICT",
     "device": "cpu",
@@ -43,6 +43,29 @@ def block(name: str, **values: str) -> str:
     variables = DEFAULTS | values
     pattern = re.compile(r"\\(.)|\$\{([\w.]+)\}", re.DOTALL)
     return textwrap.dedent(pattern.sub(lambda match: match[1] or variables[match[2]], code))
+
+
+def quoted(*texts: str) -> str:
+    """As the closure ``quoted`` of the module does it; the next test holds both together."""
+    return " ".join("'" + text.replace("'", "'\\''") + "'" for text in texts)
+
+
+def test_what_a_shell_would_read_is_quoted() -> None:
+    assert MAIN.count("""def quoted = { text -> "'" + text.toString().replace("'", "'\\\\''") + "'" }""") == 2
+    assert ".collect { quoted(it) }.join(' ')" in MAIN
+    assert MAIN.count("def folder = quoted(prefix)") == 2
+    for part in ("dna_encoder", "protein_encoder", "head"):
+        assert f'{part} ? quoted("model.{part}.weights=${{{part}}}")' in MAIN
+    scripts = re.findall(r'"""\n(.*?)"""', MAIN, re.DOTALL)
+    used = {name for script in scripts for name in re.findall(r"(?<!\\\\)\$\{([\w.]+)\}", script)}
+    assert used == {"folder", "reads", "weights", "args", "device", "nonviral", "fastq", "task.cpus", "task.process"}
+
+
+def test_names_that_nextflow_would_not_find_again_are_refused() -> None:
+    """It takes names of outputs for patterns."""
+    (pattern,) = re.findall(r"prefix =~ /(.*)/\)", MAIN)
+    assert all(re.search(pattern, f"a{letter}b") for letter in "*?[]{}\\")
+    assert not re.search(pattern, 'sample 1 (a), it\'s $x="2"; é#~&')
 
 
 def emitted() -> dict[str, tuple[str, bool]]:
@@ -109,11 +132,11 @@ def test_description_has_the_modules_inputs_and_outputs() -> None:
     "values",
     [
         {},
-        {"sequences": r"odd\ \(name\),\ x=1.fa", "prefix": "sample 1"},
+        {"reads": quoted("odd (name), x=1.fa"), "folder": quoted("sample 1")},
         {
-            "sequences": "r1.fq.gz r2.fq.gz",
+            "reads": quoted("r1.fq.gz", "r2.fq.gz"),
             "device": "cuda trainer.devices=2 trainer.strategy=ddp",
-            "weights": "model.dna_encoder.weights=dna_encoder/DNABERT-S  model.head.weights=head/300_model.pth",
+            "weights": quoted("model.dna_encoder.weights=dna_encoder/DNABERT-S") + "  ",
             "args": "model=virnucpro_300 formats.fastq=true",
             "nonviral": "true",
             "fastq": "true",
@@ -126,29 +149,51 @@ def test_blocks_are_commands_bash_takes(values: dict[str, str]) -> None:
         assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_script_predicts_a_file_of_any_name(run_block: Callable[..., Path], tmp_path: Path) -> None:
-    shutil.copy(SAMPLE, tmp_path / "task" / "odd (name), x=1.fa")
+NAMES = ["odd (name), x=1.fa", 'it\'s $HOME `x` "y"; z & [1-2]{a,b}*?.fa', "-i.fa", "1_1", "a=b", "${x:y}"]
+NAMES += ["é#~!.fa", "--"]
+FOLDERS = ['sample (1), it\'s a=$HOME; "b" é#~!', "-o", "1_1", "output=x", "$(x:y)"]
+
+
+def test_script_predicts_files_of_any_name(run_block: Callable[..., Path], tmp_path: Path) -> None:
+    """Names as section 2 of the issue asks for: each reaches the program as it is, through Groovy and the shell."""
+    for number, name in enumerate(NAMES):
+        (tmp_path / "task" / name).write_text(f">read_{number}\n{'ATGGCTGCTAAAGCTGCTGCTGGT' * 6}\n")
+    head = "it's $x (1), [2].safetensors"
+    shutil.copy(PACKAGE / "demo" / "head.safetensors", tmp_path / "task" / head)
     args = " ".join(f"formats.{key}=true" for key in ("nonviral", "kraken", "bed", "multiqc"))
-    folder = run_block("script", sequences=r"odd\ \(name\),\ x=1.fa", prefix="sample (1), a=b", args=args)
-    written = {path.name for path in (folder / "sample (1), a=b").iterdir()}
+    values = {"reads": quoted(*NAMES), "weights": quoted(f"model.head.weights={head}"), "args": args}
+    folder = run_block("script", folder=quoted(FOLDERS[0]), **values)
+    results = folder / FOLDERS[0]
     expected = {name: names_of(pattern) for name, (pattern, _) in emitted().items() if name != "fastq"}
-    assert written == set().union(*expected.values())
+    assert {path.name for path in results.iterdir()} == set().union(*expected.values())
     assert versions(folder) == {DEFAULTS["task.process"]: {"virnucpro-pl": virnucpro_pl.__version__}}
-    run = json.loads((folder / "sample (1), a=b" / "run.json").read_text(encoding="utf-8"))
+    run = json.loads((results / "run.json").read_text(encoding="utf-8"))
     assert run["config"]["threads"] == 1
-    assert len((folder / "sample (1), a=b" / "sequences.tsv").read_text().splitlines()) == 45
+    assert run["model"]["weights"]["head"]["path"].endswith(head)
+    rows = (results / "sequences.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    assert [row.rsplit("\t", 1)[1] for row in rows] == NAMES
+    made = {path.name for path in folder.iterdir()} - {*NAMES, head, FOLDERS[0], "versions.yml", ".cache"}
+    assert not made, "no folder that was not named"
+
+
+@pytest.mark.parametrize("name", FOLDERS[1:])
+def test_script_predicts_into_a_folder_of_any_name(name: str, run_block: Callable[..., Path], tmp_path: Path) -> None:
+    shutil.copy(SAMPLE, tmp_path / "task" / "reads.fa")
+    folder = run_block("script", folder=quoted(name))
+    assert len((folder / name / "sequences.tsv").read_text().splitlines()) == 45
+    assert {path.name for path in folder.iterdir()} <= {"reads.fa", name, "versions.yml", ".cache"}
 
 
 @pytest.mark.parametrize("extras", [False, True])
 def test_stub_makes_what_is_emitted(extras: bool, run_block: Callable[..., Path]) -> None:
     flag = str(extras).lower()
-    folder = run_block("stub", prefix="sample 1", nonviral=flag, fastq=flag)
-    written = {path.name for path in (folder / "sample 1").iterdir()}
+    folder = run_block("stub", folder=quoted("it's $1"), nonviral=flag, fastq=flag)
+    written = {path.name for path in (folder / "it's $1").iterdir()}
     for name, (pattern, optional) in emitted().items():
         if not optional or (extras and name in ("others", "fastq")):
             assert names_of(pattern) & written, name
     assert written <= {*RESULT_FILES, *RUN_FILES, *EXTRA_FILES}
-    zipped = list((folder / "sample 1").glob("*.gz"))
+    zipped = list((folder / "it's $1").glob("*.gz"))
     assert len(zipped) == (3 if extras else 0)
     assert all(gzip.decompress(path.read_bytes()) == b"\n" for path in zipped)
     assert versions(folder) == {DEFAULTS["task.process"]: {"virnucpro-pl": virnucpro_pl.__version__}}

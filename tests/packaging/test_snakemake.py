@@ -13,11 +13,12 @@ import yaml
 
 from support import CHECKOUT
 from virnucpro_pl.configuration import PACKAGE
-from virnucpro_pl.reporting.page import REPORT
-from virnucpro_pl.results.tables import RESULT_FILES
+from virnucpro_pl.output_files import REPORT, RESULT_FILES
 
 SAMPLE = PACKAGE / "demo" / "sample.fasta.gz"
 RULES = CHECKOUT / "packaging" / "snakemake"
+
+ODD = ["it's $HOME `2`; [1-2]*.fa", "-i.fa", "1_1", "a=b"]
 
 pytestmark = pytest.mark.skipif(not find_spec("snakemake"), reason="snakemake is not installed: make test-optional")
 
@@ -27,10 +28,10 @@ def workflow(tmp_path: Path) -> Path:
     """A folder with the example and, as its samples, files that shells and Hydra would misread."""
     folder = tmp_path / "work flow"
     shutil.copytree(RULES, folder)
-    for name in ("odd (name), x=1.fa", "it's 2.fa"):
+    for name in ("odd (name), x=1.fa", *ODD):
         shutil.copy(SAMPLE, folder / name)
     config = yaml.safe_load((RULES / "config.yaml").read_text(encoding="utf-8"))
-    config["samples"] = {"one": "odd (name), x=1.fa", "two, (b)=c": ["odd (name), x=1.fa", "it's 2.fa"]}
+    config["samples"] = {"one": "odd (name), x=1.fa", "two, (b)=c": ODD}
     config["results"] = "re sults, (x)=2"
     config["virnucpro"] |= {"threads": 1, "extra": ["formats.kraken=true", "results.tie=ambiguous"]}
     (folder / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -55,7 +56,7 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 def test_rule_predicts_files_of_any_name(workflow: Path) -> None:
     result = snakemake(workflow)
     assert result.returncode == 0, result.stderr
-    for sample, records, inputs in (("one", 44, 1), ("two, (b)=c", 88, 2)):
+    for sample, records, inputs in (("one", 44, 1), ("two, (b)=c", 44 * len(ODD), len(ODD))):
         folder = workflow / "re sults, (x)=2" / sample
         assert {path.name for path in folder.iterdir()} == {*RESULT_FILES, REPORT, "run.json", "run.log", "kraken.tsv"}
         assert len((folder / "sequences.tsv").read_text(encoding="utf-8").splitlines()) == 1 + records

@@ -15,7 +15,7 @@ from Bio.SeqRecord import SeqRecord
 
 from reporting.test_report import records_of
 from support import Result, open_genome
-from virnucpro_pl.reporting.sequence_files import KINDS
+from virnucpro_pl.output_files import KINDS
 
 Cli = Callable[..., Result]
 
@@ -152,10 +152,3 @@ def test_more_can_be_asked_of_a_finished_run(cli: Cli, tmp_path: Path) -> None:
     assert "kraken.tsv" in verified.err
     assert cli(*words, "overwrite=true", "formats.report=false").code == 0
     assert not (tmp_path / "out" / "kraken.tsv").exists()
-
-
-def test_standard_input_cannot_be_read_again(cli: Cli, tmp_path: Path) -> None:
-    for name in ("nonviral", "fastq"):
-        result = cli("predict", "input=-", f"output={tmp_path / 'out'}", f"formats.{name}=true")
-        assert result.code == 2
-        assert f"formats.{name}=true reads the input again" in result.err

@@ -261,7 +261,7 @@ def test_nothing_to_compare_agrees(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["candidate=A"], "reference: name a folder of results"),
+        (["candidate=A"], "reference: not given"),
         (["reference=NOWHERE", "candidate=A"], "reference=NOWHERE does not exist"),
         (["reference=A", "candidate=A", "mode=frames"], "mode=frames: choose one of per-frame, consensus, record"),
         (["reference=A", "candidate=A", "mode=consensus"], "no consensus table; give mode=per-frame"),

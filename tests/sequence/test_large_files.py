@@ -1,12 +1,12 @@
 """Files beyond 4 GiB, made sparse so that they take no space."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from virnucpro_pl.sequence.layout import ORFS, TableReader, binary_column
+from virnucpro_pl.sequence.seal import write_sealed
 from virnucpro_pl.sequence.store import OrfStore
 
 MIB = 1 << 20
@@ -60,7 +60,7 @@ def test_orfs_beyond_four_gib_are_read_as_they_are(tmp_path: Path) -> None:
             writer.write_batch(orf_batch(record, ZEROS, [60 * MIB, 4 * MIB]))
         writer.write_batch(orf_batch(66, b"GGGTTTTC", [3, 5]))
     sparse.close()
-    (tmp_path / "manifest.json").write_text(json.dumps({}))
+    write_sealed(tmp_path / "manifest.json", {})
     store = OrfStore(tmp_path)
 
     assert path.stat().st_size > 4 << 30

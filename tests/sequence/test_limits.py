@@ -88,7 +88,7 @@ def test_lines_of_letters_are_no_headers_however_long(tmp_path: Path, monkeypatc
     monkeypatch.setattr(fasta, "MAX_HEADER_BYTES", 4)
     for block_bytes in (1, 3, 7, 1 << 20):
         monkeypatch.setattr(records_module, "BLOCK_BYTES", block_bytes)
-        assert outcome(write(tmp_path, b">a\nA" + b">" * 50 + b"\n>b\nA\n")) == 2
+        assert "line 2: '>' within" in outcome(write(tmp_path, b">a\nA" + b">" * 50 + b"\n>b\nA\n"))
 
 
 @pytest.mark.parametrize("piece", [1, 7, 100])

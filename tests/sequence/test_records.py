@@ -5,6 +5,7 @@ import gzip
 import io
 import itertools
 import lzma
+import os
 import struct
 import sys
 import warnings
@@ -222,7 +223,7 @@ def test_damaged_compressed_files_are_refused(tmp_path: Path, ending: str, damag
 
 
 def test_the_digest_is_that_of_the_whole_file(write) -> None:
-    path = write(bz2.compress(TWO) + b"!" * 3_000_000)  # bz2 stops at what is not bz2
+    path = write(bz2.compress(TWO) + b"\n" * 3_000_000)
     facts = InputFacts()
     assert sum(len(block.names) for block in read_records(str(path), facts)) == 2
     assert facts.digest.hexdigest() == sha256(path.read_bytes()).hexdigest()
@@ -311,3 +312,56 @@ def test_unusable_paths_are_refused(monkeypatch, tmp_path: Path, inputs, message
 def test_a_file_that_vanished_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone.fa: cannot be opened: No such file or directory; check"):
         read(tmp_path / "gone.fa")
+
+
+@pytest.mark.parametrize(
+    ("content", "change"),
+    [
+        (b">a\nACGT\n" * 50, lambda path: path.write_bytes(b">a\nACGA\n" * 50)),
+        (b">a\nACGT\n" * 50, lambda path: path.write_bytes(b">a\nACGT\n" * 51)),
+        (FASTQ * 50, lambda path: os.truncate(path, 77)),  # which alone would be called damaged
+    ],
+    ids=["written again", "grown", "cut"],
+)
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch, content, change) -> None:
+    """F1: what was read is neither the one file nor the other."""
+    path = tmp_path / "input"
+    path.write_bytes(content)
+    os.utime(path, ns=(1, 1))
+    monkeypatch.setattr(records_module, "BLOCK_BYTES", 64)
+    blocks = read_records(str(path))
+    next(blocks)
+    change(path)
+    with pytest.raises(UserError, match=r"input: was changed while it was read; start again"):
+        list(blocks)
+
+
+def test_a_file_replaced_by_name_while_it_is_read_is_read_as_it_was(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "input"
+    path.write_bytes(b">a\nACGT\n" * 50)
+    monkeypatch.setattr(records_module, "BLOCK_BYTES", 64)
+    blocks = read_records(str(path))
+    found = [*next(blocks).names]
+    (tmp_path / "other").write_bytes(TWO)
+    (tmp_path / "other").replace(path)
+    found += [name for block in blocks for name in block.names]
+    assert found == ["a"] * 50
+
+
+def test_an_input_that_cannot_be_read_is_named_itself(monkeypatch) -> None:
+    """F11: not the store that is made of it."""
+
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(Failing()))
+    with pytest.raises(UserError, match=r"^standard input: cannot be read: Input/output error; check the file"):
+        read("-")
+
+
+@pytest.mark.parametrize(("name", "reason"), [("x" * 300, "File name too long"), ("nul\0", "null byte")])
+def test_names_that_no_file_can_have_are_refused_as_inputs(name: str, reason: str) -> None:
+    """F11: the input is named, as it was given."""
+    with pytest.raises(UserError, match=f"^input: {name}.*{reason}; check the path"):
+        resolve_inputs(name)

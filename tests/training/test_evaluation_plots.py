@@ -7,9 +7,10 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
+from virnucpro_pl.output_files import EVALUATION_PLOTS
 from virnucpro_pl.training import evaluation_plots
 from virnucpro_pl.training.evaluation import ScoredChunks, by_group, by_length, figures
-from virnucpro_pl.training.evaluation_plots import PLOTS, plot_all
+from virnucpro_pl.training.evaluation_plots import plot_all
 
 
 def chunks(num: int, group: str = "genome") -> ScoredChunks:
@@ -34,7 +35,7 @@ def test_every_picture_is_a_png_wide_enough_to_read(tmp_path: Path) -> None:
     before = dict(mpl.rcParams)
     some = chunks(500)
     plot_all(tmp_path, some, metrics(some, 2.0), "test", some)
-    assert {path.name for path in tmp_path.iterdir()} == set(PLOTS)
+    assert {path.name for path in tmp_path.iterdir()} == set(EVALUATION_PLOTS)
     for path in tmp_path.iterdir():
         head = path.read_bytes()[:24]
         assert head.startswith(b"\x89PNG")

@@ -321,7 +321,7 @@ def test_settings_that_make_no_sense_are_one_line(prepared, genomes: Path, tmp_p
 def test_a_finished_dataset_and_other_files_are_not_replaced(prepared, genomes: Path, tmp_path: Path) -> None:
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "mine.txt").write_text("x")
-    assert "holds something else than a dataset" in prepared(f"input={genomes}").err
+    assert "holds mine.txt, which is not part of a dataset" in prepared(f"input={genomes}").err
     assert (tmp_path / "dataset" / "mine.txt").exists()
     (tmp_path / "dataset" / "mine.txt").unlink()
     assert prepared(f"input={genomes}").code == 0

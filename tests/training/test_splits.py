@@ -1,6 +1,5 @@
 """Groups stay together, and nobody is on both sides."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -10,11 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.output_files import SPLIT_FILE
+from virnucpro_pl.sequence.seal import read_sealed, write_sealed
 from virnucpro_pl.training.labelled_store import LabelledStore
 from virnucpro_pl.training.splits import (
     NO_PART,
     PARTS,
-    SPLIT_FILE,
     TEST,
     TRAIN,
     VALIDATION,
@@ -34,9 +34,9 @@ def relabelled(dataset: Path, folder: Path, **columns: list[str]) -> LabelledSto
         at = labels.column_names.index(name) if name in labels.column_names else None
         labels = labels.append_column(name, column) if at is None else labels.set_column(at, name, column)
     pq.write_table(labels, folder / "labels.parquet")
-    content = json.loads((folder / "dataset.json").read_text())
+    content = read_sealed(folder / "dataset.json")
     content["columns"] = list(dict.fromkeys([*content["columns"], *columns]))
-    (folder / "dataset.json").write_text(json.dumps(content))
+    write_sealed(folder / "dataset.json", content)
     return LabelledStore(folder)
 
 

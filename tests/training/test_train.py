@@ -52,6 +52,14 @@ def history(folder: Path) -> list[dict[str, float]]:
     return found
 
 
+def make_unfinished(folder: Path) -> None:
+    """Leave what a training leaves that is killed."""
+    identity = json.loads((folder / "run.json").read_text())["identity"]
+    (folder / ".work").mkdir()
+    (folder / ".work" / "identity.json").write_text(json.dumps(identity))
+    (folder / "run.json").unlink()
+
+
 # --- embed
 
 
@@ -132,7 +140,7 @@ def test_the_same_seed_gives_the_same_head_and_resuming_changes_nothing(train, t
     step = "scheduler.step_size=1"
     assert train(step, output="whole", epochs=4).code == 0
     assert train(step, output="stopped", epochs=2).code == 0
-    (tmp_path / "stopped" / "run.json").unlink()  # as if it had been killed after the second epoch
+    make_unfinished(tmp_path / "stopped")  # as if it had been killed after the second epoch
     resumed = train(step, output="stopped", epochs=4)
     assert "Going on from" in resumed.err
     assert history(tmp_path / "stopped") == history(tmp_path / "whole")
@@ -150,7 +158,7 @@ def test_a_damaged_checkpoint_is_not_used_and_another_run_is_refused(train, tmp_
     refused = train("batch_size=8", epochs=1)
     assert refused.code == 2
     assert "batch_size=16 there, 8 here" in refused.err
-    (tmp_path / "head" / "run.json").unlink()
+    make_unfinished(tmp_path / "head")
     for name in ("last.ckpt", "best.ckpt"):
         (tmp_path / "head" / "checkpoints" / name).write_bytes(b"PK\x03\x04 cut short")
     again = train(epochs=1)

@@ -17,7 +17,7 @@ import huggingface_hub.constants
 import pytest
 
 from support import MINI, Result
-from virnucpro_pl.results.tables import RESULT_FILES
+from virnucpro_pl.output_files import RESULT_FILES
 from virnucpro_pl.weights.cache import cache_folder
 from weights.hub_server import REFUSED, Hub, git_blob
 

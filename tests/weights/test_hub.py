@@ -17,7 +17,7 @@ import torch
 
 from support import PATIENCE
 from virnucpro_pl.encoders.packed import pack
-from virnucpro_pl.results.tables import ORF_TABLE, RESULT_FILES
+from virnucpro_pl.output_files import ORF_TABLE, RESULT_FILES
 from virnucpro_pl.weights.sources import DnabertSSource
 from weights.hub_server import Hub
 

@@ -47,8 +47,11 @@ def test_a_path_is_taken_as_it_is(mini, esm_file):
     assert Esm2Source(str(esm_file)).locate() == esm_file
 
 
-def test_a_path_may_start_at_home(monkeypatch, tmp_path, dna_folder):
-    monkeypatch.setenv("HOME", str(tmp_path))
+def test_a_path_is_taken_to_the_letter(monkeypatch, tmp_path, dna_folder):
+    """The shell puts the home folder in place of ~; in quotes it is the name of a folder."""
+    (tmp_path / "~").mkdir()
+    dna_folder.rename(tmp_path / "~" / "DNABERT-S")
+    monkeypatch.chdir(tmp_path)
     assert DnabertSSource("~/DNABERT-S").load().embedding_width == 48
 
 

@@ -1,5 +1,6 @@
 """Keeping account of how often a run was started."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from virnucpro_pl.results.starts import Starts
+
+log = logging.getLogger(__name__)
 
 
 class RunHistory(Callback):
@@ -26,6 +29,8 @@ class RunHistory(Callback):
             datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
             batches = datamodule.plan.num_batches
             done = batches - len(datamodule.waiting_batches)
+            if done:
+                log.info("Resuming: %s of %s batches were kept", f"{done:,}", f"{batches:,}")
             device = pl_module.device
             name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
             self._starts.add(trainer.world_size, done, batches, torch=torch.__version__, device=name)

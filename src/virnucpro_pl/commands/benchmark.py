@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from virnucpro_pl.benchmarking.flops import matrix_flops_per_token
@@ -23,17 +22,18 @@ from virnucpro_pl.benchmarking.suite import Prediction, Suite
 from virnucpro_pl.benchmarking.synthetic_reads import Reads, write_reads
 from virnucpro_pl.benchmarking.tables import precision_table, progress_line, speed_table
 from virnucpro_pl.commands.building import build_trainer, make_room, origin
+from virnucpro_pl.configuration import build
 from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
+from virnucpro_pl.output_files import BENCHMARK_PLOT, BENCHMARK_TABLE, FILES, RUN_FILE
 from virnucpro_pl.results.figures import RankFigures
 from virnucpro_pl.results.parts import PartsOfModel
-from virnucpro_pl.results.run_record import RUN_FILE
+from virnucpro_pl.results.publishing import files_in
 from virnucpro_pl.stages import DNABERT_S, ESM2, StageClock
 from virnucpro_pl.standard_output import copy_to_standard_output
 
 log = logging.getLogger(__name__)
 
-TABLE, PLOT = "benchmark.csv", "benchmark.png"
 _LIBRARIES = ("torch", "lightning", "transformers", "fair-esm", "triton", "flash-attn")
 
 
@@ -46,7 +46,7 @@ def benchmark(cfg: DictConfig) -> float:
     """
     began = time.time()
     output, work = Path(cfg.paths.output_dir), Path(cfg.paths.work_dir)
-    make_room(output, (TABLE, PLOT), cfg.overwrite)
+    make_room(output, FILES["benchmark"], cfg.overwrite)
     shutil.rmtree(work, ignore_errors=True)  # what an interrupted run left
     device = _device(cfg)
     settings = _settings(cfg, device)
@@ -68,10 +68,10 @@ def benchmark(cfg: DictConfig) -> float:
             advice = "give a smaller data.token_budget, or another architecture"
             raise OutOfMemoryError(f"out of memory on {_device_name(device)}: {advice}") from error
         raise
-    write_csv(measurements, output / TABLE)
+    write_csv(measurements, output / BENCHMARK_TABLE)
     title = f"{_sizes(cfg)} on {_device_name(device)}, random weights"
-    plot_speeds(measurements, title, output / PLOT)
-    record = _record(cfg, began, device, measurements)
+    plot_speeds(measurements, title, output / BENCHMARK_PLOT)
+    record = _record(cfg, began, device, measurements) | files_in(output, FILES["benchmark"])
     write_text(output / RUN_FILE, json.dumps(record, indent=2) + "\n")
     shutil.rmtree(work)
 
@@ -81,9 +81,9 @@ def benchmark(cfg: DictConfig) -> float:
         tables.append(precision_table(measurements, unavailable))
     for line in "\n".join([title, *tables]).splitlines():
         log.info(line)
-    log.info("Results: %s (%s, %s)", output, TABLE, PLOT)
+    log.info("Results: %s (%s, %s)", output, BENCHMARK_TABLE, BENCHMARK_PLOT)
     if cfg.output == "-":
-        copy_to_standard_output(output / TABLE)
+        copy_to_standard_output(output / BENCHMARK_TABLE)
     return _tokens_per_second(measurements, precisions[0])
 
 
@@ -102,10 +102,10 @@ class _Builder:
         clock = StageClock()
         trainer = build_trainer(cfg, clock)
         # In a folder of its own, where no other measurement has left scores that need no computing any more.
-        datamodule = instantiate(cfg.data, clock=clock)
+        datamodule = build(cfg.data, clock=clock)
         # Set afterwards, as Hydra would make a configuration of it.
         datamodule.find_parts = PartsOfModel(self._work / "parts" / precision.name, reads.name)
-        return Prediction(trainer, instantiate(cfg.model, clock=clock), datamodule)
+        return Prediction(trainer, build(cfg.model, clock=clock), datamodule)
 
 
 def _device(cfg: DictConfig) -> torch.device:
@@ -168,7 +168,7 @@ def _record(cfg: DictConfig, began: float, device: torch.device, measurements: S
             **{name: _version(name) for name in _LIBRARIES},
         },
         "matrix_flops_per_token": {
-            name: matrix_flops_per_token(instantiate(source.config)) for name, source in encoders.items()
+            name: matrix_flops_per_token(build(source.config)) for name, source in encoders.items()
         },
         "measurements": rows(measurements),
     }

@@ -13,9 +13,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
@@ -25,12 +23,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from virnucpro_pl import __version__
 from virnucpro_pl.callbacks.ranks import RankWatch
-from virnucpro_pl.configuration import PACKAGE
+from virnucpro_pl.configuration import PACKAGE, build, command
 from virnucpro_pl.data.embedding_cache import EncoderIdentities
 from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.module import VirNucPro
-from virnucpro_pl.results.run_record import RUN_FILE
+from virnucpro_pl.output_files import RUN_FILE
 from virnucpro_pl.stages import DNABERT_S, ESM2, StageClock
 from virnucpro_pl.strategy import SeparateRanks
 
@@ -66,7 +64,7 @@ def build_fit_trainer(cfg: DictConfig) -> Trainer:
         UserError: the device is not there.
     """
     _quieten_libraries()
-    loggers = [instantiate(logger) for logger in cfg.logger.values() if logger]
+    loggers = [build(logger) for logger in cfg.logger.values() if logger]
     trainer = _trainer(cfg, _callbacks(cfg, None), logger=loggers)
     _check_processes(trainer)
     return trainer
@@ -95,7 +93,7 @@ def _use_threads(cfg: DictConfig) -> None:
 def _callbacks(cfg: DictConfig, clock: StageClock | None) -> list[Callback]:
     """Build the callbacks that are not switched off."""
     return [
-        instantiate(callback, clock=clock) if "clock" in callback else instantiate(callback)
+        build(callback, clock=clock) if "clock" in callback else build(callback)
         for callback in cfg.callbacks.values()
         if callback
     ]
@@ -104,13 +102,12 @@ def _callbacks(cfg: DictConfig, clock: StageClock | None) -> list[Callback]:
 def _trainer(cfg: DictConfig, callbacks: list[Callback], **settings: Any) -> Trainer:
     _use_threads(cfg)
     try:
-        trainer: Trainer = instantiate(cfg.trainer, callbacks=callbacks, **settings)
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, MisconfigurationException | ValueError) and not isinstance(cause, UserError):
-            reason = " ".join(str(cause).split()).rstrip("!.")
-            raise UserError(f"trainer: {reason}; trainer.accelerator=auto takes what there is") from error
+        trainer: Trainer = build(cfg.trainer, callbacks=callbacks, **settings)
+    except UserError:
         raise
+    except (MisconfigurationException, ValueError) as error:
+        reason = " ".join(str(error).split()).rstrip("!.")
+        raise UserError(f"trainer: {reason}; trainer.accelerator=auto takes what there is") from error
     return trainer
 
 
@@ -148,7 +145,7 @@ def device_text(trainer: Trainer) -> str:
 
 def digest_memo(embedding_cache: str | None) -> Path | None:
     """File of an embedding cache that keeps the digests of weights."""
-    return None if embedding_cache is None else Path(embedding_cache).expanduser() / "weights.json"
+    return None if embedding_cache is None else Path(embedding_cache) / "weights.json"
 
 
 def identify_encoders(model: VirNucPro, arithmetic: dict[str, Any], memo: Path | None) -> EncoderIdentities:
@@ -194,8 +191,9 @@ def make_room(output: Path, files: Iterable[str], overwrite: bool) -> None:
         return
     if not overwrite:
         raise UserError(f"output={output} holds the results of a finished run; give another folder or overwrite=true")
-    for name in (RUN_FILE, *files):
-        (output / name).unlink(missing_ok=True)
+    for path in (output / RUN_FILE, *(output / name for name in files)):
+        if not path.is_dir():  # embeddings are used again
+            path.unlink(missing_ok=True)
 
 
 def origin(cfg: DictConfig, began: float) -> dict[str, Any]:
@@ -208,7 +206,7 @@ def origin(cfg: DictConfig, began: float) -> dict[str, Any]:
     hydra = HydraConfig.get()
     return {
         "version": __version__,
-        "command": ["virnucpro-pl", str(hydra.job.config_name), *hydra.overrides.task],
+        "command": command(),
         "directory": str(hydra.runtime.cwd),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(began)),
         "seconds": round(time.time() - began, 3),

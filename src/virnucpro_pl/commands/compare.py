@@ -9,13 +9,15 @@ import pyarrow as pa
 from omegaconf import DictConfig
 from pyarrow import csv
 
+from virnucpro_pl.configuration import command
 from virnucpro_pl.durable import replacing, write_text
 from virnucpro_pl.errors import DisagreementError, UserError, escaped
+from virnucpro_pl.output_files import COMPARISON, FILES, MISMATCHES
 from virnucpro_pl.results.compared_table import MODES, read_call_table
 from virnucpro_pl.results.comparison import Comparison
 from virnucpro_pl.results.comparison_plot import plot_comparison
+from virnucpro_pl.results.publishing import files_in
 
-FIGURES, MISMATCHES = "compare.json", "mismatches.tsv"
 log = logging.getLogger(__name__)
 
 
@@ -30,27 +32,28 @@ def compare(cfg: DictConfig) -> float:
         DisagreementError: the runs agree less than they must, or ids are missing.
     """
     _check(cfg)
-    reference, candidate = (
-        read_call_table(Path(cfg[name]).expanduser(), cfg.mode, name) for name in ("reference", "candidate")
-    )
+    reference, candidate = (read_call_table(Path(cfg[name]), cfg.mode, name) for name in ("reference", "candidate"))
     comparison = Comparison(reference, candidate, cfg.tolerance, cfg.borderline)
     figures = comparison.figures()
     warnings = comparison.warnings()
     output = Path(cfg.paths.output_dir)
-    shown = {"mode": cfg.mode, "reference": str(reference.path), "candidate": str(candidate.path)}
+    for name in FILES["compare"]:
+        (output / name).unlink(missing_ok=True)  # of an earlier comparison
+    shown = {"command": command(), "mode": cfg.mode, "reference": str(reference.path), "candidate": str(candidate.path)}
     settings = {"tolerance": cfg.tolerance, "borderline": cfg.borderline}
-    write_text(
-        output / FIGURES, json.dumps({**shown, **settings, "warnings": warnings, "figures": figures}, indent=2) + "\n"
-    )
-    mismatches = comparison.mismatches(cfg.mismatch_limit)
-    _write_table(output / MISMATCHES, mismatches)
+    output.mkdir(parents=True, exist_ok=True)
+    _write_table(output / MISMATCHES, comparison.mismatches(cfg.mismatch_limit))
     plot = plot_comparison(output, comparison, cfg.tolerance, f"{cfg.mode}: {figures['compared']:,} ids in both")
+    record = {**shown, **settings, "warnings": warnings, "figures": figures, **files_in(output, FILES["compare"])}
+    write_text(output / COMPARISON, json.dumps(record, indent=2) + "\n")
 
     for line in _lines(cfg, figures):
         log.info(escaped(line))
     for told in warnings:
         log.warning("Warning: %s", escaped(told))
-    log.info("Results: %s (%s, %s%s)", output, FIGURES, MISMATCHES, f", {plot.name}" if plot else "; no scores to plot")
+    log.info(
+        "Results: %s (%s, %s%s)", output, COMPARISON, MISMATCHES, f", {plot.name}" if plot else "; no scores to plot"
+    )
     _judge(cfg, figures)
     return 1.0 if figures["label_agreement"] is None else float(figures["label_agreement"])
 

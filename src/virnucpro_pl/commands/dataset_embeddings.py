@@ -36,7 +36,7 @@ def embeddings_of(
         part = _embedding_config(cfg, store)
         embed_into(part, build_trainer(part, clock), clock, model, output, output / ".work")
         return Embeddings(output)
-    embeddings = Embeddings(Path(given).expanduser())
+    embeddings = Embeddings(Path(given))
     inputs = [source["sha256"] for source in store.manifest["inputs"]]
     if embeddings.manifest["input"] != inputs or embeddings.num_orfs != store.num_orfs:
         raise UserError(f"embeddings={given}: of another dataset than {store.folder}; run `embed input={store.folder}`")

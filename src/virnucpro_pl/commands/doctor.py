@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from virnucpro_pl.api import Predictor
 from virnucpro_pl.checkup import Finding, State, check_disk, check_machine, check_model, on_terminal
 from virnucpro_pl.commands.building import build_score_trainer
+from virnucpro_pl.configuration import build
 from virnucpro_pl.errors import MachineNotReadyError, UserError, is_out_of_memory
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.weights.head_source import HeadSource
@@ -31,7 +31,7 @@ def doctor(cfg: DictConfig) -> float:
     """
     trainer = build_score_trainer(cfg)
     device = trainer.strategy.root_device
-    checks = itertools.chain(check_machine(device), check_model(instantiate(cfg.model)), check_disk(Path(cfg.output)))
+    checks = itertools.chain(check_machine(device), check_model(build(cfg.model)), check_disk(Path(cfg.output)))
     states: Counter[State] = Counter()
     for finding in itertools.chain(checks, _try_model(cfg, states)):
         log.info("%s", on_terminal(finding))
@@ -43,7 +43,7 @@ def doctor(cfg: DictConfig) -> float:
 
 
 def _sources(cfg: DictConfig) -> Iterable[HeadSource | DnabertSSource | Esm2Source]:
-    model: VirNucPro = instantiate(cfg.model)
+    model: VirNucPro = build(cfg.model)
     return model.sources().values()
 
 

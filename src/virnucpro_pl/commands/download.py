@@ -36,7 +36,7 @@ def download(cfg: DictConfig) -> float:
     selection, patience, connections = _selection(cfg), _patience(cfg), cfg.connections
     if connections not in range(1, _MOST_CONNECTIONS + 1):
         raise UserError(f"connections={connections}: a number from 1 to {_MOST_CONNECTIONS}")
-    folder = Path(cfg.output).expanduser()
+    folder = Path(cfg.output)
     with _alone_in(folder), PoliteClient(patience) as client:
         plan = download_release(selection, folder, client, connections)
     log.info(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from hydra.utils import instantiate
 from lightning import Trainer
 from numpy.typing import NDArray
 from omegaconf import DictConfig
@@ -15,19 +14,14 @@ from omegaconf import DictConfig
 from virnucpro_pl.commands.building import build_trainer, origin
 from virnucpro_pl.commands.encoder_run import EncoderRun
 from virnucpro_pl.commands.ranks import check_output_is_named
+from virnucpro_pl.configuration import build
 from virnucpro_pl.data.embedding_cache import EmbeddingDtype, EncoderIdentities, open_caches
-from virnucpro_pl.data.embeddings import (
-    EMBEDDINGS_FILE,
-    FORMAT_VERSION,
-    INDEX_FILE,
-    SHARDS,
-    OrfNames,
-    describe_cache,
-    write_index,
-)
+from virnucpro_pl.data.embeddings import FORMAT_VERSION, OrfNames, describe_cache, write_index
 from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.output_files import EMBEDDINGS_FILE, FILES, INDEX_FILE, SHARDS
+from virnucpro_pl.results.publishing import files_in
 from virnucpro_pl.results.slices import ResultReader
 from virnucpro_pl.results.starts import Starts
 from virnucpro_pl.results.summary import merge_figures
@@ -54,7 +48,7 @@ def embed(cfg: DictConfig) -> float:
     """
     trainer = build_trainer(cfg, clock := StageClock())
     check_output_is_named(cfg, trainer)
-    model: VirNucPro = instantiate(cfg.model, head=None, clock=clock)
+    model: VirNucPro = build(cfg.model, head=None, clock=clock)
     output, work = Path(cfg.paths.output_dir), Path(cfg.paths.work_dir)
     return embed_into(cfg, trainer, clock, model, output, work)
 
@@ -77,7 +71,7 @@ def embed_into(
     """
     if cfg.dtype not in get_args(EmbeddingDtype):
         raise UserError(f"dtype={cfg.dtype}: choose one of {', '.join(get_args(EmbeddingDtype))}")
-    return _Run(cfg, trainer, clock, model, (EMBEDDINGS_FILE, INDEX_FILE, SHARDS), output, work).go()
+    return _Run(cfg, trainer, clock, model, FILES["embed"], output, work).go()
 
 
 class _Run(EncoderRun):
@@ -133,7 +127,6 @@ class _Run(EncoderRun):
         starts = Starts(Path(self.cfg.paths.work_dir)).read()
         counts = {"orfs": store.num_orfs, "saved": self.datamodule.saved()}
         figures = merge_figures(stages, throughput, self.datamodule.token_budget, {})
-        files = {name: {"bytes": (self.output / name).stat().st_size} for name in (EMBEDDINGS_FILE, INDEX_FILE)}
         self.folder.finish(
             {
                 **origin(self.cfg, self.began),
@@ -143,7 +136,7 @@ class _Run(EncoderRun):
                 "engine": self.engine(throughput),
                 "counts": counts,
                 "figures": figures,
-                "files": files,
+                **files_in(self.output, FILES["embed"]),
                 "identity": self.identity,
             }
         )

@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning
 import torch
-from hydra.utils import instantiate
 from lightning import Trainer
 from omegaconf import DictConfig
 
@@ -20,14 +19,16 @@ from virnucpro_pl.commands.fetched_weights import check_lock, convert_fetched, d
 from virnucpro_pl.commands.identity import settings_identity
 from virnucpro_pl.commands.ranks import end_ranks, first_rank_decides, from_another_rank, watch_of
 from virnucpro_pl.commands.run_folder import RunFolder
+from virnucpro_pl.configuration import build
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.data.embedding_cache import EncoderIdentities
 from virnucpro_pl.digests import sha256_of
-from virnucpro_pl.errors import OutOfMemoryError, is_out_of_memory
+from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.figures import RankFigures
 from virnucpro_pl.results.identity import INPUT, weights_identity
 from virnucpro_pl.results.summary import DEMO_WARNING
+from virnucpro_pl.sequence.store import check_unchanged
 from virnucpro_pl.stages import StageClock
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class EncoderRun(ABC):
         self.folder = RunFolder(output, work, result_files, extra_files)
         self.model = model
         self._figures = RankFigures(Path(cfg.paths.work_dir) / "figures")
-        self.datamodule: FastaDataModule = instantiate(
+        self.datamodule: FastaDataModule = build(
             cfg.data,
             clock=clock,
             encoders=self.identify_encoders,
@@ -83,9 +84,13 @@ class EncoderRun(ABC):
             logging.getLogger().setLevel(logging.WARNING)  # the first rank speaks for all
         try:
             if first_rank_decides(self.trainer, self.prepare, self.folder.is_finished):
-                self.run_encoders()
-                if is_first:
-                    self.write_results()
+                try:
+                    self.run_encoders()
+                    if is_first:
+                        self.write_results()
+                except Exception as error:
+                    self._check_store(error)
+                    raise
         except BaseException:
             end_ranks(self.trainer, failed=True)
             raise
@@ -164,6 +169,12 @@ class EncoderRun(ABC):
             if told := from_another_rank(error):
                 raise told from error
             raise
+
+    def _check_store(self, error: Exception) -> None:
+        """Raise what explains an error of whatever kind, if the store was changed while the run was going."""
+        is_in_use = hasattr(self.datamodule, "store") and self.folder.finished is None
+        if is_in_use and not isinstance(error, UserError):
+            check_unchanged(self.datamodule.store.folder)
 
     def rank_figures(self) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
         """Return what all ranks measured, once they are done: seconds per stage, and throughput."""

@@ -3,10 +3,11 @@
 import logging
 from pathlib import Path
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from virnucpro_pl.errors import UserError
+from virnucpro_pl.configuration import build
+from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.output_folder import check_reads
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD
 from virnucpro_pl.weights.head_bundle import export_published
 from virnucpro_pl.weights.head_source import HeadSource
@@ -23,11 +24,14 @@ def export(cfg: DictConfig) -> float:
     Raises:
         UserError: the published script cannot use it, or the file is there already.
     """
-    source: HeadSource = instantiate(cfg.model.head)
+    source: HeadSource = build(cfg.model.head)
     head, info = source.load(), source.info()
-    path = Path(cfg.output).expanduser()
+    path = Path(cfg.output)
+    check_reads(cfg, [path], f"output={escaped(cfg.output)}")
     if path.suffix != ".pth":
         raise UserError(f"output={cfg.output}: give the name of a .pth file, such as 300_model.pth")
+    if path.is_dir():
+        raise UserError(f"output={cfg.output} is a folder; give the name of a .pth file in it")
     if path.exists() and not cfg.overwrite:
         raise UserError(f"output={cfg.output} is there already; give another name, or overwrite=true")
     if info and info.inputs != "both":

@@ -9,10 +9,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from virnucpro_pl import __version__
 from virnucpro_pl.commands.building import arithmetic_of
+from virnucpro_pl.configuration import typed_settings
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.identity import CALLS, JOB
 
-_ORFS = ("data.chunk_length", "data.chunking", "data.ambiguity")
+_ORFS = ("data.chunk_length", "data.chunking", "data.ambiguity", "data.alphabet")
 
 
 def settings_identity(cfg: DictConfig, trainer: Trainer, model: VirNucPro) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def settings_identity(cfg: DictConfig, trainer: Trainer, model: VirNucPro) -> di
     compared, are told apart by all that was asked for.
     """
     hydra = HydraConfig.get()
-    job = {JOB: list(hydra.overrides.task)} if hydra.mode is RunMode.MULTIRUN else {}
+    job = {JOB: typed_settings()} if hydra.mode is RunMode.MULTIRUN else {}
     arithmetic = arithmetic_of(trainer, model)
     return {
         "version": __version__,

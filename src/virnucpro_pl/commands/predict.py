@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from lightning import Trainer
 from omegaconf import DictConfig
 
@@ -14,10 +13,12 @@ from virnucpro_pl.calling import checked_head, rules_of
 from virnucpro_pl.commands.building import build_trainer, origin
 from virnucpro_pl.commands.encoder_run import EncoderRun
 from virnucpro_pl.commands.ranks import check_output_is_named
-from virnucpro_pl.errors import escaped
+from virnucpro_pl.configuration import build
+from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.output_files import FORMAT_FILES, RECORD_TABLE, REPORT, RESULT_FILES, VIRAL_FASTA
+from virnucpro_pl.output_folder import check_added
 from virnucpro_pl.reporting.formats import EXTRA_FILES, Formats
-from virnucpro_pl.reporting.page import REPORT
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD, CallingRules
 from virnucpro_pl.results.identity import THRESHOLD, identity_of_scores
 from virnucpro_pl.results.input_notes import input_warnings
@@ -25,7 +26,6 @@ from virnucpro_pl.results.parts import PartsOfModel
 from virnucpro_pl.results.publishing import file_facts, publish
 from virnucpro_pl.results.starts import Starts
 from virnucpro_pl.results.summary import DEMO_WARNING, found_line, merge_figures, summary_lines
-from virnucpro_pl.results.tables import RECORD_TABLE, RESULT_FILES, VIRAL_FASTA
 from virnucpro_pl.stages import StageClock
 from virnucpro_pl.standard_output import copy_to_standard_output
 
@@ -47,7 +47,7 @@ def predict(cfg: DictConfig) -> float:
     clock = StageClock()
     trainer = build_trainer(cfg, clock)
     check_output_is_named(cfg, trainer)
-    return _Run(cfg, trainer, clock, instantiate(cfg.results)).go()
+    return _Run(cfg, trainer, clock, build(cfg.results)).go()
 
 
 class _Run(EncoderRun):
@@ -55,12 +55,12 @@ class _Run(EncoderRun):
 
     def __init__(self, cfg: DictConfig, trainer: Trainer, clock: StageClock, rules: CallingRules):
         rules.check()  # before weights are looked at
-        model: VirNucPro = instantiate(cfg.model, clock=clock)
+        model: VirNucPro = build(cfg.model, clock=clock)
         self._head = checked_head(model, cfg.data.chunk_length)
         self._rules = rules_of(rules, self._head)
         output, work = Path(cfg.paths.output_dir), Path(cfg.paths.work_dir)
         super().__init__(cfg, trainer, clock, model, RESULT_FILES, output, work, EXTRA_FILES)
-        self._formats: Formats = instantiate(cfg.formats)
+        self._formats: Formats = build(cfg.formats)
         self._formats.check(self.datamodule.inputs)
         self.identity[THRESHOLD] = self._rules.limit
         self._head_warnings: list[str] = []
@@ -108,21 +108,34 @@ class _Run(EncoderRun):
             "files": files,
             "identity": self.identity,
         }
-        self._add_formats(run)
+        try:
+            self._add_formats(run, datamodule.store.folder)
+        except UserError:  # the results are complete without what needs an input that is not as it was
+            self.folder.finish(run)
+            raise
         self.folder.finish(run)
 
-    def _add_formats(self, run: dict[str, Any]) -> bool:
-        """Write what was asked for and is not there; whether that was anything."""
+    def _add_formats(self, run: dict[str, Any], store: Path | None) -> bool:
+        """Write what was asked for and is not there, and return whether that was anything.
+
+        Args:
+            run: gets what was written.
+            store: the ORF store; None if it is not there any more.
+        """
         there = {
             name: files
             for name, files in run.get("formats", {}).items()
             if all((self.output / f).exists() for f in files)
         }
-        written = self._formats.missing(there).write(self.output, run, self.datamodule.inputs)
-        run["formats"] = there | written
-        for name in itertools.chain.from_iterable(written.values()):
-            run["files"][name] = file_facts(self.output / name)
-        return bool(written)
+        missing = self._formats.missing(there)
+        if self.folder.finished:
+            asked = (files for name, files in FORMAT_FILES.items() if getattr(missing, name))
+            check_added(self.output, itertools.chain.from_iterable(asked))
+        run["formats"] = dict(there)
+        for key, names in missing.write(self.output, run, self.datamodule.inputs, store):
+            run["formats"][key] = names
+            run["files"] |= {name: file_facts(self.output / name) for name in names}
+        return any(missing)
 
     def _head_facts(self) -> dict[str, Any]:
         """What the head was made for, and how good it was found to be."""
@@ -150,7 +163,7 @@ class _Run(EncoderRun):
         """Say what came out, also of a run that was finished before, and return its tokens per second."""
         run, finished = self.folder.finished, not self.datamodule.is_prepared
         assert run is not None
-        if finished and self._add_formats(run):
+        if finished and self._add_formats(run, None):
             self.folder.note(run)
             log.info("Finished already, %s; what was asked for beside its results is written", run["started"])
         elif finished:

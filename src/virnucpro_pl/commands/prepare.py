@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from virnucpro_pl.commands.building import origin
+from virnucpro_pl.configuration import build
 from virnucpro_pl.errors import escaped
 from virnucpro_pl.training.dataset_writer import DatasetWriter, appearing
 from virnucpro_pl.training.fragments import Cutter, LengthRange
@@ -31,11 +31,11 @@ def prepare(cfg: DictConfig) -> float:
         UserError: something in the configuration, the table or the files must be mended.
     """
     began = time.time()
-    settings: PrepareSettings = instantiate(cfg.data)
+    settings: PrepareSettings = build(cfg.data)
     settings.check()
     lengths = LengthRange.parse(settings.chunk_length)
     cutter = Cutter(lengths, settings.chunking, settings.depth, cfg.seed)
-    genomes = read_genomes(Path(cfg.input).expanduser())
+    genomes = read_genomes(Path(cfg.input))
     with appearing(Path(cfg.paths.output_dir), cfg.overwrite) as folder:
         files = [find_candidates(genome, settings, cutter) for genome in _told(genomes, "Translating")]
         chosen = choose(files, genomes, settings)

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -20,6 +21,7 @@ from virnucpro_pl.stopping import Terminated
 from virnucpro_pl.strategy import SeparateRanks
 
 _SAVING_SECONDS = 25.0
+_FIRST_SPEAKS_SECONDS = 20.0
 
 
 def check_output_is_named(cfg: DictConfig, trainer: Trainer) -> None:
@@ -29,6 +31,8 @@ def check_output_is_named(cfg: DictConfig, trainer: Trainer) -> None:
         UserError: processes are started from outside, and no folder was named.
     """
     if cfg.output in ("-", cfg.paths.default_output) and (_come_from_outside(trainer) or trainer.num_nodes > 1):
+        if not trainer.is_global_zero:
+            time.sleep(_FIRST_SPEAKS_SECONDS)  # or it may be ended before it has said why
         raise UserError(
             "output: name a folder that all processes share (output=FOLDER): each of them would take another dated one"
         )

@@ -1,13 +1,19 @@
 """The ``report`` command: what a finished run has found, as a page to read or as figures for a paper."""
 
+import json
 import logging
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
+from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.reporting.figures import FORMATS, write_figures
+from virnucpro_pl.output_files import FIGURES_FOLDER, REPORT, RUN_FILE
+from virnucpro_pl.output_folder import check_added
+from virnucpro_pl.reporting.figures import FORMATS, PICTURES, write_figures
 from virnucpro_pl.reporting.page import write_report
+from virnucpro_pl.results.publishing import file_facts
+from virnucpro_pl.results.run_record import read_run_record
 
 log = logging.getLogger(__name__)
 
@@ -24,12 +30,25 @@ def report(cfg: DictConfig) -> float:
     if unknown := [name for name in formats if name not in ("html", *FORMATS)]:
         raise UserError(f"format={','.join(map(str, unknown))}: choose of html, {', '.join(FORMATS)}")
     records = list(cfg.records) if isinstance(cfg.records, ListConfig) else [str(cfg.records)] if cfg.records else []
-    folder = Path(cfg.output).expanduser()
+    folder = Path(cfg.output)
+    images = [name for name in formats if name in FORMATS]
+    pictures = [f"{FIGURES_FOLDER}/{picture}.{image}" for picture in PICTURES for image in images]
+    check_added(folder, [*([REPORT] if "html" in formats else []), *pictures])
     written = []
     if "html" in formats:
         written.append(write_report(folder))
-    if images := [name for name in formats if name in FORMATS]:
+    if images:
         written += write_figures(folder, images, [str(name) for name in records], cfg.max_tracks)
+    _note(folder, written)
     for path in written:
         log.info("%s", path)
     return float(len(written))
+
+
+def _note(folder: Path, written: list[Path]) -> None:
+    """Add files to those that the run record tells of."""
+    run = read_run_record(folder)
+    assert run is not None, "it was read for the report"
+    for path in written:
+        run["files"][str(path.relative_to(folder))] = file_facts(path)
+    write_text(folder / RUN_FILE, json.dumps(run, indent=2) + "\n")

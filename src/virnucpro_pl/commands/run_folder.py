@@ -10,8 +10,9 @@ from typing import Any
 from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.folder_lock import LOCK_FILE, FolderLock
+from virnucpro_pl.output_files import RUN_FILE
 from virnucpro_pl.results.identity import difference, identity_of_scores
-from virnucpro_pl.results.run_record import RUN_FILE, read_run_record
+from virnucpro_pl.results.run_record import read_run_record
 
 _PATIENCE = 30.0  # seconds: what was started by a process that was killed notices within a few
 

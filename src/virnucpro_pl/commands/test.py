@@ -8,30 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from virnucpro_pl.commands.building import build_score_trainer, make_room, origin
 from virnucpro_pl.commands.dataset_embeddings import check_encoders, embeddings_of
+from virnucpro_pl.configuration import build, value_of
 from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.module import VirNucPro
-from virnucpro_pl.results.run_record import RUN_FILE
+from virnucpro_pl.output_files import FILES, GROUPS, HEAD_FILE, LENGTHS, METRICS, RUN_FILE, SPLIT_FILE
+from virnucpro_pl.results.publishing import files_in
 from virnucpro_pl.results.summary import DEMO_WARNING
 from virnucpro_pl.stages import StageClock
 from virnucpro_pl.training.calibration import choose_threshold, fit_temperature
 from virnucpro_pl.training.evaluation import Figures, ScoredChunks, by_group, by_length, figures, recall_of_all
-from virnucpro_pl.training.evaluation_plots import PLOTS, plot_all
+from virnucpro_pl.training.evaluation_plots import plot_all
 from virnucpro_pl.training.labelled_store import LabelledStore
 from virnucpro_pl.training.scoring import OrfMargins, chunks_of, join, score
-from virnucpro_pl.training.splits import PARTS, SPLIT_FILE, TEST, VALIDATION, Split, apply_split, split_again
-from virnucpro_pl.weights.head_bundle import HEAD_FILE, INFO_FILE, HeadInfo, write_head
+from virnucpro_pl.training.splits import PARTS, TEST, VALIDATION, Split, apply_split, split_again
+from virnucpro_pl.weights.head_bundle import HeadInfo, write_head
 from virnucpro_pl.weights.head_source import HeadSource
 
 log = logging.getLogger(__name__)
 
-METRICS, GROUPS, LENGTHS = "metrics.json", "groups.tsv", "lengths.tsv"
-_RESULTS = (METRICS, GROUPS, LENGTHS, *PLOTS, HEAD_FILE, INFO_FILE)
 _NOBODY = "none"
 _MOST_LENGTHS = 4  # in the summary, which fits a terminal
 _COLUMNS = ("chunks", "viral", "auroc", "average_precision", "recall", "precision", "false_positive_rate", "accuracy")
@@ -51,10 +50,11 @@ def test(cfg: DictConfig) -> float:
         raise UserError(f"part={cfg.part}: choose one of {', '.join(PARTS)}")
     run = _Run(cfg)
     output = Path(cfg.paths.output_dir)
-    make_room(output, _RESULTS, cfg.overwrite)
+    make_room(output, FILES["test"], cfg.overwrite)
     margins = run.score_all(output)
     metrics = run.evaluate(margins, output)
     record = {**origin(cfg, began), "warnings": metrics["warnings"], "figures": metrics["overall"]}
+    record |= files_in(output, FILES["test"])
     write_text(output / RUN_FILE, json.dumps(record, indent=2) + "\n")
     for line in _summary(metrics, output):
         log.info("%s", escaped(line))
@@ -70,7 +70,7 @@ class _Run:
     def __init__(self, cfg: DictConfig):
         self._cfg = cfg
         self._clock = StageClock()
-        self._model: VirNucPro = instantiate(cfg.model, clock=self._clock)
+        self._model: VirNucPro = build(cfg.model, clock=self._clock)
         assert self._model.head_source is not None, "every model configuration has a head"
         self._source: HeadSource = self._model.head_source
         info = self._source.info()
@@ -82,7 +82,7 @@ class _Run:
         self._info: HeadInfo = info
         self._head = self._source.load()
         self._inputs = self._model.inputs
-        self._stores = [LabelledStore(Path(path).expanduser()) for path in _as_list(cfg.input)]
+        self._stores = [LabelledStore.checked(Path(path)) for path in _as_list(value_of(cfg, "input"))]
         self._splits = [self._split_of(store) for store in self._stores]
         self._model.head_source = None  # embedding needs none
 
@@ -90,7 +90,7 @@ class _Run:
         if self._cfg.split == _NOBODY:
             return Split("genome", np.full(len(store.labels), TEST, dtype=np.int8), {})
         beside = self._source.path.with_name(SPLIT_FILE)
-        path = beside if self._cfg.split is None else Path(self._cfg.split).expanduser()
+        path = beside if self._cfg.split is None else Path(self._cfg.split)
         if self._cfg.split is None and not beside.is_file():
             raise UserError(f"{beside}: not there; name it with split=FILE, or give split=none for genomes never seen")
         if self._info.training.get("leaking") and self._info.data.get("key") == store.dataset["key"]:
@@ -99,7 +99,11 @@ class _Run:
 
     def score_all(self, output: Path) -> list[OrfMargins]:
         """Score every dataset."""
-        given = _as_list(self._cfg.embeddings) if self._cfg.embeddings is not None else [None] * len(self._stores)
+        given = (
+            _as_list(value_of(self._cfg, "embeddings"))
+            if self._cfg.embeddings is not None
+            else [None] * len(self._stores)
+        )
         if len(given) != len(self._stores):
             raise UserError(f"embeddings: {len(given)} folders for {len(self._stores)} datasets; give one of each")
         found = []
@@ -223,7 +227,7 @@ def _cluster_column(split: Split) -> str:
 
 
 def _as_list(value: Any) -> list[Any]:
-    return list(value) if OmegaConf.is_list(value) else [value]
+    return value if isinstance(value, list) else [value]
 
 
 def _tsv(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
@@ -19,11 +18,13 @@ from virnucpro_pl.commands.building import build_fit_trainer, device_text, origi
 from virnucpro_pl.commands.dataset_embeddings import embeddings_of
 from virnucpro_pl.commands.run_folder import RunFolder
 from virnucpro_pl.commands.train_settings import class_weights, identity_of_training, usable_checkpoint
-from virnucpro_pl.commands.trained_encoders import ENCODER_FILES, describe_encoders, export_encoders, load_encoders
-from virnucpro_pl.digests import sha256_of
+from virnucpro_pl.commands.trained_encoders import describe_encoders, export_encoders, load_encoders
+from virnucpro_pl.configuration import build
 from virnucpro_pl.errors import OutOfMemoryError, UserError, escaped, is_out_of_memory
 from virnucpro_pl.head import Head
 from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.output_files import CURVES, FILES, HEAD_FILE
+from virnucpro_pl.results.publishing import files_in
 from virnucpro_pl.results.summary import DEMO_WARNING
 from virnucpro_pl.stages import StageClock
 from virnucpro_pl.training.batches import EmbeddedOrfs, TokenisedOrfs
@@ -31,15 +32,12 @@ from virnucpro_pl.training.curves import plot_curves
 from virnucpro_pl.training.datamodule import LabelledOrfs
 from virnucpro_pl.training.labelled_store import LabelledStore
 from virnucpro_pl.training.module import EncoderTraining, HeadTraining
-from virnucpro_pl.training.splits import PARTS, SPLIT_FILE, TRAIN, Split, SplitSettings, split_records
-from virnucpro_pl.weights.head_bundle import HEAD_FILE, INFO_FILE, HeadInfo, write_head
+from virnucpro_pl.training.splits import PARTS, TRAIN, Split, SplitSettings, split_records
+from virnucpro_pl.weights.head_bundle import HeadInfo, write_head
 from virnucpro_pl.weights.head_source import HeadSource
 
 log = logging.getLogger(__name__)
 
-CURVES = "training.png"
-_LOGS = ("checkpoints", "csv", "tensorboard")
-_RESULTS = (HEAD_FILE, INFO_FILE, SPLIT_FILE, CURVES, *ENCODER_FILES.values(), *_LOGS)
 _LEAKING = "split at random: pieces of one genome are trained on and tested, so the figures are too good"
 
 
@@ -54,14 +52,14 @@ def train(cfg: DictConfig) -> float:
         OutOfMemoryError: the device's memory does not suffice.
     """
     began = time.time()
-    store = LabelledStore(Path(cfg.input).expanduser())
-    settings: SplitSettings = instantiate(cfg.split)
+    store = LabelledStore.checked(Path(cfg.input))
+    settings: SplitSettings = build(cfg.split)
     settings.check()
     trainer = build_fit_trainer(cfg)
     if not trainer.is_global_zero:
         logging.getLogger().setLevel(logging.WARNING)  # the first rank speaks for all
     output = Path(cfg.paths.output_dir)
-    folder = RunFolder(output, Path(cfg.paths.work_dir), _RESULTS)
+    folder = RunFolder(output, Path(cfg.paths.work_dir), FILES["train"])
     run = _Run(cfg, store, settings, trainer, output, began)
     if not trainer.is_global_zero:
         run.split()
@@ -103,7 +101,7 @@ class _Run:
         self._output = output
         self._began = began
         self._clock = StageClock()
-        self._model: VirNucPro = instantiate(cfg.model, clock=self._clock)
+        self._model: VirNucPro = build(cfg.model, clock=self._clock)
         assert self._model.head_source is not None, "every model configuration has a head"
         self._head_source: HeadSource = self._model.head_source
         if self._head_source.weights is not None:
@@ -129,10 +127,9 @@ class _Run:
         if isinstance(module, EncoderTraining):
             encoders = export_encoders(module.model, self._output)
         info = self._info(module, best, encoders, split)
-        head_file = write_head(self._output, module.head, info)
+        write_head(self._output, module.head, info)
         split.save(self._output, cfg.seed)
         plot_curves(module.history, int(best["epoch"]), self._output / CURVES)
-        files = [head_file, *(self._output / name for name in (INFO_FILE, SPLIT_FILE, CURVES))]
         return {
             **origin(cfg, self._began),
             "warnings": [*([DEMO_WARNING] if info.demo else []), *([_LEAKING] if split.leaks else [])],
@@ -147,9 +144,7 @@ class _Run:
             },
             "figures": {**best, "epochs": len(module.history)},
             "history": module.history,
-            "files": {
-                path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)[path.name]} for path in files
-            },
+            **files_in(self._output, FILES["train"]),
         }
 
     def _prepare(
@@ -158,8 +153,8 @@ class _Run:
         """Return what learns, what from, and what is known of encoders that do not learn."""
         cfg = self._cfg
         arguments = {
-            "optimizer": instantiate(cfg.optimizer),
-            "scheduler": instantiate(cfg.scheduler),
+            "optimizer": build(cfg.optimizer),
+            "scheduler": build(cfg.scheduler),
             "class_weights": class_weights(cfg.class_weights, labels[parts == TRAIN]),
             "seed": cfg.seed,
         }

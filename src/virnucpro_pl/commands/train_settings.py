@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from virnucpro_pl import __version__
 from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.file_names import utf8_name
 from virnucpro_pl.training.labelled_store import LabelledStore
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def identity_of_training(cfg: DictConfig, store: LabelledStore, trainer: Trainer
         "input": [store.dataset["key"]],
         "model": cfg.model.name,
         **{name: value for key in _IDENTITY for name, value in _flat(key, OmegaConf.select(cfg, key)).items()},
-        "model.head.weights": None if head is None else sorted(sha256_of(Path(head).expanduser()).values()),
+        "model.head.weights": None if head is None else sorted(sha256_of(Path(head)).values()),
         "trainer.precision": str(trainer.precision),
         "device": trainer.strategy.root_device.type,
     }
@@ -70,11 +71,11 @@ def class_weights(asked: Any, labels: NDArray[np.uint8]) -> tuple[float, float] 
 
 def usable_checkpoint(folder: Path) -> Path | None:
     """Return the last checkpoint of an earlier start, the best one if that is damaged, None if there is none."""
-    for name in ("last.ckpt", "best.ckpt"):
-        path = folder / name
+    for path in (folder / "last.ckpt", folder / "best.ckpt"):
         if path.is_file():
             try:
-                torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                with utf8_name(path) as name:
+                    torch.load(name, map_location="cpu", weights_only=True, mmap=True)
             except (RuntimeError, EOFError, OSError, ValueError):
                 log.warning("%s is damaged and not used", path)
             else:

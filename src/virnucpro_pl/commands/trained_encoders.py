@@ -12,11 +12,9 @@ from virnucpro_pl.encoders.esm2 import protein_tokenizer
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.head import Inputs
 from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.output_files import ENCODER_FILES
 from virnucpro_pl.training.fine_tuning import merge, unfreeze
 from virnucpro_pl.weights.encoder_export import write_dnabert_s, write_esm2
-
-ENCODER_FILES = {"dna_encoder": "dna_encoder", "protein_encoder": "protein_encoder.pt"}
-"""Where trained encoders go, by their name in the configuration"""
 
 
 def load_encoders(model: VirNucPro, settings: DictConfig) -> Tokenizers:

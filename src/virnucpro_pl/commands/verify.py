@@ -8,10 +8,11 @@ from typing import Any
 from omegaconf import DictConfig
 
 from virnucpro_pl.errors import DamagedResultsError, UserError, escaped
+from virnucpro_pl.output_files import RUN_FILE
 from virnucpro_pl.reporting.format_checks import format_disagreements
 from virnucpro_pl.results.agreement import disagreements
 from virnucpro_pl.results.run_check import check_run_record, count_mistakes
-from virnucpro_pl.results.run_record import RUN_FILE, read_run_record
+from virnucpro_pl.results.run_record import read_run_record
 from virnucpro_pl.results.verification import damage, input_state, miscounts
 
 log = logging.getLogger(__name__)

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import torch
 from hydra import compose
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from virnucpro_pl.commands.fetched_weights import check_lock, digest_memo_of_fetched
-from virnucpro_pl.configuration import CONF
+from virnucpro_pl.configuration import CONF, build
 from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.errors import DamagedWeightsError, UserError, escaped
 from virnucpro_pl.module import VirNucPro
@@ -47,7 +46,7 @@ def _list(_: DictConfig) -> int:
     """Show what every model needs, and where it is now."""
     table = Table("model", "part", "weights", "size", "licence", "here", box=None, header_style="bold")
     for name in sorted(file.stem for file in (CONF / "model").glob("*.yaml")):
-        model: VirNucPro = instantiate(compose("weights", [f"model={name}"]).model)
+        model: VirNucPro = build(compose("weights", [f"model={name}"]).model)
         assert model.head_source is not None, "every model configuration has a head"
         sources: dict[str, HeadSource | DnabertSSource | Esm2Source]
         sources = {"dna_encoder": model.dna_source, "protein_encoder": model.protein_source, "head": model.head_source}
@@ -150,11 +149,11 @@ def _import(cfg: DictConfig) -> int:
 def _folder(cfg: DictConfig) -> Path:
     if not cfg.folder:
         raise UserError(f"folder: name it: weights {cfg.action} folder=FOLDER")
-    return Path(cfg.folder).expanduser()
+    return Path(cfg.folder)
 
 
 def _model(cfg: DictConfig) -> VirNucPro:
-    model: VirNucPro = instantiate(cfg.model)
+    model: VirNucPro = build(cfg.model)
     return model
 
 

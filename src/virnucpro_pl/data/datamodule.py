@@ -26,10 +26,12 @@ from virnucpro_pl.errors import MissingScoresError, NodesDifferError, UserError
 from virnucpro_pl.head import Inputs
 from virnucpro_pl.results.parts import Parts
 from virnucpro_pl.results.scores import ScoreFile
+from virnucpro_pl.sequence.alphabet import Alphabet
 from virnucpro_pl.sequence.chunks import Geometry
 from virnucpro_pl.sequence.records import resolve_inputs
-from virnucpro_pl.sequence.store import OrfStore, StoreSettings, input_digests, inputs_of, prepare_store, stored_at
+from virnucpro_pl.sequence.store import OrfStore, StoreSettings, check_dataset, input_digests, inputs_of, prepare_store
 from virnucpro_pl.sequence.stored_array import BLOCK_ROWS, StoredArray
+from virnucpro_pl.sequence.streams import can_be_read_again
 from virnucpro_pl.sequence.translation import Ambiguity
 from virnucpro_pl.stages import PLANNING, StageClock
 
@@ -55,6 +57,8 @@ class FastaDataModule(LightningDataModule):
         chunk_length: most bases of a chunk.
         chunking: ``published`` copies the published geometry, ``even`` gives full-length chunks.
         ambiguity: ``published`` drops codons with letters other than ACGT, ``resolved`` reads IUPAC codes and U.
+        alphabet: ``iupac`` refuses inputs of which more than half of the letters are no nucleotides, and calls no
+            record with more than 0.1 % of them; ``any`` takes them for bases, as published.
         token_budget: most protein tokens in a batch; None chooses what suits the device, ``auto`` has it found.
         deduplicate: embed identical ORFs once, and the protein that different ORFs share once.
         embedding_cache: folder that keeps embeddings for later runs; None for none.
@@ -79,6 +83,7 @@ class FastaDataModule(LightningDataModule):
         chunk_length: int,
         chunking: Geometry = "published",
         ambiguity: Ambiguity = "published",
+        alphabet: Alphabet = "iupac",
         token_budget: int | Literal["auto"] | None = None,
         deduplicate: bool = True,
         embedding_cache: str | Path | None = None,
@@ -95,14 +100,15 @@ class FastaDataModule(LightningDataModule):
         super().__init__()
         self.prepare_data_per_node = store_per_node
         self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer batches than devices is no mistake
-        self.settings = StoreSettings(chunk_length, chunking, ambiguity, whole_chunks)
+        self.settings = StoreSettings(chunk_length, chunking, ambiguity, alphabet, whole_chunks)
         self.settings.check()
         if not (token_budget in (None, "auto") or (isinstance(token_budget, int) and token_budget >= 1)):
             raise UserError(f"data.token_budget={token_budget}: give a number of tokens, 16384 is usual, or auto")
         if num_workers < 0:
             raise UserError(f"data.num_workers={num_workers}: give a number of processes, or 0 for none")
-        given = Path(input) if isinstance(input, str) and stored_at(Path(input)) else None
-        self.inputs = inputs_of(given) if given else resolve_inputs(input)
+        stored = inputs_of(Path(input)) if isinstance(input, str) else None
+        given = Path(str(input)) if stored is not None else None
+        self.inputs = resolve_inputs(input) if stored is None else stored
         self._cache_folder: Path | None = None
         if embedding_cache is not None:
             if encoders is None:
@@ -131,9 +137,11 @@ class FastaDataModule(LightningDataModule):
         self.caches: EncoderCaches | None = None
 
     def prepare_data(self) -> None:
-        """Build the ORF store, unless an earlier run left it (once per machine)."""
+        """Build the ORF store, unless an earlier run left it, whose files are checked then (once per machine)."""
         if self._store_folder is None:
             self._store_folder = prepare_store(self.inputs, self._store_dir, self.settings, self._clock)
+        elif not self._is_prepared:
+            check_dataset(self._store_folder)
         self._is_prepared = True
         if self._cache_folder and self._identify_encoders and self._encoders is None:
             self._encoders = self._identify_encoders()
@@ -155,8 +163,7 @@ class FastaDataModule(LightningDataModule):
         if self._cache_folder and self._encoders:
             self.caches = open_caches(self._cache_folder, self._encoders, self._embedding_dtype)
         asked: int | Literal["auto"] | None = self._token_budget or self._usual_token_budget()
-        plan_key = f"{name} {asked} {self.deduplicate}"
-        self.parts, noted = self._first_rank_says(lambda: self._parts_on_disk(plan_key))
+        self.parts, noted = self._first_rank_says(lambda: self._parts_on_disk(f"{name} {asked} {self.deduplicate}"))
         if asked == "auto":
             asked = noted
         if asked is not None:  # else it is found once the model is on its device
@@ -175,7 +182,7 @@ class FastaDataModule(LightningDataModule):
 
     def can_be_read_twice(self) -> bool:
         """Whether all inputs are files, not streams."""
-        return all(Path(path).is_file() for path in self.inputs)
+        return all(map(can_be_read_again, self.inputs))
 
     def input_digests(self) -> list[str]:
         """SHA-256 of the inputs, in their order: those of the store, or of what is read now if there is none yet."""
@@ -187,7 +194,8 @@ class FastaDataModule(LightningDataModule):
         """Return the parts of a plan, and the token budget an earlier start has noted for it."""
         if self.find_parts is None:
             return None, None
-        parts = self.find_parts(plan_key)
+        rebuilt = self.store.times_rebuilt()  # what was scored before may come of damaged ORFs
+        parts = self.find_parts(f"{plan_key} {rebuilt}" if rebuilt else plan_key)
         parts.clear_unfinished()
         return parts, parts.noted_token_budget()
 

@@ -53,11 +53,11 @@ def make_cache_folder(folder: str | Path) -> Path:
     Raises:
         UserError: it cannot be made.
     """
-    path = Path(folder).expanduser()
+    path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"data.embedding_cache={folder}: {error.strerror}; give another folder, or null") from error
+        raise UserError(f"data.embedding_cache={folder}: {error.strerror}; give another folder") from error
     return path
 
 

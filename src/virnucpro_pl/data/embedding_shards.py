@@ -1,5 +1,6 @@
 """One file of cached embeddings: written once, memory-mapped afterwards."""
 
+import os
 import uuid
 import zlib
 from pathlib import Path
@@ -8,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from virnucpro_pl.arrow_files import to_map
 from virnucpro_pl.durable import replacing
 
 FORMAT_VERSION = "1"
@@ -107,7 +107,7 @@ class Shard:
 
 def _read_batch(path: Path, identity: str) -> pa.RecordBatch:
     """Memory-map the one record batch of a shard, as it must look like."""
-    table = pa.ipc.open_file(to_map(path)).read_all()
+    table = pa.ipc.open_file(pa.memory_map(os.fsencode(path))).read_all()
     table.validate(full=True)
     batches = table.to_batches()
     kind = table.schema.field(3).type if len(table.schema) == 4 else pa.null()

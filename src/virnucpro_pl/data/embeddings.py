@@ -9,6 +9,7 @@ A folder of embeddings is
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,15 +19,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from virnucpro_pl.arrow_files import to_map, to_write
 from virnucpro_pl.data.embedding_cache import EmbeddingCache, EncoderCaches, content_keys
 from virnucpro_pl.data.embedding_shards import DamagedShardError, Shard
 from virnucpro_pl.durable import replacing
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.file_names import open_arrow
 from virnucpro_pl.head import Inputs
+from virnucpro_pl.output_files import EMBEDDINGS_FILE, INDEX_FILE, SHARDS
 from virnucpro_pl.sequence.store import OrfStore
 
-SHARDS, INDEX_FILE, EMBEDDINGS_FILE = "shards", "index.parquet", "embeddings.json"
 FORMAT_VERSION = 1
 _BLOCK_ORFS = 1 << 16
 _SIDES = ("dna", "protein")
@@ -61,7 +62,11 @@ def write_index(path: Path, store: OrfStore, names: Iterable[OrfNames], caches: 
         UserError: some are missing.
     """
     first = missing = 0
-    with replacing(path) as unfinished, to_write(unfinished) as file, pq.ParquetWriter(file, _INDEX) as writer:
+    with (
+        replacing(path) as unfinished,
+        open_arrow(unfinished, "wb") as stream,
+        pq.ParquetWriter(stream, _INDEX) as writer,
+    ):
         for some in names:
             rows = np.arange(first, first + len(some.ids))
             places: list[NDArray[np.int32]] = []
@@ -103,7 +108,7 @@ class Embeddings:
         ]
         names = [f"{side}_{place}" for side in _SIDES for place in ("shard", "row")]
         try:
-            index = pq.read_table(to_map(folder / INDEX_FILE), columns=names)
+            index = pq.read_table(pa.memory_map(os.fsencode(folder / INDEX_FILE)), columns=names)
         except (OSError, pa.ArrowException) as error:
             raise _damaged(folder, f"{INDEX_FILE} cannot be read") from error
         self._places = [index[name].to_numpy() for name in names]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from virnucpro_pl.encoders.attention import Backend, alibi_slopes, attend
 from virnucpro_pl.encoders.packed import PackedTokens, mean_pool
 from virnucpro_pl.encoders.pointwise import add_layer_norm, gated_gelu
+from virnucpro_pl.file_names import utf8_name
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ class DnaTokenizer:
         from transformers import PreTrainedTokenizerFast  # takes a second to import
 
         self._folder = folder
-        fast = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+        with utf8_name(folder) as name:
+            fast = PreTrainedTokenizerFast.from_pretrained(name, local_files_only=True)
         self._tokenizer = fast.backend_tokenizer
         # The published file asks for padding to 2,000 tokens, which the published program never applied.
         self._tokenizer.no_padding()

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from virnucpro_pl.arrow_files import to_read
 from virnucpro_pl.durable import replacing
+from virnucpro_pl.errors import escaped
+from virnucpro_pl.file_names import open_arrow
+from virnucpro_pl.output_files import BED, CHUNK_TABLE, KRAKEN, MULTIQC_CALLS, MULTIQC_GENERAL, RECORD_TABLE
 from virnucpro_pl.reporting.gathering import record_batches
-from virnucpro_pl.results.tables import CHUNK_TABLE, RECORD_TABLE
 from virnucpro_pl.sequence.translation import FRAMES
 
-KRAKEN, BED = "kraken.tsv", "viral_chunks.bed"
-MULTIQC_CALLS, MULTIQC_GENERAL = "virnucpro_calls_mqc.json", "virnucpro_general_mqc.json"
 VIRUSES = 10239
 """NCBI's taxon Viruses"""
 _ENDINGS = (".gz", ".bz2", ".xz", ".zst", ".bgz", ".fasta", ".fa", ".fna", ".fastq", ".fq", ".sam", ".bam", ".cram")
@@ -53,7 +52,7 @@ def bed_rows(folder: Path) -> Iterator[str]:
     """Yield the lines of ``viral_chunks.bed``."""
     frames = [f"virus_score_{frame}" for frame in FRAMES]
     columns = ["sequence_id", "start", "end", "chunk_id", "max_virus_score", "call", *frames]
-    with to_read(folder / CHUNK_TABLE) as opened, pq.ParquetFile(opened) as file:
+    with open_arrow(folder / CHUNK_TABLE) as stream, pq.ParquetFile(stream) as file:
         for batch in file.iter_batches(columns=columns):
             viral = np.flatnonzero(batch["call"].to_numpy(zero_copy_only=False) == "virus")
             by_frame = np.stack([batch[name].to_numpy(zero_copy_only=False)[viral] for name in frames])
@@ -84,7 +83,7 @@ def write_multiqc(folder: Path, run: Mapping[str, Any]) -> list[str]:
 
 def multiqc_sections(run: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of the files for MultiQC, by their names."""
-    samples = _sample_names([source["path"] for source in run["counts"]["inputs"]])
+    samples = _sample_names([escaped(source["path"]) for source in run["counts"]["inputs"]])
     calls = {name: source["calls"] for name, source in zip(samples, run["counts"]["inputs"], strict=True)}
     note = f"{'; '.join(run['warnings'])}. " if run["warnings"] else ""
     return {

@@ -9,13 +9,14 @@ import numpy as np
 
 from virnucpro_pl.durable import replacing
 from virnucpro_pl.errors import escaped
+from virnucpro_pl.output_files import FIGURES_FOLDER
 from virnucpro_pl.reporting.gathering import CALLS, LENGTH_EDGES, SCORE_BINS, ReportData, Track, gather
 from virnucpro_pl.reporting.wording import CALL_MEANING
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD
 from virnucpro_pl.results.identity import THRESHOLD
 
 FORMATS = ("png", "svg", "pdf")
-FOLDER = "figures"
+PICTURES = ("scores", "lengths", "tracks")
 _COLOURS = dict(zip(CALLS, ("#c8553d", "#2f7f96", "#b08d2e", "#a9b3bd"), strict=True))
 _MOST_POINTS = 4000
 _LONGEST_NAME = 60
@@ -39,9 +40,10 @@ def write_figures(folder: Path, formats: Sequence[str], records: list[str], max_
     pictures = {"scores": partial(_score_figure, data), "lengths": partial(_length_figure, data)}
     if data.tracks:
         pictures["tracks"] = partial(_track_figure, data.tracks)
-    (folder / FOLDER).mkdir(exist_ok=True)
+    figures = folder / FIGURES_FOLDER
+    figures.mkdir(exist_ok=True)
     # Drawn anew for each format: one that was saved before lays itself out a little differently.
-    return [_save(draw(threshold), folder / FOLDER / name, kind) for name, draw in pictures.items() for kind in formats]
+    return [_save(draw(threshold), figures / name, kind) for name, draw in pictures.items() for kind in formats]
 
 
 def _figure(width: float, height: float, rows: int = 1) -> tuple[Any, Any]:

@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_pl.errors import UserError, escaped
-from virnucpro_pl.reporting.downstream_tables import BED, KRAKEN, bed_rows, kraken_rows, multiqc_sections
+from virnucpro_pl.output_files import BED, KRAKEN, NONVIRAL, RECORD_TABLE, RUN_FILE, UNCALLED
+from virnucpro_pl.reporting.downstream_tables import bed_rows, kraken_rows, multiqc_sections
 from virnucpro_pl.reporting.gathering import record_batches
-from virnucpro_pl.reporting.sequence_files import NONVIRAL, UNCALLED, reads_of_files
+from virnucpro_pl.reporting.sequence_files import reads_of_files
 from virnucpro_pl.results.row_streams import DisagreementError
-from virnucpro_pl.results.run_record import RUN_FILE
 from virnucpro_pl.results.sequence_check import compare_sequences, records_called, sequences_of
-from virnucpro_pl.results.tables import RECORD_TABLE
 from virnucpro_pl.sequence.decompressed import open_decompressed
 
 

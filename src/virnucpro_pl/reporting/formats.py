@@ -1,32 +1,18 @@
 """Which files a run leaves beside its result files, as asked for under ``formats``."""
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.reporting.downstream_tables import (
-    BED,
-    KRAKEN,
-    MULTIQC_CALLS,
-    MULTIQC_GENERAL,
-    write_bed,
-    write_kraken,
-    write_multiqc,
-)
-from virnucpro_pl.reporting.page import REPORT, write_report
-from virnucpro_pl.reporting.sequence_files import KINDS, NONVIRAL, UNCALLED, write_fastq, write_nonviral
-from virnucpro_pl.sequence.streams import STDIN
+from virnucpro_pl.output_files import FORMAT_FILES
+from virnucpro_pl.reporting.downstream_tables import write_bed, write_kraken, write_multiqc
+from virnucpro_pl.reporting.page import write_report
+from virnucpro_pl.reporting.sequence_files import records_of_inputs, records_of_store, write_fastq, write_nonviral
+from virnucpro_pl.sequence.streams import can_be_read_again, shown_name
 
-EXTRA_FILES = (
-    REPORT,
-    NONVIRAL,
-    UNCALLED,
-    *(f"{kind}{mate}.fastq.gz" for kind in KINDS for mate in ("", "_1", "_2")),
-    KRAKEN,
-    BED,
-    MULTIQC_CALLS,
-    MULTIQC_GENERAL,
-)
+EXTRA_FILES = tuple(itertools.chain.from_iterable(FORMAT_FILES.values()))
 """Names of all that may be written"""
 
 
@@ -50,38 +36,50 @@ class Formats(NamedTuple):
         """Refuse what cannot be made of these inputs.
 
         Raises:
-            UserError: standard input would have to be read again.
+            UserError: qualities, which are not stored, would have to be read from what gives its bytes once.
         """
-        for key in ("nonviral", "fastq"):
-            if getattr(self, key) and STDIN in inputs:
-                raise UserError(f"formats.{key}=true reads the input again; give a file instead of standard input")
+        for path in inputs if self.fastq else ():
+            if not can_be_read_again(path):
+                raise UserError(
+                    f"formats.fastq=true reads the input again, and {shown_name(path)} is no regular file; give a file,"
+                    " or formats.nonviral=true, which needs none"
+                )
 
     def missing(self, written: dict[str, list[str]]) -> "Formats":
         """Return what is asked for and was not written before."""
         return Formats(*(wanted and key not in written for key, wanted in self._asdict().items()))
 
-    def write(self, folder: Path, run: dict[str, Any], inputs: list[str]) -> dict[str, list[str]]:
+    def write(
+        self, folder: Path, run: dict[str, Any], inputs: list[str], store: Path | None
+    ) -> Iterator[tuple[str, list[str]]]:
         """Write into the output folder of a run whose result files are there.
 
         Args:
             folder: the output folder.
             run: what ``run.json`` holds or will hold.
             inputs: the files that were read, as they are called now.
+            store: the ORF store made of them; None if it is not there any more.
 
-        Returns:
-            names of the files by format.
+        Yields:
+            each format with the names of its files, once they are written.
+
+        Raises:
+            UserError: an input has changed since it was read, or cannot be read again. This comes last, when all that
+                does not need the input is written.
         """
-        written = {}
-        if self.nonviral:
-            written["nonviral"] = write_nonviral(folder, inputs)
-        if self.fastq:
-            written["fastq"] = write_fastq(folder, inputs, run["counts"]["inputs"])
+        sources = run["counts"]["inputs"]
         if self.kraken:
-            written["kraken"] = write_kraken(folder)
+            yield "kraken", write_kraken(folder)
         if self.bed:
-            written["bed"] = write_bed(folder)
+            yield "bed", write_bed(folder)
         if self.multiqc:
-            written["multiqc"] = write_multiqc(folder, run)
+            yield "multiqc", write_multiqc(folder, run)
         if self.report:
-            written["report"] = [write_report(folder, run).name]
-        return written
+            yield "report", [write_report(folder, run).name]
+        if self.nonviral:
+            yield (
+                "nonviral",
+                write_nonviral(folder, records_of_store(store) if store else records_of_inputs(inputs, sources)),
+            )
+        if self.fastq:
+            yield "fastq", write_fastq(folder, inputs, sources)

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyarrow import csv
 
-from virnucpro_pl.arrow_files import to_read
 from virnucpro_pl.errors import UserError, escaped
-from virnucpro_pl.results.run_record import RUN_FILE, read_run_record
-from virnucpro_pl.results.tables import CHUNK_TABLE, RECORD_TABLE
+from virnucpro_pl.file_names import open_arrow
+from virnucpro_pl.output_files import CHUNK_TABLE, RECORD_TABLE, RUN_FILE
+from virnucpro_pl.results.run_record import read_run_record
 from virnucpro_pl.sequence.translation import FRAMES
 
 CALLS = ("virus", "others", "ambiguous", "NA")
@@ -143,7 +143,7 @@ def record_batches(path: Path) -> Iterator[pa.Table]:
     """
     try:
         reader = csv.open_csv(
-            to_read(path),
+            open_arrow(path),
             csv.ReadOptions(block_size=1 << 22),
             csv.ParseOptions(delimiter="\t", quote_char=False),
             csv.ConvertOptions(
@@ -216,7 +216,7 @@ def _read_chunks(data: ReportData, shown: pa.Table, most_points: int) -> None:
     kept: list[pa.Table] = []
     steps = dict(zip(records.tolist(), [-(-n // most_points) for n in shown["chunks"].to_pylist()], strict=True))
     seen: dict[int, int] = dict.fromkeys(steps, 0)
-    with to_read(data.folder / CHUNK_TABLE) as opened, pq.ParquetFile(opened) as file:
+    with open_arrow(data.folder / CHUNK_TABLE) as stream, pq.ParquetFile(stream) as file:
         for batch in file.iter_batches(columns=_CHUNK_COLUMNS):
             scores = _as_floats(pa.chunked_array([batch["max_virus_score"]]))
             _count(data.chunk_scores, _call_numbers(pa.chunked_array([batch["call"]])), _score_bins(scores))

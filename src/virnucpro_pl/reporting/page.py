@@ -12,6 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from virnucpro_pl.durable import write_text
+from virnucpro_pl.errors import escaped
+from virnucpro_pl.output_files import RECORD_TABLE, REPORT, VIRAL_FASTA
 from virnucpro_pl.reporting.charts import charts, track_json
 from virnucpro_pl.reporting.gathering import CALLS, ReportData, gather
 from virnucpro_pl.reporting.wording import (
@@ -21,10 +23,8 @@ from virnucpro_pl.reporting.wording import (
     repeat_command,
     trained_lengths,
 )
-from virnucpro_pl.results.tables import RECORD_TABLE, VIRAL_FASTA
 from virnucpro_pl.sequence.translation import FRAMES
 
-REPORT = "report.html"
 MOST_RECORDS, MOST_TRACKS, MOST_POINTS = 500, 40, 1000
 """Viral records listed, records shown along their sequence, chunks shown of one: the file stays under 10 MB"""
 
@@ -52,6 +52,7 @@ def render(data: ReportData) -> str:
         loader=PackageLoader("virnucpro_pl.reporting", ""),
         autoescape=select_autoescape(["html.j2"], default=True),
         undefined=StrictUndefined,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -83,6 +84,11 @@ def render(data: ReportData) -> str:
         viral_fasta=VIRAL_FASTA,
         max_points=MOST_POINTS,
     )
+
+
+def _visible(value: Any) -> Any:
+    """Show what a page cannot hold, or a reader cannot see; markup is ours."""
+    return escaped(value) if type(value) is str else value
 
 
 def fasta_link(sequence_id: str) -> str:

@@ -1,6 +1,6 @@
 """The sequences of the input, told apart by their calls: what ``viral.fasta`` leaves out, and reads with qualities."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -11,16 +11,26 @@ from numpy.typing import NDArray
 from xopen import xopen
 
 from virnucpro_pl.durable import replacing
+from virnucpro_pl.errors import UserError
+from virnucpro_pl.output_files import KINDS, NONVIRAL, RECORD_TABLE, UNCALLED
 from virnucpro_pl.reporting.gathering import CALLS, record_batches
-from virnucpro_pl.results.tables import RECORD_TABLE
+from virnucpro_pl.sequence.layout import TableReader
 from virnucpro_pl.sequence.mates import FIRST, INTERLEAVED
-from virnucpro_pl.sequence.records import read_fastq_entries, read_records
+from virnucpro_pl.sequence.records import InputFacts, read_fastq_entries, read_records
+from virnucpro_pl.sequence.streams import can_be_read_again, shown_name
 
-NONVIRAL, UNCALLED = "nonviral.fasta", "uncalled.fasta"
-KINDS = ("viral", "nonviral", "uncalled")
 _VIRAL, _NONVIRAL, _UNCALLED = range(3)
 _FASTA_WIDTH = 60
 _LEVEL = 4  # of compression: hardly larger than at 6, and twice as fast
+
+
+class StoredRecord(NamedTuple):
+    """A record of the input."""
+
+    description: str
+    """Its whole header"""
+    letters: memoryview
+    """Its sequence, as it stands in the file"""
 
 
 def kinds_of_records(folder: Path) -> NDArray[np.uint8]:
@@ -33,35 +43,63 @@ def kinds_of_records(folder: Path) -> NDArray[np.uint8]:
     return np.concatenate(kinds) if kinds else np.zeros(0, dtype=np.uint8)
 
 
-def write_nonviral(folder: Path, inputs: list[str]) -> list[str]:
+def records_of_store(store: Path) -> Iterator[StoredRecord]:
+    """Yield the records of an ORF store, in input order."""
+    for batch in TableReader(store / "records.arrow", "description", "sequence").batches():
+        for description, sequence in zip(batch["description"], batch["sequence"], strict=True):
+            yield StoredRecord(description.as_py(), memoryview(sequence.as_buffer()))
+
+
+def records_of_inputs(inputs: list[str], sources: list[dict[str, Any]]) -> Iterator[StoredRecord]:
+    """Yield the records of files that were read before.
+
+    Args:
+        inputs: the files.
+        sources: what ``run.json`` tells of each.
+
+    Raises:
+        UserError: a file cannot be read again, or has changed.
+    """
+    for path, source in zip(inputs, sources, strict=True):
+        if not can_be_read_again(path):
+            raise UserError(
+                f"formats.nonviral=true of a finished run reads the input again, and {shown_name(path)} is no regular"
+                " file; give the file, or overwrite=true"
+            )
+        facts = InputFacts()
+        for block in read_records(path, facts):
+            letters, start = memoryview(block.letters), 0
+            for description, length in zip(block.descriptions, block.lengths.tolist(), strict=True):
+                yield StoredRecord(description, letters[start : start + length])
+                start += length
+        if facts.digest.hexdigest() != source["sha256"]:
+            raise UserError(f"{path}: was changed since it was read; give the file as it was")
+
+
+def write_nonviral(folder: Path, records: Iterable[StoredRecord]) -> list[str]:
     """Write ``nonviral.fasta``, records called otherwise than viral, and ``uncalled.fasta``, those without call.
 
     With ``viral.fasta`` they hold every record of the input once, under the name that the tables give it.
 
     Args:
         folder: the output folder of a finished run.
-        inputs: the files it read.
+        records: all of its input.
     """
-    names = _names_of_records(folder)
+    rows = zip(kinds_of_records(folder).tolist(), _names_of_records(folder), strict=True)
     with ExitStack() as stack:
         files = {
             kind: stack.enter_context(_text(stack.enter_context(replacing(folder / name))))
             for kind, name in ((_NONVIRAL, NONVIRAL), (_UNCALLED, UNCALLED))
         }
-        kinds = iter(kinds_of_records(folder).tolist())
-        for path in inputs:
-            for block in read_records(path):
-                start = 0
-                for description, length in zip(block.descriptions, block.lengths.tolist(), strict=True):
-                    kind, name = next(kinds), next(names)
-                    if kind in files:
-                        comment = description.split(None, 1)[1:]
-                        files[kind].write(f">{' '.join([name, *comment])}\n")
-                        letters = block.letters[start : start + length].decode("ascii")
-                        files[kind].writelines(
-                            letters[place : place + _FASTA_WIDTH] + "\n" for place in range(0, length, _FASTA_WIDTH)
-                        )
-                    start += length
+        for description, letters in records:
+            kind, name = next(rows, (_VIRAL, ""))  # of a file that has grown, which its digest tells at the end
+            if kind in files:
+                comment = description.split(None, 1)[1:]
+                files[kind].write(f">{' '.join([name, *comment])}\n")
+                files[kind].writelines(
+                    f"{str(letters[place : place + _FASTA_WIDTH], 'ascii')}\n"
+                    for place in range(0, len(letters), _FASTA_WIDTH)
+                )
     return [NONVIRAL, UNCALLED]
 
 
@@ -78,6 +116,8 @@ class _Unit(NamedTuple):
     """Files that are split together: one, or those of both mates."""
 
     paths: list[str]
+    digests: list[str]
+    """SHA-256 of each"""
     first_records: list[int]
     """number of the first record of each, from 0"""
     num_records: int
@@ -99,6 +139,9 @@ def write_fastq(folder: Path, inputs: list[str], sources: list[dict[str, Any]]) 
 
     Returns:
         names of the files.
+
+    Raises:
+        UserError: a file has changed since it was read; nothing is written then.
     """
     kinds = kinds_of_records(folder)
     units = list(_units(inputs, sources))
@@ -114,10 +157,11 @@ def write_fastq(folder: Path, inputs: list[str], sources: list[dict[str, Any]]) 
                 written.append(name)
         for unit in units:
             of_pairs = _kinds_of_pairs(kinds, unit)
-            for path, ending in zip(unit.paths, _endings(unit), strict=True):
-                for number, entry in enumerate(read_fastq_entries(path)):
-                    kind = KINDS[of_pairs[number // unit.step]]
-                    targets[f"{kind}{ending}.fastq.gz"].write(entry.fastq_bytes())
+            for path, digest, ending in zip(unit.paths, unit.digests, _endings(unit), strict=True):
+                for number, entry in enumerate(read_fastq_entries(path, digest)):
+                    if number < unit.num_records:  # else the file has grown, which its digest tells at the end
+                        kind = KINDS[of_pairs[number // unit.step]]
+                        targets[f"{kind}{ending}.fastq.gz"].write(entry.fastq_bytes())
     return written
 
 
@@ -143,18 +187,18 @@ def _endings(unit: _Unit) -> tuple[str, ...]:
 def _units(inputs: list[str], sources: list[dict[str, Any]]) -> Iterator[_Unit]:
     """Yield what is FASTQ; of mates in two files the file of the first reads comes first."""
     first = 0
-    waiting: tuple[str, int, str] | None = None
+    waiting: tuple[str, str, int, str] | None = None
     for path, source in zip(inputs, sources, strict=True):
-        number, role = source["records"], source["mates"]
+        number, role, digest = source["records"], source["mates"], source["sha256"]
         if source["format"] == "fastq":
             if role in (None, INTERLEAVED):
-                yield _Unit([path], [first], number, 2 if role == INTERLEAVED else 1)
+                yield _Unit([path], [digest], [first], number, 2 if role == INTERLEAVED else 1)
             elif waiting is None:
-                waiting = path, first, role
+                waiting = path, digest, first, role
             else:
-                pair = [(waiting[0], waiting[1]), (path, first)]
-                paths, firsts = zip(*(pair if waiting[2] == FIRST else pair[::-1]), strict=True)
-                yield _Unit([*paths], [*firsts], number, 1)
+                pair = [waiting[:3], (path, digest, first)]
+                paths, digests, firsts = zip(*(pair if waiting[3] == FIRST else pair[::-1]), strict=True)
+                yield _Unit([*paths], [*digests], [*firsts], number, 1)
                 waiting = None
         first += number
 

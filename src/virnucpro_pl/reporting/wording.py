@@ -1,5 +1,6 @@
 """What statuses and warnings mean, in the reader's words."""
 
+import os
 import shlex
 from typing import Any
 
@@ -8,6 +9,7 @@ STATUS_MEANING = {
     "no_orf": "every reading frame holds a stop codon, so this method cannot score it; rare in RNA viruses, common in"
     " animals and plants",
     "ambiguous_only": "no codon could be read, as with N alone",
+    "not_nucleotides": "more than 0.1 % of its letters are no nucleotides, as in a protein or a damaged file",
     "too_short": "shorter than three bases",
     "empty": "a header without sequence",
 }
@@ -25,13 +27,26 @@ def repeat_command(run: dict[str, Any]) -> str:
 
 
 def _in_shell(word: str) -> str:
-    """Quote a word for a shell, in the way that is easier to read.
+    r"""Quote a word for a shell, in the way that is easier to read.
 
     >>> print(_in_shell("input=a b.fa"), _in_shell("input='a b.fa'"))
     'input=a b.fa' "input='a b.fa'"
+    >>> print(_in_shell(os.fsdecode(b"input=it's \xff\n.fa")))
+    $'input=it\'s \xff\x0a.fa'
     """
+    if not word.isprintable():
+        return _in_ansi_quotes(word)
     is_plain_in_double = "'" in word and not set(word) & set('"$`\\!')
     return f'"{word}"' if is_plain_in_double else shlex.quote(word)
+
+
+def _in_ansi_quotes(word: str) -> str:
+    """Quote a word with characters that cannot be shown, byte by byte, as bash and zsh read it."""
+    text = "".join(
+        char if char.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(char))
+        for char in word.replace("\\", "\\\\").replace("'", "\\'")
+    )
+    return f"$'{text}'"
 
 
 def head_quality(run: dict[str, Any]) -> list[dict[str, Any]]:

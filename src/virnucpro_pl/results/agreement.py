@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from virnucpro_pl.errors import escaped
+from virnucpro_pl.output_files import CHUNK_TABLE, CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, VIRAL_FASTA
 from virnucpro_pl.results.call_tally import CallTally
 from virnucpro_pl.results.consensus import (
     CALLS,
@@ -23,6 +24,7 @@ from virnucpro_pl.results.consensus import (
     chunk_margins,
     group_sums,
     join,
+    withhold,
 )
 from virnucpro_pl.results.consensus_check import check_consensus, hash_of_rows
 from virnucpro_pl.results.identity import THRESHOLD
@@ -37,9 +39,8 @@ from virnucpro_pl.results.row_streams import (
 )
 from virnucpro_pl.results.sequence_check import compare_sequences, records_called, sequences_of
 from virnucpro_pl.results.slices import MAX_CHUNKS
-from virnucpro_pl.results.tables import CHUNK_TABLE, CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, VIRAL_FASTA
 from virnucpro_pl.sequence.chunks import Chunks, check_chunking, cut_records
-from virnucpro_pl.sequence.layout import DNA_ONLY, STATUSES
+from virnucpro_pl.sequence.layout import STATUSES
 from virnucpro_pl.sequence.translation import FRAMES
 
 _TEXT, _COUNT, _SCORE = pa.string(), pa.int64(), pa.float32()
@@ -55,9 +56,7 @@ _CHUNK_COLUMNS = {
 }
 _ORF_COLUMNS = {"Sequence_ID": _TEXT, "Prediction": _TEXT, "score1": _SCORE, "score2": _SCORE}
 _MOST_OFF = 0.01  # by rounding, of the two scores of an ORF from a sum of 1
-_CALLED, _WHOLE, _NO_ORF, _AMBIGUOUS_ONLY, _TOO_SHORT, _EMPTY = (
-    STATUSES.index(name) for name in ("called", DNA_ONLY, "no_orf", "ambiguous_only", "too_short", "empty")
-)
+_CALLED, _WHOLE, _NO_ORF, _AMBIGUOUS_ONLY, _EXCLUDED, _TOO_SHORT, _EMPTY = range(len(STATUSES))
 
 
 def disagreements(folder: Path, run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -213,24 +212,26 @@ class _Tables:
         has_codon = cut.end - cut.start >= 3
         status = np.select(
             [
+                status == _EXCLUDED,
                 num_orfs > 0,
                 has_codon & np.isin(status, (_CALLED, _TOO_SHORT, _EMPTY, -1)),
                 ~has_codon & np.isin(status, (_CALLED, _WHOLE, _NO_ORF, _AMBIGUOUS_ONLY, _EMPTY, -1)),
             ],
-            [_CALLED, _NO_ORF, _TOO_SHORT],
+            [_EXCLUDED, _CALLED, _NO_ORF, _TOO_SHORT],
             status,
         )
         rows.check("orfs", num_orfs, "the scores of its frames")
         rows.check("status", _words(STATUSES, status), "the scores of its frames")
         own = np.stack([floats(table, "max_others_score"), floats(table, "max_virus_score")], axis=1)
         scores = self._check_orfs(ids, frames)
-        chunks = _Called(self._call(scores, num_orfs, status == _WHOLE, own), num_orfs, status)
+        published = _Called(self._call(scores, num_orfs, status == _WHOLE, own), num_orfs, status)
+        self.consensus += self._expected_consensus(ids, published)
+        chunks = published._replace(calls=withhold(published.calls, status == _EXCLUDED))
         rows.check("viral_orfs", np.where(chunks.is_whole, 0, chunks.calls.viral), ORF_TABLE)
         rows.check("max_others_score", chunks.calls.others_score, ORF_TABLE)
         rows.check("max_virus_score", chunks.calls.virus_score, ORF_TABLE)
         rows.check("call", [CALLS[call] for call in chunks.calls.calls.tolist()], "its scores")
         self._tally.add_chunks(chunks.calls.calls, status)
-        self.consensus += self._expected_consensus(ids, chunks)
         return chunks
 
     def _check_orfs(self, chunk_ids: pa.Array, frames: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from virnucpro_pl.output_files import CHUNK_TABLE, ORF_TABLE, RECORD_TABLE
 from virnucpro_pl.results.consensus import CALLS
 from virnucpro_pl.results.row_streams import DisagreementError
-from virnucpro_pl.results.tables import CHUNK_TABLE, ORF_TABLE, RECORD_TABLE
 from virnucpro_pl.sequence.layout import STATUSES
 
 
@@ -28,6 +28,7 @@ class CallTally:
         self._orf_calls = np.zeros(2, dtype=np.int64)
         self._status = np.zeros(len(STATUSES), dtype=np.int64)
         self._chunk_status = np.zeros(len(STATUSES), dtype=np.int64)
+        self._letters = np.zeros(len(counts["inputs"]), dtype=np.int64)
         self._bases = 0
         self._domain = _Domain()
 
@@ -41,6 +42,7 @@ class CallTally:
     ) -> None:
         """Add records; of each, the number of its input, its call, status, length and mark."""
         np.add.at(self._calls, (files, calls), 1)
+        np.add.at(self._letters, files, lengths)
         self._status += np.bincount(status, minlength=len(STATUSES))
         self._bases += int(lengths.sum())
         self._domain.add(lengths, out_of_domain)
@@ -61,8 +63,9 @@ class CallTally:
             DisagreementError: a count differs.
         """
         counts, calls = self._counts, self._counts["calls"]
-        for source, found in zip(counts["inputs"], self._calls, strict=True):
+        for source, found, letters in zip(counts["inputs"], self._calls, self._letters.tolist(), strict=True):
             _compare(RECORD_TABLE, f"calls of {source['path']}", _by_call(found), source["calls"])
+            _compare(RECORD_TABLE, f"bases of {source['path']}", {"all": letters}, {"all": source["letters"]})
         _compare(
             RECORD_TABLE, "statuses", dict(zip(STATUSES, self._status.tolist(), strict=True)), counts["record_status"]
         )

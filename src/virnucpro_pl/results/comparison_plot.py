@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from virnucpro_pl.durable import replacing
+from virnucpro_pl.output_files import SCATTER
 from virnucpro_pl.results.comparison import Comparison
 
-SCATTER = "scatter.png"
 _BINS = 200
 _MOST_POINTS = 5000
 _SAME, _OTHER = "#1f6f8b", "#d1495b"

@@ -95,6 +95,15 @@ def call_chunks(scores: NDArray[np.float32], num_orfs: NDArray[np.int64], rules:
     return Consensus(calls, group_sums(call_orfs(scores, rules.limit), num_orfs), others, virus)
 
 
+def withhold(chunks: Consensus, excluded: NDArray[np.bool_]) -> Consensus:
+    """Return the consensus without the calls and scores of the (C,) excluded chunks."""
+    return chunks._replace(
+        calls=np.where(excluded, NOT_CALLED, chunks.calls).astype(np.uint8),
+        others_score=np.where(excluded, np.float32(np.nan), chunks.others_score),
+        virus_score=np.where(excluded, np.float32(np.nan), chunks.virus_score),
+    )
+
+
 def call_records(chunks: Consensus, num_chunks: NDArray[np.int64], rules: CallingRules) -> Consensus:
     """Call records by the share of viral chunks among their called chunks.
 

@@ -2,6 +2,10 @@
 
 from typing import Any
 
+from virnucpro_pl.sequence.alphabet import is_worth_a_warning, odd_text
+from virnucpro_pl.sequence.layout import NOT_NUCLEOTIDES
+from virnucpro_pl.sequence.streams import shown_name
+
 _SKIPPED = ("secondary", "supplementary")
 
 
@@ -21,7 +25,28 @@ def input_warnings(counts: dict[str, Any]) -> list[str]:
             f"{formulas:,} records have names that begin with =, +, - or @, which a spreadsheet would run as formulas;"
             " import the tables with all columns as text (docs/security.md)"
         )
+    for source in counts["inputs"]:
+        found += _letter_warnings(source, counts["record_status"].get(NOT_NUCLEOTIDES, 0) > 0)
+        if orphan := source.get("orphan"):
+            found.append(
+                f"{shown_name(source['path'])}: most reads are in pairs, but record {orphan['record']:,}"
+                f" ({orphan['name']}) has no mate beside it, so all reads of the file are single; remove reads without"
+                " mate to have the others as mates"
+            )
     return found
+
+
+def _letter_warnings(source: dict[str, Any], are_excluded: bool) -> list[str]:
+    """Warn of letters that are no nucleotides in one input."""
+    if "no_nucleotides" not in source or not is_worth_a_warning(source):
+        return []
+    told = f"{shown_name(source['path'])}: {odd_text(source)}"
+    if not are_excluded:
+        return [f"{told}; they count as bases (data.alphabet=any)"]
+    return [
+        f"{told}; {source['no_nucleotides']['records']:,} records with more than 0.1 % of them are not called (status"
+        f" {NOT_NUCLEOTIDES}); correct the file, or give data.alphabet=any to call them as published"
+    ]
 
 
 def input_lines(counts: dict[str, Any]) -> list[str]:

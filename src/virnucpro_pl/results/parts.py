@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from virnucpro_pl.arrow_files import to_read, to_write
 from virnucpro_pl.durable import UNFINISHED, replacing, write_text
 from virnucpro_pl.errors import MissingScoresError
+from virnucpro_pl.file_names import open_arrow
 from virnucpro_pl.results.scores import ScoreFile
 
 log = logging.getLogger(__name__)
@@ -97,11 +97,9 @@ class Parts:
         ]
         table = pa.table(columns, schema=_COLUMNS)
         metadata = {"format": _FORMAT, "key": self._key, "rows": str(len(table)), "sha256": _checksum(table)}
-        with (
-            replacing(self.folder / f"part-{batches[0].number:09d}.parquet") as unfinished,
-            to_write(unfinished) as file,
-        ):
-            pq.write_table(table.replace_schema_metadata(metadata), file)
+        part = self.folder / f"part-{batches[0].number:09d}.parquet"
+        with replacing(part) as unfinished, open_arrow(unfinished, "wb") as stream:
+            pq.write_table(table.replace_schema_metadata(metadata), stream)
 
     def note_token_budget(self, token_budget: int) -> None:
         """Leave the budget that was found for this plan, so that a later start makes the same plan."""
@@ -162,8 +160,8 @@ class Parts:
 
     def _read(self, path: Path) -> pa.Table:
         try:
-            with to_read(path) as file:
-                part = pq.read_table(file)
+            with open_arrow(path) as stream:
+                part = pq.read_table(stream)
         except (pa.ArrowException, ValueError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk's mistake, not the file's

@@ -1,21 +1,34 @@
 """From parts to result files: nothing appears before everything is there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.durable import flush
+from virnucpro_pl.output_files import RESULT_FILES
 from virnucpro_pl.results.consensus import CallingRules
 from virnucpro_pl.results.scores import ScoreFile
-from virnucpro_pl.results.tables import RESULT_FILES, write_results
-from virnucpro_pl.sequence.store import OrfStore
+from virnucpro_pl.results.tables import write_results
+from virnucpro_pl.sequence.store import OrfStore, check_unchanged
 from virnucpro_pl.stages import CONSENSUS, WRITING, StageClock
 
 
 def file_facts(path: Path) -> dict[str, Any]:
     """Size and SHA-256 of a file, as ``run.json`` has them."""
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path)[path.name]}
+
+
+def files_in(folder: Path, names: Iterable[str]) -> dict[str, Any]:
+    """Return what a run record tells of the files and folders of these names that are in a folder.
+
+    They are what a later start of the same command may replace.
+    """
+    there = [folder / name for name in names]
+    return {
+        "files": {path.name: file_facts(path) for path in there if path.is_file()},
+        "folders": [path.name for path in there if path.is_dir()],
+    }
 
 
 def publish(
@@ -43,12 +56,15 @@ def publish(
 
     Raises:
         MissingScoresError: some ORFs have no score.
+        DamagedStoreError: the store was changed while the run was going.
         OSError: there is no space.
     """
     with clock(CONSENSUS):
         scores = ScoreFile(work / "scores", store.num_orfs)
         gather(scores)
     calls = write_results(store.folder, inputs, scores, work / "results", rules, clock)
+    with clock(WRITING):
+        check_unchanged(store.folder)  # once all has been read of it
     files = {}
     with clock(WRITING):
         for name in RESULT_FILES:

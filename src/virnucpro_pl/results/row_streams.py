@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyarrow import csv
 
-from virnucpro_pl.arrow_files import to_read
 from virnucpro_pl.errors import escaped
+from virnucpro_pl.file_names import open_arrow
 
 _BLOCK_BYTES = 1 << 22
 _MAX_ROWS = 1 << 16
@@ -40,7 +40,7 @@ def text_rows(path: Path, columns: Mapping[str, pa.DataType]) -> Iterator[pa.Tab
 
 def _text_rows(path: Path, columns: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
     for batch in csv.open_csv(
-        to_read(path),
+        open_arrow(path),
         csv.ReadOptions(block_size=_BLOCK_BYTES),
         csv.ParseOptions(delimiter="\t", quote_char=False),
         csv.ConvertOptions(include_columns=[*columns], column_types=columns, strings_can_be_null=False),
@@ -54,7 +54,7 @@ def parquet_rows(path: Path, columns: Mapping[str, pa.DataType]) -> Iterator[pa.
 
 
 def _parquet_rows(path: Path, columns: Mapping[str, pa.DataType]) -> Iterator[pa.Table]:
-    with to_read(path) as opened, pq.ParquetFile(opened) as file:
+    with open_arrow(path) as opened, pq.ParquetFile(opened) as file:
         for batch in file.iter_batches(_MAX_ROWS):
             yield pa.Table.from_batches([batch]).select([*columns]).cast(pa.schema(columns))
 

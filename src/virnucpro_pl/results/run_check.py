@@ -5,9 +5,8 @@ from types import UnionType
 from typing import Any
 
 from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.output_files import FIGURES_FOLDER, RESULT_FILES, RUN_FILE
 from virnucpro_pl.results.identity import THRESHOLD
-from virnucpro_pl.results.run_record import RUN_FILE
-from virnucpro_pl.results.tables import RESULT_FILES
 
 _EACH = object()
 """Stands for every key of a mapping whose keys are not known beforehand."""
@@ -28,7 +27,15 @@ _SHAPE: dict[Any, Any] = {
     "formats": {_EACH: [str]},
     "counts": {
         "inputs": [
-            {"path": str, "sha256": str, "format": str, "mates": str | None, "records": int, "calls": _CALLS},
+            {
+                "path": str,
+                "sha256": str,
+                "format": str,
+                "mates": str | None,
+                "records": int,
+                "letters": int,
+                "calls": _CALLS,
+            },
         ],
         "records": int,
         "bases": int,
@@ -62,7 +69,8 @@ def check_run_record(run: Mapping[str, Any]) -> None:
     """
     _check(run, _SHAPE, "")
     listed = [name for names in run["formats"].values() for name in names]
-    for name in run["files"]:
+    for listed_name in run["files"]:
+        name = listed_name.removeprefix(f"{FIGURES_FOLDER}/")
         if name in ("", ".", "..") or "/" in name or "\0" in name:
             raise UserError(f"{RUN_FILE}: files: '{escaped(name)}' is not the name of a file in the output folder")
     if missing := [name for name in (*RESULT_FILES, *listed) if name not in run["files"]]:

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from virnucpro_pl.errors import UserError
-
-RUN_FILE = "run.json"
+from virnucpro_pl.output_files import RUN_FILE
 
 
 def read_run_record(folder: Path) -> dict[str, Any] | None:

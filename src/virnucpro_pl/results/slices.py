@@ -1,6 +1,5 @@
 """Reading what the results are made of, some chunks at a time."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -10,7 +9,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from virnucpro_pl.results.origins import UniqueNames, files_of
-from virnucpro_pl.sequence.layout import CHUNKS, DNA_ONLY, RECORDS, STATUSES, TableReader
+from virnucpro_pl.sequence.layout import CHUNKS, DNA_ONLY, NOT_NUCLEOTIDES, RECORDS, STATUSES, TableReader
+from virnucpro_pl.sequence.seal import MANIFEST, read_sealed
 
 MAX_CHUNKS = 1 << 16
 """Chunks that are called and written at once"""
@@ -52,6 +52,11 @@ class Chunks(NamedTuple):
         """(C,) whether a chunk without open frame was scored as a whole."""
         return self.chunks.column("status").to_numpy() == STATUSES.index(DNA_ONLY)  # type: ignore[no-any-return]
 
+    @property
+    def is_excluded(self) -> NDArray[np.bool_]:
+        """(C,) whether a chunk is not called because its record holds letters that are no nucleotides."""
+        return self.chunks.column("status").to_numpy() == STATUSES.index(NOT_NUCLEOTIDES)  # type: ignore[no-any-return]
+
 
 class ResultReader:
     """Reads a store and its scores once, in order, at most MAX_CHUNKS chunks at a time.
@@ -62,7 +67,7 @@ class ResultReader:
     """
 
     def __init__(self, store: Path, scores: ScoreRows):
-        manifest = json.loads((store / "manifest.json").read_text())
+        manifest = read_sealed(store / MANIFEST)
         self._inputs = manifest["inputs"]
         self._names = UniqueNames(store, manifest)
         self._record_reader = TableReader(store / "records.arrow", *RECORDS.names)

@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from virnucpro_pl.arrow_files import to_write
 from virnucpro_pl.errors import escaped
+from virnucpro_pl.file_names import open_arrow
+from virnucpro_pl.output_files import CHUNK_TABLE, CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, VIRAL_FASTA
 from virnucpro_pl.results.call_counts import CallCounts
 from virnucpro_pl.results.consensus import (
     CALLS,
@@ -27,19 +28,13 @@ from virnucpro_pl.results.consensus import (
     chunk_margins,
     group_sums,
     join,
+    withhold,
 )
 from virnucpro_pl.results.slices import MAX_CHUNKS, Chunks, Records, ResultReader, ScoreRows
 from virnucpro_pl.results.sorted_rows import SortedRows
 from virnucpro_pl.sequence.store import STATUSES
 from virnucpro_pl.sequence.translation import FRAMES, WHOLE_CHUNK
 from virnucpro_pl.stages import CONSENSUS, WRITING, StageClock
-
-ORF_TABLE = "prediction_results.txt"
-CONSENSUS_TABLE = "prediction_results_highestscore.csv"
-RECORD_TABLE = "sequences.tsv"
-CHUNK_TABLE = "predictions.parquet"
-VIRAL_FASTA = "viral.fasta"
-RESULT_FILES = (ORF_TABLE, CONSENSUS_TABLE, RECORD_TABLE, CHUNK_TABLE, VIRAL_FASTA)
 
 _ORF_COLUMNS = ("Sequence_ID", "Prediction", "score1", "score2")
 _CONSENSUS_COLUMNS = ("Modified_ID", "Is_Virus", "max_score_0", "max_score_1")
@@ -114,6 +109,7 @@ def write_results(
                     ids = name_chunks(part)
                     orf_table.writelines(_orf_rows(part, ids, rules.limit))
                     consensus_rows.extend(_consensus_rows(part, chunks, ids, rules.limit))
+                    chunks = withhold(chunks, part.is_excluded)  # the two published tables have them, as published
                     chunk_table.write(_chunk_rows(part, chunks, ids))
                 counts.add_orfs(part, rules.limit)
                 called.append(chunks)
@@ -141,7 +137,7 @@ class _ParquetTable:
     """The Parquet file of the chunks; few large row groups, as what is noted of each stays in memory till the end."""
 
     def __init__(self, path: Path):
-        self._file = to_write(path)
+        self._file = open_arrow(path, "wb")
         self._writer = pq.ParquetWriter(self._file, _CHUNK_SCHEMA)
         self._waiting: list[pa.Table] = []
 

@@ -7,9 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from virnucpro_pl.arrow_files import to_read
 from virnucpro_pl.digests import sha256_of
-from virnucpro_pl.results.tables import CHUNK_TABLE, CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, VIRAL_FASTA
+from virnucpro_pl.file_names import open_arrow
+from virnucpro_pl.output_files import CHUNK_TABLE, CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, VIRAL_FASTA
+from virnucpro_pl.sequence.streams import can_be_read_again
 
 _BLOCK_BYTES = 1 << 20
 
@@ -39,11 +40,16 @@ def _damage(file: Path, written: Mapping[str, Any]) -> str | None:
 def miscounts(folder: Path, run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the result files that hold more or fewer rows than the run record counts."""
     counts = run["counts"]
+    with_orf = counts.get("chunks_with_orf", counts["chunk_status"].get("called", 0))
     wanted: dict[str, tuple[Callable[[Path], int], int, str]] = {
         ORF_TABLE: (_lines_below_header, counts["orfs"], "ORFs"),
-        CONSENSUS_TABLE: (_lines_below_header, counts["chunk_status"].get("called", 0), "called chunks"),
+        CONSENSUS_TABLE: (
+            _lines_below_header,
+            with_orf,
+            "chunks with an ORF",
+        ),
         RECORD_TABLE: (_lines_below_header, counts["records"], "records"),
-        CHUNK_TABLE: (lambda file: int(pq.read_metadata(to_read(file)).num_rows), counts["chunks"], "chunks"),
+        CHUNK_TABLE: (lambda file: int(pq.read_metadata(open_arrow(file)).num_rows), counts["chunks"], "chunks"),
         VIRAL_FASTA: (_headers, counts["calls"]["records"]["virus"], "viral records"),
     }
     for name, (count, number, what) in wanted.items():
@@ -70,7 +76,7 @@ def input_state(source: Mapping[str, Any]) -> str:
     """Say whether an input is still what was read, for those who wonder; results do not depend on it any more."""
     path = Path(source["path"])
     try:
-        if not path.is_file():
+        if not can_be_read_again(source["path"]):
             return "not here to compare"
         return "as it was read" if sha256_of(path)[path.name] == source["sha256"] else "changed since it was read"
     except OSError as error:

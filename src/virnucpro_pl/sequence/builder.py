@@ -1,6 +1,5 @@
 """Building an ORF store: records in, rows out, a block at a time."""
 
-import json
 import re
 from collections.abc import Iterator
 from itertools import pairwise
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from virnucpro_pl.host_memory import keep_freed_memory
 from virnucpro_pl.read_ahead import read_ahead
+from virnucpro_pl.sequence.alphabet import are_no_nucleotides
 from virnucpro_pl.sequence.chunks import Chunks, cut_records
 from virnucpro_pl.sequence.duplicates import DuplicateFinder, number_repeats
 from virnucpro_pl.sequence.layout import (
@@ -28,11 +28,13 @@ from virnucpro_pl.sequence.layout import (
 )
 from virnucpro_pl.sequence.mates import PairEvidence, assign_mates, final_names
 from virnucpro_pl.sequence.records import BLOCK_BYTES, InputFacts, RecordBlock, read_records
+from virnucpro_pl.sequence.seal import seal
 from virnucpro_pl.sequence.stored_array import StoredArray
+from virnucpro_pl.sequence.streams import shown_name
 from virnucpro_pl.sequence.translation import WHOLE_CHUNK, add_whole_chunks, find_orfs, select_orfs
 from virnucpro_pl.stages import CHUNKING, PLANNING, TRANSLATION, StageClock
 
-_CALLED, _DNA_ONLY, _NO_ORF, _AMBIGUOUS_ONLY, _TOO_SHORT, _EMPTY = range(len(STATUSES))
+_CALLED, _DNA_ONLY, _NO_ORF, _AMBIGUOUS_ONLY, _NOT_NUCLEOTIDES, _TOO_SHORT, _EMPTY = range(len(STATUSES))
 
 
 class StoreBuilder:
@@ -51,6 +53,7 @@ class StoreBuilder:
         self._num_bases = 0
         self._formula_names = 0
         self._num_whole = 0
+        self._chunks_with_orf = 0
         self._record_status = np.zeros(len(STATUSES), dtype=np.int64)
         self._chunk_status = np.zeros(len(STATUSES), dtype=np.int64)
 
@@ -62,12 +65,16 @@ class StoreBuilder:
         for path in inputs:
             before, facts, evidence = self._records.num_rows, InputFacts(), PairEvidence()
             blocks = read_ahead(read_records(path, facts), depth=1)
-            while records := self._read_next(blocks):
+            while block := self._read_next(blocks):
                 if facts.format == "fastq":
-                    evidence.add(records.names, records.descriptions)
-                self.append(records)
+                    evidence.add(block.names, block.descriptions)
+                self.append(block)
+            if self._settings.alphabet == "iupac":
+                facts.letters.check(shown_name(path), ", or data.alphabet=any to call any letters as published")
             pairs.append((facts.digest.hexdigest(), evidence if facts.format == "fastq" else None))
-            sources.append({"path": path, **facts.as_dict(), "records": self._records.num_rows - before})
+            orphan = {"orphan": evidence.orphan} if evidence.orphan else {}
+            records = self._records.num_rows - before
+            sources.append({"path": path, **facts.as_dict(), **orphan, "records": records})
         for source, role in zip(sources, assign_mates(pairs), strict=True):
             source["mates"] = role
         self.finish(sources)
@@ -87,8 +94,11 @@ class StoreBuilder:
         with self._clock(CHUNKING):
             chunks = cut_records(records.lengths, self._settings.chunk_length, self._settings.chunking)
         groups = self._groups(records, chunks)
+        excluded = np.zeros(len(records.lengths), dtype=np.bool_)
+        if records.odd is not None and self._settings.alphabet == "iupac":
+            excluded = are_no_nucleotides(records.odd, records.lengths)
         status = np.concatenate(
-            [np.empty(0, dtype=np.uint8), *(self._append_chunks(*group, frames) for group in groups)]
+            [np.empty(0, dtype=np.uint8), *(self._append_chunks(*group, frames, excluded) for group in groups)]
         )
         num_chunks = np.bincount(chunks.record, minlength=len(records.lengths))
         record_status = np.full(len(num_chunks), _EMPTY, dtype=np.uint8)
@@ -121,8 +131,10 @@ class StoreBuilder:
                 group = group._replace(record=self._records.num_rows + group.record)
             yield group, letters
 
-    def _append_chunks(self, chunks: Chunks, letters: bytes, frames: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-        """Translate chunks, append them and their ORFs, and return their statuses."""
+    def _append_chunks(
+        self, chunks: Chunks, letters: bytes, frames: NDArray[np.uint8] | None, excluded: NDArray[np.bool_]
+    ) -> NDArray[np.uint8]:
+        """Translate chunks, append them and their ORFs, and return their statuses; not called if ``excluded``, (R,)."""
         lengths = chunks.end - chunks.start
         with self._clock(TRANSLATION):
             orfs = find_orfs(letters, lengths, self._settings.ambiguity)
@@ -134,9 +146,12 @@ class StoreBuilder:
             counts = np.bincount(orfs.chunk, minlength=len(lengths))
             if self._settings.whole_chunks:
                 whole = (counts == 0) & orfs.stopped
+            is_excluded = excluded[chunks.record - self._records.num_rows]
+            whole &= ~is_excluded
+            self._chunks_with_orf += int(np.count_nonzero(counts))
             status = np.select(
-                [counts > 0, whole, orfs.stopped, lengths < 3],
-                [_CALLED, _DNA_ONLY, _NO_ORF, _TOO_SHORT],
+                [is_excluded, counts > 0, whole, orfs.stopped, lengths < 3],
+                [_NOT_NUCLEOTIDES, _CALLED, _DNA_ONLY, _NO_ORF, _TOO_SHORT],
                 _AMBIGUOUS_ONLY,
             ).astype(np.uint8)
             orfs = add_whole_chunks(orfs, whole, letters, lengths)
@@ -172,12 +187,12 @@ class StoreBuilder:
         duplicate_orfs = self._duplicate_orfs.save(*arrays)
         manifest = {
             "format_version": FORMAT_VERSION,
-            "files": {path.name: path.stat().st_size for path in sorted(self._folder.iterdir())},
             "settings": self._settings._asdict(),
             "inputs": sources,
             "records": self._records.num_rows,
             "bases": self._num_bases,
             "chunks": self._chunks.num_rows,
+            "chunks_with_orf": self._chunks_with_orf,
             "orfs": self._orfs.num_rows - self._num_whole,
             "whole_chunks": self._num_whole,
             "unique_orfs": self._orfs.num_rows - self._num_whole - duplicate_orfs,
@@ -187,7 +202,8 @@ class StoreBuilder:
             "record_status": dict(zip(STATUSES, self._record_status.tolist(), strict=True)),
             "chunk_status": dict(zip(STATUSES[:_EMPTY], self._chunk_status.tolist(), strict=False)),
         }
-        (self._folder / "manifest.json").write_text(json.dumps(manifest, indent=2))
+        tables = {"records.arrow": self._records, "chunks.arrow": self._chunks, "orfs.arrow": self._orfs}
+        seal(self._folder, manifest, {name: table.sha256() for name, table in tables.items()})
 
     def _save_repeated_names(self, sources: list[dict[str, Any]], path: Path) -> int:
         """Save which records repeat an earlier name, and count them.

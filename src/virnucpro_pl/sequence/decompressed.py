@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from virnucpro_pl.sequence.streams import Text, Watched, compression_of
+from virnucpro_pl.sequence.containers import compression_of
+from virnucpro_pl.sequence.streams import Text, Watched
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The files of an ORF store: which columns they have, how they are written and read."""
 
 import hashlib
+import io
 import json
 import mmap
 import os
@@ -15,20 +16,24 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from virnucpro_pl.arrow_files import to_read, to_write
+from virnucpro_pl.file_names import open_arrow
+from virnucpro_pl.sequence.alphabet import Alphabet, check_alphabet
 from virnucpro_pl.sequence.chunks import Geometry, check_chunking
 from virnucpro_pl.sequence.translation import Ambiguity, check_ambiguity
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 _TWO_OFFSETS = struct.Struct("=qq")
 _BATCHES_MAPPED = 64
 DNA_ONLY = "dna_only"
-STATUSES = ("called", DNA_ONLY, "no_orf", "ambiguous_only", "too_short", "empty")
+NOT_NUCLEOTIDES = "not_nucleotides"
+STATUSES = ("called", DNA_ONLY, "no_orf", "ambiguous_only", NOT_NUCLEOTIDES, "too_short", "empty")
 """What became of a record or chunk, best first; a record has the best status of its chunks.
 
 ``called``: at least one ORF was scored; ``dna_only``: every frame holds a stop codon, and a head for whole chunks
 scored the nucleotides; ``no_orf``: every frame holds a stop codon; ``ambiguous_only``: no codon
-could be translated; ``too_short``: under three bases; ``empty``: no bases at all (such a record has no chunk).
+could be translated; ``not_nucleotides``: more than 0.1 % of the letters of the record are no nucleotides, so it is not
+called, although its ORFs are scored; ``too_short``: under three bases; ``empty``: no bases at all (such a record has no
+chunk).
 """
 
 RECORDS = pa.schema(
@@ -67,6 +72,8 @@ class StoreSettings(NamedTuple):
     chunk_length: int
     chunking: Geometry = "published"
     ambiguity: Ambiguity = "published"
+    alphabet: Alphabet = "iupac"
+    """``any``: letters that are no nucleotides neither stop the run nor mark a record"""
     whole_chunks: bool = False
     """Whether chunks without open frame are stored as a whole, for a head that scores nucleotides alone"""
 
@@ -74,6 +81,7 @@ class StoreSettings(NamedTuple):
         """Raise UserError for a value no store can be built with."""
         check_chunking(self.chunk_length, self.chunking)
         check_ambiguity(self.ambiguity)
+        check_alphabet(self.alphabet)
 
     def key(self, digests: list[str]) -> str:
         """Name of the store of inputs with these SHA-256 digests."""
@@ -81,12 +89,40 @@ class StoreSettings(NamedTuple):
         return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
+class _HashedFile(io.RawIOBase):
+    """A new file whose SHA-256 is known once it is written."""
+
+    def __init__(self, path: Path):
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._close = weakref.finalize(self, os.close, self._file)
+        self._size = 0
+        self.digest = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._size
+
+    def write(self, data: bytes, /) -> int:  # type: ignore[override]
+        self.digest.update(data)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._file, rest) :]
+        self._size += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        super().close()
+        self._close()
+
+
 class TableWriter:
-    """An Arrow IPC file written batch by batch, in a thread of its own."""
+    """An Arrow IPC file written and hashed batch by batch, in a thread of its own."""
 
     def __init__(self, path: Path, schema: pa.Schema):
         self._schema = schema
-        self._file = to_write(path)
+        self._file = _HashedFile(path)
         self._writer = pa.ipc.new_file(self._file, schema)
         self._thread = ThreadPoolExecutor(1)
         self._written: Future[None] | None = None
@@ -110,6 +146,10 @@ class TableWriter:
         self._thread.shutdown()
         self._writer.close()
         self._file.close()
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of the complete file."""
+        return self._file.digest.hexdigest()
 
     def _wait(self) -> None:
         if self._written:
@@ -203,9 +243,9 @@ class TableReader:
     """Reads some columns of an Arrow file from its beginning on, a record batch at a time."""
 
     def __init__(self, path: Path, *columns: str):
-        schema = pa.ipc.open_file(to_read(path)).schema
+        schema = pa.ipc.open_file(open_arrow(path)).schema
         options = pa.ipc.IpcReadOptions(included_fields=[schema.get_field_index(name) for name in columns])
-        self._reader = pa.ipc.open_file(to_read(path), options=options)
+        self._reader = pa.ipc.open_file(open_arrow(path), options=options)
         self._next_batch = 0
         self._rest = pa.Table.from_batches([], self._reader.schema)
 

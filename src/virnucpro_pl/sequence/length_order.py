@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_pl.sequence.row_sorter import RowSorter
+from virnucpro_pl.sequence.seal import seal
 from virnucpro_pl.sequence.stored_array import BLOCK_ROWS, StoredArray, create_array
 
 LENGTHS = np.dtype([("residues", "<i4"), ("bases", "<i4"), ("shares_protein", "?")])
@@ -72,6 +73,7 @@ def sort_by_length(
             else:
                 groups = _protein_groups(nucleotides, *repeats, Path(temporary))
                 _sort(lambda: _distinct_orfs(proteins, nucleotides, repeats[1], groups), made)
+            seal(made, {})
             try:
                 made.rename(folder)
             except OSError:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from hashlib import blake2b
+from operator import eq
 from typing import Any
 
 _MATE_SUFFIXES = ("/1", "/2")
@@ -32,15 +33,30 @@ def read_number(name: str, description: str) -> int:
     return -1 if by_name and by_comment and by_name != by_comment else by_name or by_comment
 
 
+_Read = tuple[str, int]
+"""Name without suffix, and number in the pair"""
+
+
+def _are_pair(first: _Read, second: _Read) -> bool:
+    return first[0] == second[0] and (first[1], second[1]) in ((0, 0), (1, 2))
+
+
 class PairEvidence:
     """What the names in one FASTQ file tell of pairs, in a few bytes."""
 
     def __init__(self) -> None:
         self._names = blake2b()
         self._numbers: set[int] = set()
-        self._unpaired: list[tuple[str, int]] = []
-        self._in_pairs = True
         self._all_named = True
+        self._num_records = 0
+        self._num_pairs = 0
+        """Reads that follow the first of their pair"""
+        self._last: list[_Read] = []
+        """The last read, of any file"""
+        self._waiting: list[_Read] = []
+        """The last read, if its mate should follow; of files in pairs so far"""
+        self._orphan: tuple[int, str] | None = None
+        """Number and name of the first read without its mate beside it"""
 
     def add(self, names: Sequence[str], descriptions: Sequence[str]) -> None:
         """Take note of the next records."""
@@ -49,18 +65,36 @@ class PairEvidence:
         self._names.update("\n".join([*bases, ""]).encode())
         self._numbers.update(numbers)
         self._all_named &= all(bases)
-        if self._in_pairs:
-            reads = [*self._unpaired, *zip(bases, numbers, strict=True)]
-            self._in_pairs = all(
-                first == second and (a, b) in ((0, 0), (1, 2))
-                for (first, a), (second, b) in zip(reads[::2], reads[1::2], strict=False)
-            )
-            self._unpaired = reads[-1:] if len(reads) % 2 else []
+        neighbours = [base for base, _ in self._last] + bases
+        if any(map(eq, neighbours, neighbours[1:])):  # hardly ever in files without pairs, which are done quickly
+            reads = [*self._last, *zip(bases, numbers, strict=True)]
+            self._num_pairs += sum(map(_are_pair, reads, reads[1:]))
+        if self._orphan is None:
+            self._find_orphan([*self._waiting, *zip(bases, numbers, strict=True)])
+        self._num_records += len(bases)
+        self._last = [*zip(bases[-1:], numbers[-1:], strict=True)]
+
+    def _find_orphan(self, reads: list[_Read]) -> None:
+        """Look for a read without mate among the next ones, and the one that waits for its mate."""
+        first_record = self._num_records - len(self._waiting)
+        self._waiting = reads[-1:] if len(reads) % 2 else []
+        for place in range(0, len(reads) - 1, 2):
+            if not _are_pair(reads[place], reads[place + 1]):
+                self._orphan = first_record + place + 1, reads[place][0]
+                return
 
     @property
     def is_interleaved(self) -> bool:
         """Whether the records come in pairs of equal names throughout."""
-        return bool(self._numbers) and self._all_named and self._in_pairs and not self._unpaired
+        return bool(self._numbers) and self._all_named and self._orphan is None and not self._waiting
+
+    @property
+    def orphan(self) -> dict[str, Any] | None:
+        """The first read without its mate in a file most of which is pairs; None in any other file."""
+        if self.is_interleaved or not self._all_named or 4 * self._num_pairs < max(self._num_records, 1):
+            return None
+        record, name = self._orphan or (self._num_records, self._waiting[0][0])
+        return {"record": record, "name": name}
 
     def is_mate_of(self, other: "PairEvidence") -> bool:
         """Whether both files have the same sequence of names, and nothing speaks against one holding the mates."""

@@ -10,17 +10,20 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import dnaio
 import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.sequence import fastq
 from virnucpro_pl.sequence.alignments import END_MARKERS, is_sam, read_bam, read_cram, read_sam
-from virnucpro_pl.sequence.blocks import BlockFiller, RecordBlock, record_block
+from virnucpro_pl.sequence.alphabet import LetterCounts, OddLetter
+from virnucpro_pl.sequence.blocks import BlockFiller, DamagedRecordError, RecordBlock, record_block
+from virnucpro_pl.sequence.containers import PADDING, compression_of
 from virnucpro_pl.sequence.fasta import whole_records
-from virnucpro_pl.sequence.streams import STDIN, Text, Watched, compression_of, open_input, shown_name
+from virnucpro_pl.sequence.streams import STDIN, Text, open_input, shown_name, unchanged, watch
 
 __all__ = ["BLOCK_BYTES", "STDIN", "InputFacts", "RecordBlock", "read_records", "resolve_inputs"]
 
@@ -29,9 +32,10 @@ _FORMAT_BYTES = 1 << 16  # the format is told by so many of the first bytes
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # The group is not possessive, which Python before 3.11.5 gets wrong (gh-106052), but bounded: each repeat takes memory.
 _LEADING_COMMENTS = re.compile(rb"(?:[ \t\r\n]++|[;#][^\r\n]*+[\r\n]){0,4096}")
+_LINE_END = re.compile(rb"\r\n?|\n")
 _ADVICE = {
     "fasta": "mend or drop the record",
-    "fastq": "mend or copy it again",
+    "fastq": fastq.ADVICE,
     "sam": "mend or copy it again",
     "bam": "copy it again",
     "cram": (
@@ -52,6 +56,20 @@ class InputFacts:
         self.compression = "none"
         self.skipped: dict[str, int] = {}
         """Alignments that repeat a read, by kind: those that ``samtools fasta`` leaves out."""
+        self.first_line = 1
+        """Number of the line on which the first record begins."""
+        self.letters = LetterCounts()
+        self._num_records = 0
+
+    def count(self, block: RecordBlock) -> None:
+        """Count the letters of the next records."""
+        if block.odd is not None and self.letters.first is None:
+            index = int((block.odd > 0).argmax())
+            record = self._num_records + index + 1
+            line = self.first_line + 4 * (record - 1) + 1 if self.format == "fastq" else None
+            self.letters.first = OddLetter(record, block.names[index], line)
+        self.letters.add(block.letters, block.lengths, block.odd)
+        self._num_records += len(block.names)
 
     def as_dict(self) -> dict[str, Any]:
         """Return them as ``run.json`` has them."""
@@ -60,6 +78,7 @@ class InputFacts:
             "sha256": self.digest.hexdigest(),
             "format": self.format,
             "compression": self.compression,
+            **self.letters.as_dict(),
             **skipped,
         }
 
@@ -77,7 +96,7 @@ def resolve_inputs(inputs: str | Path | Sequence[str | Path]) -> list[str]:
     for entry in map(str, given):
         if not entry:
             raise UserError("input: one of the paths is empty; name a FASTA or FASTQ file, or - for standard input")
-        if entry == STDIN or Path(entry).exists():
+        if entry == STDIN or _exists(entry):
             paths.append(entry)
         else:
             paths.extend(_matches(entry))
@@ -87,6 +106,17 @@ def resolve_inputs(inputs: str | Path | Sequence[str | Path]) -> list[str]:
         if path != STDIN and Path(path).is_dir():
             raise UserError(f"input: {path} is a folder; name the files in it, for example '{path}/*.fasta'")
     return paths
+
+
+def _exists(path: str) -> bool:
+    try:
+        Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"input: {path}: {reason}; check the path and its permissions") from error
+    return True
 
 
 def _matches(pattern: str) -> list[str]:
@@ -108,41 +138,57 @@ def read_records(path: str, facts: InputFacts | None = None) -> Iterator[RecordB
     """
     name, facts = shown_name(path), facts or InputFacts()
     with open_input(path) as raw:
-        watched = Watched(raw, facts.digest)
+        watched = watch(raw, facts.digest, name)
         source = io.BufferedReader(watched, BLOCK_BYTES)
         facts.compression = compression_of(watched.head)
-        yield from _read_text(_begin(Text(source, facts.compression, name), facts), name, facts)
-        while source.read(BLOCK_BYTES):  # what a decompressor left unread belongs to the digest too
-            pass
+        with unchanged(raw, path):
+            for block in _read_text(_begin(Text(source, facts.compression, name), facts), name, facts):
+                facts.count(block)
+                yield block
+            _drain(source)
     has_end_mark = (facts.format, facts.compression) in (("bam", "bgzip"), ("cram", "none"))
-    if has_end_mark and not watched.tail.endswith(END_MARKERS[facts.format]):
+    if has_end_mark and not watched.tail.endswith(tuple(mark.rstrip(PADDING) for mark in END_MARKERS[facts.format])):
         raise UserError(f"{name}: the end mark of a {facts.format.upper()} file is missing: cut short; copy it again")
 
 
-def read_fastq_entries(path: str) -> Iterator[dnaio.SequenceRecord]:
+def read_fastq_entries(path: str, sha256: str) -> Iterator[dnaio.SequenceRecord]:
     """Yield the reads of a FASTQ file as they stand in it, with their qualities.
 
+    Args:
+        path: a file that was read before.
+        sha256: of its bytes then.
+
     Raises:
-        UserError: the file cannot be read, or is damaged.
+        UserError: the file cannot be read, or is not the one that was read before.
     """
-    name, facts = shown_name(path), InputFacts()
+    facts = InputFacts()
     with open_input(path) as raw:
-        watched = Watched(raw, facts.digest)
+        watched = watch(raw, facts.digest, path)
         source = io.BufferedReader(watched, BLOCK_BYTES)
-        text = _begin(Text(source, compression_of(watched.head), name), facts)
-        if facts.format != "fastq":
-            return
+        failure: Exception | None = None
         try:
-            yield from _fastq_reader(text)
-        except (dnaio.FileFormatError, ValueError, OSError) as error:
-            raise UserError(f"{name}: damaged FASTQ: {' '.join(str(error).split())}; {_ADVICE['fastq']}") from error
+            text = _begin(Text(source, compression_of(watched.head), path), facts)
+            yield from fastq.read_entries(text, facts.first_line, BLOCK_BYTES)
+        except (ValueError, OSError) as error:
+            failure = error
+        _drain(source)
+    if facts.digest.hexdigest() != sha256:
+        raise UserError(f"{path}: was changed since it was read; give the file as it was") from failure
+    if failure:
+        raise failure
+
+
+def _drain(source: BinaryIO) -> None:
+    """Read what a decompressor left unread, which belongs to the digest too."""
+    while source.read(BLOCK_BYTES):
+        pass
 
 
 def _begin(text: Text, facts: InputFacts) -> Text:
     """Skip what may stand before the first record, and tell the format by that."""
     first = text.read_fully(max(BLOCK_BYTES, _FORMAT_BYTES)).removeprefix(_BYTE_ORDER_MARK)
     if not is_sam(first):
-        first = _skip_leading_comments(first, text)
+        first = _skip_leading_comments(first, text, facts)
     facts.format = _format_of(first)
     text.unread(first)
     return text
@@ -153,9 +199,9 @@ def _read_text(text: Text, name: str, facts: InputFacts) -> Iterator[RecordBlock
     try:
         match facts.format:
             case "fasta":
-                yield from _read_fasta(text)
+                yield from _read_fasta(text, facts)
             case "fastq":
-                yield from _read_fastq(text, filler)
+                yield from _read_fastq(text, filler, facts.first_line)
             case "sam":
                 yield from read_sam(text, filler, facts.skipped)
             case "bam":
@@ -163,22 +209,30 @@ def _read_text(text: Text, name: str, facts: InputFacts) -> Iterator[RecordBlock
             case "cram":
                 yield from read_cram(text, filler, facts.skipped, BLOCK_BYTES)
             case "unknown":
-                first = text.read_fully(40)[:40]
-                shown = re.split(rb"[\r\n]", first)[0].decode("ascii", "backslashreplace").strip()
-                raise UserError(
-                    f"{name}: neither FASTA nor FASTQ, SAM, BAM or CRAM: the first record should begin with '>' or"
-                    f" '@', found '{shown}'"
-                )
+                raise _unknown_format(text.read_fully(40)[:40], name)
         if rest := filler.rest():
             yield rest
     except UserError:
         raise
     except ImportError as error:
         raise UserError(f"{name}: BAM and CRAM are read by pysam: pip install 'virnucpro-pl[bam]'") from error
-    except (dnaio.FileFormatError, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         kind = facts.format.upper()
-        raise UserError(f"{name}: damaged {kind}: {reason}; {_ADVICE[facts.format]}") from error
+        advice = error.advice if isinstance(error, DamagedRecordError) else _ADVICE[facts.format]
+        raise UserError(f"{name}: damaged {kind}: {reason}; {advice}") from error
+
+
+def _unknown_format(first: bytes, name: str) -> UserError:
+    if first[:1] in (b"{", b"["):
+        folder = Path(name).parent
+        dataset = f", or {folder} for the dataset" if (folder / "orfs.arrow").is_file() else ""
+        return UserError(f"{name}: JSON, not sequences; name a file of sequences{dataset}")
+    shown = re.split(rb"[\r\n]", first)[0].decode("ascii", "backslashreplace").strip()
+    return UserError(
+        f"{name}: neither FASTA nor FASTQ, SAM, BAM or CRAM: the first record should begin with '>' or '@', found"
+        f" '{shown}'"
+    )
 
 
 def _format_of(text: bytes) -> str:
@@ -190,13 +244,14 @@ def _format_of(text: bytes) -> str:
     raise AssertionError("everything starts with nothing")
 
 
-def _skip_leading_comments(text: bytes, stream: Text) -> bytes:
+def _skip_leading_comments(text: bytes, stream: Text, facts: InputFacts) -> bytes:
     """Drop blank lines and ``;`` or ``#`` comment lines before the first record."""
     while True:
-        start = 0
-        while (found := _LEADING_COMMENTS.match(text, start)) and found.end() > start:
-            start = found.end()
-        text = text[start:]
+        end = 0
+        while (found := _LEADING_COMMENTS.match(text, end)) and found.end() > end:
+            end = found.end()
+        facts.first_line += len(_LINE_END.findall(text, 0, end))
+        text = text[end:]
         if text and text[:1] not in b";#":
             return text + stream.read_fully(_FORMAT_BYTES - len(text))
         more = stream.read(BLOCK_BYTES)
@@ -205,12 +260,13 @@ def _skip_leading_comments(text: bytes, stream: Text) -> bytes:
         text = text[:1] + more  # of a comment line that goes on, its first letter is enough
 
 
-def _read_fasta(stream: Text) -> Iterator[RecordBlock]:
+def _read_fasta(stream: Text, facts: InputFacts) -> Iterator[RecordBlock]:
     """Split FASTA by the rules of Biopython 1.88: blanks, tabs and line ends go, every other letter stays."""
-    for headers, letters, lengths in whole_records(stream.blocks(BLOCK_BYTES)):
+    for headers, letters, lengths, first_odd in whole_records(stream.blocks(BLOCK_BYTES), facts.first_line):
         if b" " in letters or b"\t" in letters:
             letters, lengths = _without_blanks(letters, lengths)
-        block = record_block(headers, letters, lengths)
+        facts.letters.first = first_odd
+        block = record_block(headers, letters, lengths, may_have_odd_letters=first_odd is not None)
         if not letters.isascii():
             raise ValueError(f"{_name_first_odd(block)} holds bytes that are no letters")
         yield block
@@ -230,12 +286,7 @@ def _name_first_odd(block: RecordBlock) -> str:
     return f"the sequence of '{block.names[record]}'"
 
 
-def _fastq_reader(stream: Text) -> Iterator[dnaio.SequenceRecord]:
-    stream.limit_lines()
-    return iter(dnaio.FastqReader(io.BufferedReader(stream, BLOCK_BYTES)))
-
-
-def _read_fastq(stream: Text, filler: BlockFiller) -> Iterator[RecordBlock]:
-    for entry in _fastq_reader(stream):
+def _read_fastq(stream: Text, filler: BlockFiller, first_line: int) -> Iterator[RecordBlock]:
+    for entry in fastq.read_entries(stream, first_line, BLOCK_BYTES):
         if block := filler.add(entry.name.replace("\r", " "), entry.sequence):
             yield block

@@ -7,13 +7,13 @@ A store is a folder of
 - ``orfs.arrow``: record, chunk, frame, nucleotides, protein; one row per ORF;
 - ``duplicate_orfs.npy``, ``duplicate_proteins.npy``: rows that repeat an earlier one, and the first of their kind;
 - ``duplicate_names.npy``: records that repeat an earlier name, and which of its kind each is, from 2;
-- ``manifest.json``: settings, inputs with their SHA-256, counts;
-- ``by_length-distinct`` or ``by_length-all``, once they were needed: the ORFs in the order of embedding.
+- ``manifest.json``: settings, inputs with their SHA-256, counts, size and SHA-256 of each file, and its own SHA-256;
+- ``by_length-distinct`` or ``by_length-all``, once they were needed: the ORFs in the order of embedding, with a
+  manifest of their own.
 
 Rows are in input order throughout, so the chunks of a record and the ORFs of a chunk are neighbours.
 """
 
-import json
 import logging
 import shutil
 import tempfile
@@ -25,20 +25,35 @@ from typing import Any
 
 from virnucpro_pl.digests import sha256_of, sha256_of_stream
 from virnucpro_pl.durable import flush
-from virnucpro_pl.errors import UserError
+from virnucpro_pl.errors import DamagedStoreError, UserError
 from virnucpro_pl.sequence.builder import StoreBuilder
 from virnucpro_pl.sequence.layout import STATUSES, RaggedColumn, StoreSettings
 from virnucpro_pl.sequence.length_order import LengthOrder, sort_by_length
+from virnucpro_pl.sequence.seal import MANIFEST, BrokenSealError, check_seal, read_sealed
 from virnucpro_pl.sequence.stored_array import StoredArray
-from virnucpro_pl.sequence.streams import open_input
+from virnucpro_pl.sequence.streams import can_be_read_again, open_input
 from virnucpro_pl.stages import StageClock
 
 log = logging.getLogger(__name__)
 
 _BUILDING = "building-"
 _ABANDONED_SECONDS = 24 * 3600
+_BY_LENGTH = "by_length-"
+_DAMAGED = ".damaged-"
+_PREPARE_AGAIN = "a dataset cannot be rebuilt from what is left of it: run `prepare` again"
 
-__all__ = ["STATUSES", "OrfStore", "RaggedColumn", "StoreSettings", "inputs_of", "prepare_store", "stored_at"]
+__all__ = [
+    "STATUSES",
+    "OrfStore",
+    "RaggedColumn",
+    "StoreSettings",
+    "check_dataset",
+    "check_store",
+    "check_unchanged",
+    "inputs_of",
+    "prepare_store",
+    "stored_at",
+]
 
 
 def prepare_store(inputs: list[str], folder: Path, settings: StoreSettings, clock: StageClock) -> Path:
@@ -53,9 +68,9 @@ def prepare_store(inputs: list[str], folder: Path, settings: StoreSettings, cloc
     with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _clear_abandoned(folder)
-        if all(Path(path).is_file() for path in inputs) and any(folder.glob("*/manifest.json")):
+        if all(map(can_be_read_again, inputs)) and any(folder.glob(f"*/{MANIFEST}")):
             known = folder / settings.key(input_digests(inputs, folder))
-            if _is_whole(known):
+            if known.is_dir() and _is_intact(known):
                 return known
         with tempfile.TemporaryDirectory(dir=folder, prefix=_BUILDING) as temporary:
             building = Path(temporary) / "store"
@@ -65,14 +80,73 @@ def prepare_store(inputs: list[str], folder: Path, settings: StoreSettings, cloc
 
 
 def stored_at(path: Path) -> bool:
-    """Whether a folder is a finished store, such as a dataset."""
-    return (path / "manifest.json").is_file() and (path / "orfs.arrow").is_file()
+    """Return whether a folder is a store, such as a dataset, whole or not."""
+    try:
+        return (path / "orfs.arrow").exists() or (path / "records.arrow").exists()
+    except (OSError, ValueError):  # a path that is too long, or holds NUL: whoever opens it says so
+        return False
 
 
-def inputs_of(folder: Path) -> list[str]:
-    """Paths of what a store was made of, as they were called then."""
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    return [source["path"] for source in manifest["inputs"]]
+def inputs_of(folder: Path) -> list[str] | None:
+    """Return the paths of what a store was made of, as they were called then; None if the folder is no store.
+
+    Raises:
+        UserError: the manifest of the store is damaged.
+    """
+    if not stored_at(folder):
+        return None
+    try:
+        return [source["path"] for source in read_sealed(folder / MANIFEST)["inputs"]]
+    except BrokenSealError as error:
+        raise UserError(f"{error}; {_PREPARE_AGAIN}") from error
+
+
+def check_store(store: Path) -> None:
+    """Read all files of a store.
+
+    Raises:
+        BrokenSealError: one of them is missing or was changed.
+    """
+    check_seal(store)
+    for order in sorted(store.glob(f"{_BY_LENGTH}*")):
+        check_seal(order)
+
+
+def check_unchanged(store: Path) -> None:
+    """Read all files of a store that a run has worked with.
+
+    Raises:
+        DamagedStoreError: one of them is missing or was changed.
+    """
+    try:
+        check_store(store)
+    except BrokenSealError as error:
+        raise DamagedStoreError(
+            f"{error}; this happened while the run was going, so its scores are not used and no result file is written"
+        ) from error
+
+
+def check_dataset(store: Path) -> None:
+    """Read all files of a store that cannot be built again; the order of embedding can, and is removed if damaged.
+
+    Raises:
+        UserError: a file is missing or was changed.
+    """
+    try:
+        check_seal(store)
+    except BrokenSealError as error:
+        raise UserError(f"{error}; {_PREPARE_AGAIN}") from error
+    for order in sorted(store.glob(f"{_BY_LENGTH}*")):
+        try:
+            check_seal(order)
+        except BrokenSealError as error:
+            log.warning("%s; %s is made again", error, order.name)
+            with _explained(order):
+                shutil.rmtree(order)
+
+
+def _times_rebuilt(store: Path) -> int:
+    return len([*store.parent.glob(f"{store.name}{_DAMAGED}*")])
 
 
 def _clear_abandoned(folder: Path) -> None:
@@ -83,19 +157,17 @@ def _clear_abandoned(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _is_whole(store: Path) -> bool:
-    """Whether all files of a store are there in the sizes they were written in."""
+def _is_intact(store: Path) -> bool:
+    """Return whether all files of a store are as they were written; if not, set the store aside."""
     try:
-        manifest = json.loads((store / "manifest.json").read_text())
-    except FileNotFoundError:
+        check_store(store)
+    except BrokenSealError as error:
+        aside = store.with_name(f"{store.name}{_DAMAGED}{_times_rebuilt(store) + 1}")
+        with suppress(FileNotFoundError):  # another process was faster
+            store.rename(aside)
+        log.warning("%s; the store is set aside as %s, and the input is read again", error, aside.name)
         return False
-    except ValueError:
-        manifest = {}
-    sizes = manifest.get("files", {"manifest": -1})
-    if all((store / name).is_file() and (store / name).stat().st_size == size for name, size in sizes.items()):
-        return True
-    log.warning("%s: damaged; the input is read again", store)
-    return False
+    return True
 
 
 @contextmanager
@@ -115,8 +187,7 @@ def _publish(building: Path, store: Path) -> Path:
     try:
         building.rename(store)
     except OSError:
-        if not _is_whole(store):
-            shutil.rmtree(store)
+        if not store.is_dir() or not _is_intact(store):
             building.rename(store)
     flush(store.parent)
     return store
@@ -128,7 +199,7 @@ def input_digests(inputs: list[str], folder: Path) -> list[str]:
 
 
 def _digest(path: str, memo: Path) -> str:
-    if Path(path).is_file():
+    if can_be_read_again(path):
         return sha256_of(Path(path), memo)[Path(path).name]
     with open_input(path) as stream:
         return sha256_of_stream(stream)
@@ -142,12 +213,16 @@ class OrfStore:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+        self.manifest: dict[str, Any] = read_sealed(folder / MANIFEST)
         self.nucleotides = RaggedColumn(folder / "orfs.arrow", "nucleotides")
         self.proteins = RaggedColumn(folder / "orfs.arrow", "protein")
 
     def __reduce__(self) -> tuple[type["OrfStore"], tuple[Path]]:
         return OrfStore, (self.folder,)
+
+    def times_rebuilt(self) -> int:
+        """Return how many damaged stores of the same input were set aside; scores of their ORFs may be wrong."""
+        return _times_rebuilt(self.folder)
 
     @property
     def num_orfs(self) -> int:
@@ -172,6 +247,6 @@ class OrfStore:
             UserError: the disk is full, or the folder may not be written.
         """
         repeats = (self.duplicate_orfs(), self.duplicate_proteins()) if deduplicate else None
-        folder = self.folder / f"by_length-{'distinct' if deduplicate else 'all'}"
+        folder = self.folder / f"{_BY_LENGTH}{'distinct' if deduplicate else 'all'}"
         with _explained(folder):
             return sort_by_length(self.proteins, self.nucleotides, repeats, folder)

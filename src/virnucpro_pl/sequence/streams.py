@@ -2,30 +2,22 @@
 
 import hashlib
 import io
-import lzma
+import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from xopen import xopen
-
 from virnucpro_pl.errors import UserError
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
+from virnucpro_pl.sequence.containers import MAX_WINDOW_LOG, PADDING, Members, TrailingDataError
 
 STDIN = "-"
 MAX_LINE_BYTES = 64 << 20
 """Of FASTQ and SAM, whose lines are held whole: twenty times the longest nanopore read."""
-_MAX_WINDOW_LOG = 28  # 256 MiB: xz -9 needs 65, zstd unpacks 128 unless asked for more; files can ask for gigabytes
 _TOO_MUCH_MEMORY = ("Memory usage limit", "too much memory")  # as lzma and zstd say it
 _TAIL_BYTES = 64
-_MAGIC = {b"BZh": "bz2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b": "gzip"}
-_XOPEN_NAMES = {"bz2": "bz2", "gzip": "gz", "bgzip": "gz"}
 _Result = TypeVar("_Result")
 
 
@@ -46,6 +38,44 @@ def open_input(path: str) -> AbstractContextManager[BinaryIO]:
         raise UserError(f"{path}: cannot be opened: {error.strerror}; check the path and its permissions") from error
 
 
+def can_be_read_again(path: str) -> bool:
+    """Return whether an input is a regular file; pipes, devices and standard input give their bytes once."""
+    try:
+        return path != STDIN and stat.S_ISREG(Path(path).stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+@contextmanager
+def unchanged(raw: BinaryIO, path: str) -> Iterator[None]:
+    """Make sure that a file does not change while it is read.
+
+    Raises:
+        UserError: its size or time of change is another at the end, whatever else went wrong.
+    """
+    if not can_be_read_again(path):
+        yield
+        return
+    before = _state(raw)
+    try:
+        yield
+    except UserError as error:
+        if _state(raw) == before:
+            raise
+        raise _changed(path) from error
+    if _state(raw) != before:
+        raise _changed(path)
+
+
+def _state(raw: BinaryIO) -> tuple[int, int]:
+    state = os.fstat(raw.fileno())
+    return state.st_size, state.st_mtime_ns
+
+
+def _changed(path: str) -> UserError:
+    return UserError(f"{path}: was changed while it was read; start again when the file is complete")
+
+
 class Watched(io.RawIOBase):
     """Passes a binary stream through, feeds every byte to a digest, and remembers the first and the last ones."""
 
@@ -57,6 +87,8 @@ class Watched(io.RawIOBase):
             self.head += more  # a pipe may give a few bytes at a time
         self._waiting = self.head
         self.tail = b""
+        """The last bytes but for ``PADDING``"""
+        self._padding = b""  # what may turn out to be none
 
     def readable(self) -> bool:
         """Tell that it is."""
@@ -71,17 +103,27 @@ class Watched(io.RawIOBase):
         else:
             size = self._source.readinto(view)  # type: ignore[attr-defined]
         self._digest.update(view[:size])
-        self.tail = (self.tail + bytes(view[max(0, size - _TAIL_BYTES) : size]))[-_TAIL_BYTES:]
+        block = bytes(view[max(0, size - 2 * _TAIL_BYTES) : size])
+        if len(block.rstrip(PADDING)) < _TAIL_BYTES:
+            block = bytes(view[:size])
+        if content := block.rstrip(PADDING):
+            self.tail = (self.tail + self._padding + content[-_TAIL_BYTES:])[-_TAIL_BYTES:]
+            self._padding = b""
+        self._padding = (self._padding + block[len(content) :])[-_TAIL_BYTES:]
         return size
 
 
-def compression_of(head: bytes) -> str:
-    """Tell the compression by the first bytes: ``gzip``, ``bgzip``, ``bz2``, ``xz``, ``zstd`` or ``none``."""
-    if head[:4] == b"\x1f\x8b\x08\x04" and head[12:16] == b"BC\x02\0":
-        return "bgzip"
-    if head[1:4] == b"\x2a\x4d\x18" and head[:1] in b"PQRSTUVWXYZ[\\]^_":  # a skippable frame, as pzstd begins with
-        return "zstd"
-    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "none")
+def watch(raw: BinaryIO, digest: "hashlib._Hash", name: str) -> Watched:
+    """Watch the bytes of an input.
+
+    Raises:
+        UserError: not even the first ones can be read.
+    """
+    try:
+        return Watched(raw, digest)
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split())
+        raise UserError(f"{name}: cannot be read: {reason}; check the file and its disk") from error
 
 
 class Text(io.RawIOBase):
@@ -97,7 +139,7 @@ class Text(io.RawIOBase):
         self._name = name
         self._unread = b""
         self._line_bytes: int | None = None
-        self._stream = self._explained(lambda: _decompressed(source, compression))
+        self._stream = source if compression == "none" else Members(source, compression)
 
     def readable(self) -> bool:
         """Tell that it is."""
@@ -160,14 +202,19 @@ class Text(io.RawIOBase):
             return action()
         except EOFError as error:
             raise UserError(f"{self._name}: the compressed data is cut short; copy the file again") from error
+        except TrailingDataError as error:
+            raise UserError(
+                f"{self._name}: what follows the end of the compressed data is something else ('{error}'); give"
+                " joined files one by one"
+            ) from error
         except Exception as error:
             if not _tells_of_data(error):
                 raise
             reason = " ".join(str(error).split()) or type(error).__name__
             if any(sign in reason for sign in _TOO_MUCH_MEMORY):
                 raise UserError(
-                    f"{self._name}: unpacking takes more than {1 << _MAX_WINDOW_LOG >> 20} MiB of memory; pack it"
-                    f" again, with xz -9 or zstd --long={_MAX_WINDOW_LOG} at most"
+                    f"{self._name}: unpacking takes more than {1 << MAX_WINDOW_LOG >> 20} MiB of memory; pack it"
+                    f" again, with xz -9 or zstd --long={MAX_WINDOW_LOG} at most"
                 ) from error
             raise UserError(f"{self._name}: damaged or unreadable: {reason}; copy the file again") from error
 
@@ -175,48 +222,3 @@ class Text(io.RawIOBase):
 def _tells_of_data(error: Exception) -> bool:
     """Whether an error is one of a decompressor: of a class of its own, or what Python's own raise; else it is ours."""
     return isinstance(error, OSError | ValueError) or type(error).__module__ != "builtins"
-
-
-def _decompressed(source: BinaryIO, compression: str) -> BinaryIO | zstd.ZstdFile:
-    if compression == "none":
-        return source
-    if compression == "xz":
-        return io.BufferedReader(_Xz(source))
-    if compression == "zstd":
-        return zstd.open(source, options={zstd.DecompressionParameter.window_log_max: _MAX_WINDOW_LOG})
-    return xopen(source, "rb", threads=0, format=_XOPEN_NAMES[compression])
-
-
-class _Xz(io.RawIOBase):
-    """Decompresses xz within a memory limit, which Python's own reader of files does not have."""
-
-    def __init__(self, source: BinaryIO):
-        self._source = source
-        self._decompressor = self._new_decompressor()
-        self._waiting = b""  # not yet decompressed
-
-    @staticmethod
-    def _new_decompressor() -> lzma.LZMADecompressor:
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=1 << _MAX_WINDOW_LOG)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
-        block = b""
-        while not block:
-            if self._decompressor.eof:
-                self._waiting = self._decompressor.unused_data.lstrip(b"\0")  # streams may be padded
-                while not self._waiting and (more := self._source.read(1 << 16)):
-                    self._waiting = more.lstrip(b"\0")
-                if not self._waiting:
-                    return 0
-                self._decompressor = self._new_decompressor()
-            elif self._decompressor.needs_input:
-                self._waiting = self._waiting or self._source.read(1 << 16)
-                if not self._waiting:
-                    raise EOFError
-            block = self._decompressor.decompress(self._waiting, len(buffer))
-            self._waiting = b""
-        buffer[: len(block)] = block
-        return len(block)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -14,18 +15,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from virnucpro_pl.arrow_files import to_write
 from virnucpro_pl.durable import flush
-from virnucpro_pl.errors import UserError
+from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.file_names import open_arrow
+from virnucpro_pl.output_files import DATASET_FILE, LABELS_FILE, LOG_FILE
 from virnucpro_pl.sequence.builder import StoreBuilder
 from virnucpro_pl.sequence.layout import StoreSettings, TableReader
+from virnucpro_pl.sequence.seal import write_sealed
 from virnucpro_pl.stages import StageClock
 from virnucpro_pl.training.genomes import Genome, stem
-from virnucpro_pl.training.labelled_store import DATASET_FILE, LABELS_FILE
 from virnucpro_pl.training.preparation import Candidates, Examples, PrepareSettings, describe
 
 FORMAT_VERSION = 1
 _BUILDING = "building-"
+_OF_DATASET = re.compile(
+    rf"(records|chunks|orfs)\.arrow|duplicate_\w+\.npy|manifest\.json|by_length-\w+|{_BUILDING}.*"
+    rf"|{re.escape(LABELS_FILE)}|{re.escape(DATASET_FILE)}"
+)
+"""Names of what a dataset consists of, and of what an interrupted start has left"""
 _FIXED = ("label", "genome", "file", "group")
 
 
@@ -50,14 +57,14 @@ class DatasetWriter:
     ):
         self._folder = folder
         self._settings = settings
-        store_settings = StoreSettings(longest, "published", settings.ambiguity)
+        store_settings = StoreSettings(longest, "published", settings.ambiguity, "any")
         self._builder = StoreBuilder(folder, store_settings, StageClock())
         names = Counter(name for file in files for name in set(file.genomes))
         self._shared_names = {name for name, count in names.items() if count > 1}
         self._columns = list(dict.fromkeys(key for genome in genomes for key in genome.columns))
         text = [(name, pa.string()) for name in (*_FIXED[1:], *self._columns)]
         schema = pa.schema([("label", pa.uint8()), *text, ("length", pa.int32())])
-        self._labels_file = to_write(folder / LABELS_FILE)
+        self._labels_file = open_arrow(folder / LABELS_FILE, "wb")
         self._labels = pq.ParquetWriter(self._labels_file, schema)
         self._inputs: list[dict[str, Any]] = []
         self.sources: list[dict[str, Any]] = []
@@ -67,9 +74,10 @@ class DatasetWriter:
         num_records = 0
         for some in examples:
             self._builder.append(some.records, some.frames)
-            names = [f"{stem(genome.path)}/{one}" if one in self._shared_names else one for one in some.genomes]
+            prefix = f"{escaped(stem(genome.path))}/"
+            names = [f"{prefix}{one}" if one in self._shared_names else one for one in some.genomes]
             count = len(names)
-            fixed = [[genome.label] * count, names, [genome.file] * count, [genome.group] * count]
+            fixed = [[genome.label] * count, names, [escaped(genome.file)] * count, [escaped(genome.group)] * count]
             more = [[genome.columns.get(key, "")] * count for key in self._columns]
             columns = [*fixed, *more, some.records.lengths.astype(np.int32)]
             self._labels.write_table(pa.table(columns, schema=self._labels.schema))
@@ -101,7 +109,7 @@ class DatasetWriter:
         }
         digests = [source["sha256"] for source in self.sources]
         content["key"] = hashlib.sha256(json.dumps([settings, digests, content["counts"]]).encode()).hexdigest()
-        (self._folder / DATASET_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        write_sealed(self._folder / DATASET_FILE, content)
         return content
 
     def _key(self, source: dict[str, Any], seed: int) -> str:
@@ -137,13 +145,14 @@ def appearing(folder: Path, overwrite: bool) -> Iterator[Path]:
     Raises:
         UserError: there is something already that may not be replaced.
     """
-    there = [path for path in folder.iterdir() if path.name != "run.log"] if folder.is_dir() else []
-    is_dataset = (folder / DATASET_FILE).exists()
-    if is_dataset and not overwrite:
+    there = [path for path in folder.iterdir() if path.name != LOG_FILE] if folder.is_dir() else []
+    if strange := sorted(path.name for path in there if not _OF_DATASET.fullmatch(path.name)):
+        raise UserError(
+            f"output={folder} holds {escaped(strange[0])}, which is not part of a dataset; move it away, or give"
+            " another folder"
+        )
+    if (folder / DATASET_FILE).exists() and not overwrite:
         raise UserError(f"output={folder} holds a finished dataset; give another folder, or overwrite=true")
-    abandoned = [path for path in there if path.name.startswith(_BUILDING)]
-    if not is_dataset and len(abandoned) < len(there):
-        raise UserError(f"output={folder} holds something else than a dataset; give another folder")
     (folder / DATASET_FILE).unlink(missing_ok=True)
     for path in there:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from virnucpro_pl import __version__
 from virnucpro_pl.durable import write_text
+from virnucpro_pl.errors import UserError
 from virnucpro_pl.fetching.polite_http import RemoteFile
 from virnucpro_pl.training.refseq import Volume, is_checksum, is_file_name, select_volumes
 
@@ -65,12 +66,18 @@ def _date(seconds: float) -> str:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Return what an earlier call has left; nothing if there was none, or what it left is damaged."""
+    """Return what an earlier call has left; nothing if there was none, or what it left is damaged.
+
+    Raises:
+        UserError: the file is sound, but not ours.
+    """
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
-    return record if isinstance(record, dict) and record.get("format_version") == _FORMAT_VERSION else {}
+    if not isinstance(record, dict) or "format_version" not in record:
+        raise UserError(f"{folder / RECORD}: no download has written it; give another output folder")
+    return record if record["format_version"] == _FORMAT_VERSION else {}
 
 
 def plan_of(record: dict[str, Any], selection: Selection) -> Plan | None:

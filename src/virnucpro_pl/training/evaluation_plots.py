@@ -11,11 +11,10 @@ from torchmetrics.functional.classification import binary_precision_recall_curve
 
 from virnucpro_pl.durable import replacing
 from virnucpro_pl.errors import escaped
+from virnucpro_pl.output_files import EVALUATION_PLOTS
 from virnucpro_pl.training.evaluation import Figures, ScoredChunks
 
-ROC, PRECISION_RECALL, CALIBRATION = "roc.png", "precision_recall.png", "calibration.png"
-LENGTHS, GROUPS = "lengths.png", "groups.png"
-PLOTS = (ROC, PRECISION_RECALL, CALIBRATION, LENGTHS, GROUPS)
+ROC, PRECISION_RECALL, CALIBRATION, LENGTHS, GROUPS = EVALUATION_PLOTS
 _OTHERS, _VIRUS, _GUESSING = "#1f6f8b", "#e07b39", "#8a9299"
 _MOST_POINTS = 2000
 _BINS = 10
@@ -29,7 +28,7 @@ _BAR_INCHES = 0.27
 def plot_all(
     folder: Path, chunks: ScoredChunks, metrics: dict[str, Any], part: str, uncalibrated: ScoredChunks | None = None
 ) -> None:
-    """Draw what ``PLOTS`` names, as PNG; ROC and precision against recall only where there are both classes.
+    """Draw what ``EVALUATION_PLOTS`` names, as PNG; ROC and precision against recall only where there are both classes.
 
     Args:
         folder: of the files.

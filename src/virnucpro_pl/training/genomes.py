@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.sequence.decompressed import open_decompressed
+from virnucpro_pl.sequence.streams import can_be_read_again
 from virnucpro_pl.training.labelled_store import CLASSES
 
 _SYNONYMS = {"viral": "virus", "nonviral": "others", "non-viral": "others", "host": "others"}
@@ -60,12 +61,21 @@ def _from_folder(folder: Path) -> list[Genome]:
         if name not in CLASSES:
             raise UserError(f"{inner}: not a class; the folders in {folder} should be called {' and '.join(CLASSES)}")
         for path in sorted(inner.iterdir()):
-            if path.is_file() and not path.name.startswith(".") and not _is_annotation_beside(path):
+            if path.is_dir() or path.name.startswith("."):
+                continue
+            _check_readable(path)
+            if not _is_annotation_beside(path):
                 file = f"{inner.name}/{path.name}"
                 found.append(Genome(file, path, CLASSES.index(name), stem(path), annotation_of(path), {}))
     if not found:
         raise UserError(f"input={folder}: holds no files of genomes in folders called {' and '.join(CLASSES)}")
     return found
+
+
+def _check_readable(path: Path) -> None:
+    """Raise UserError for what cannot be read twice."""
+    if not can_be_read_again(str(path)):
+        raise UserError(f"{path}: no regular file; `prepare` reads every file twice, so name one that is on the disk")
 
 
 def _from_table(table: Path) -> list[Genome]:
@@ -122,7 +132,9 @@ def _from_row(cells: dict[str, str], table: Path, number: int) -> list[Genome]:
 
 def _matching(folder: Path, file: str, where: str) -> list[Path]:
     """Files of a cell of the table."""
-    path = folder / Path(file).expanduser()
+    path = folder / file
+    if path.exists() and not path.is_dir():
+        _check_readable(path)
     found = [path] if path.is_file() else []
     if not found and set(file) & set("*?["):
         found = sorted(one for one in folder.glob(file) if one.is_file() and not _is_annotation_beside(one))

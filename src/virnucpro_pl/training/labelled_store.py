@@ -1,6 +1,5 @@
 """A dataset: an ORF store whose records are labelled fragments of genomes."""
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from virnucpro_pl.arrow_files import to_read
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.file_names import open_arrow
+from virnucpro_pl.output_files import DATASET_FILE, LABELS_FILE
 from virnucpro_pl.sequence.layout import FORMAT_VERSION, RaggedColumn, TableReader
-from virnucpro_pl.sequence.store import OrfStore, stored_at
+from virnucpro_pl.sequence.seal import read_sealed
+from virnucpro_pl.sequence.store import OrfStore, check_dataset, stored_at
 
-LABELS_FILE, DATASET_FILE = "labels.parquet", "dataset.json"
 CLASSES = ("others", "virus")
 """Names of the classes, in the order of their numbers and of a head's outputs."""
 
@@ -31,14 +31,13 @@ class LabelledStore(OrfStore):
     """
 
     def __init__(self, folder: Path):
-        if not (stored_at(folder) and (folder / DATASET_FILE).is_file()):
-            raise UserError(f"input={folder}: not a dataset; make one of labelled genomes with `prepare`")
+        _check_kind(folder)
         super().__init__(folder)
         if self.manifest.get("format_version") != FORMAT_VERSION:
             raise UserError(f"input={folder}: made by another version of this program; run `prepare` again")
         try:
-            self.dataset: dict[str, Any] = json.loads((folder / DATASET_FILE).read_text(encoding="utf-8"))
-            self._table = pq.read_table(to_read(folder / LABELS_FILE))
+            self.dataset: dict[str, Any] = read_sealed(folder / DATASET_FILE)
+            self._table = pq.read_table(open_arrow(folder / LABELS_FILE))
             labels = self._table["label"].to_numpy()
             self.lengths: NDArray[np.int64] = self._table["length"].to_numpy().astype(np.int64)
             self.columns: list[str] = list(self.dataset["columns"])
@@ -53,6 +52,17 @@ class LabelledStore(OrfStore):
             raise UserError(f"input={folder}: {LABELS_FILE} does not label every record; run `prepare` again")
         self.labels: NDArray[np.uint8] = labels.astype(np.uint8)
         """(R,) class of each record"""
+
+    @classmethod
+    def checked(cls, folder: Path) -> "LabelledStore":
+        """Open a dataset once all its files have been read and found to be as they were written.
+
+        Raises:
+            UserError: it is none, or damaged.
+        """
+        _check_kind(folder)
+        check_dataset(folder)
+        return cls(folder)
 
     def __reduce__(self) -> tuple[type["LabelledStore"], tuple[Path]]:
         return LabelledStore, (self.folder,)
@@ -71,3 +81,8 @@ class LabelledStore(OrfStore):
         """Name of one record."""
         names = RaggedColumn(self.folder / "records.arrow", "name")
         return names.take(np.array([record], dtype=np.int64))[0].decode(errors="replace")
+
+
+def _check_kind(folder: Path) -> None:
+    if not (stored_at(folder) and (folder / DATASET_FILE).is_file()):
+        raise UserError(f"input={folder}: not a dataset; make one of labelled genomes with `prepare`")

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.sequence.alphabet import is_worth_a_warning, odd_text
 from virnucpro_pl.sequence.blocks import RecordBlock, record_block
 from virnucpro_pl.sequence.chunks import Geometry
-from virnucpro_pl.sequence.records import BLOCK_BYTES, read_records
+from virnucpro_pl.sequence.records import BLOCK_BYTES, InputFacts, read_records
 from virnucpro_pl.sequence.translation import FRAMES, WHOLE_CHUNK, Ambiguity, check_ambiguity, find_orfs
 from virnucpro_pl.training.annotation import annotated_proteins, are_annotated, genbank_records
 from virnucpro_pl.training.fragments import Cutter, read_pieces
@@ -108,7 +109,8 @@ def find_candidates(genome: Genome, settings: PrepareSettings, cutter: Cutter) -
     names: list[str] = []
     owners, frames, priorities = [np.empty(0, np.int32)], [np.empty(0, np.uint8)], [np.empty(0, np.uint64)]
     bases = ambiguous = 0
-    for name, letters in read_genome(genome):
+    read = InputFacts()
+    for name, letters in read_genome(genome, read):
         fragments = cutter.cut(genome.file, name, len(letters))
         bases += len(letters)
         proteins = annotated.get(name, "")
@@ -130,8 +132,15 @@ def find_candidates(genome: Genome, settings: PrepareSettings, cutter: Cutter) -
         names.append(name)
     if not bases:
         raise UserError(f"{genome.path}: holds no sequences; leave it out or copy it again")
+    _check_letters(genome, read)
     all_frames = np.concatenate(frames)
-    facts = {"records": len(names), "bases": bases, "fragments": len(all_frames), "ambiguous": ambiguous}
+    facts = {
+        "sha256": _digest(genome, read),
+        "records": len(names),
+        "bases": bases,
+        "fragments": len(all_frames),
+        "ambiguous": ambiguous,
+    }
     facts["without_orf"] = int(np.count_nonzero(all_frames == NO_FRAMES)) - ambiguous
     return Candidates(names, np.concatenate(owners), all_frames, np.concatenate(priorities), facts)
 
@@ -184,7 +193,8 @@ def read_examples(
 ) -> Iterator[Examples]:
     """Read a file again and yield the fragments that were chosen, named ``GENOME:FIRST-LAST``."""
     seen = 0
-    for name, letters in read_genome(genome):
+    read = InputFacts()
+    for name, letters in read_genome(genome, read):
         fragments = cutter.cut(genome.file, name, len(letters))
         here = slice(seen, seen + len(fragments.start))
         seen = here.stop
@@ -195,10 +205,30 @@ def read_examples(
             places = zip(some.start[rows].tolist(), some.end[rows].tolist(), strict=True)
             headers = [f"{name}:{start + 1}-{end}" for start, end in places]
             yield Examples(record_block(headers, piece.letters, piece.lengths), frames[rows], [name] * len(headers))
+    if _digest(genome, read) != file.facts["sha256"]:
+        raise UserError(f"{genome.path}: was changed while it was read; start again when the file is complete")
 
 
-def read_genome(genome: Genome) -> Iterator[tuple[str, bytes]]:
+def _digest(genome: Genome, read: InputFacts) -> str:
+    """Return the SHA-256 of a file that was read to its end."""
+    is_annotated = genome.annotation == genome.path
+    return sha256_of(genome.path)[genome.path.name] if is_annotated else read.digest.hexdigest()
+
+
+def _check_letters(genome: Genome, read: InputFacts) -> None:
+    """Refuse a file of other letters than nucleotides, and warn of some."""
+    read.letters.check(str(genome.path))
+    found = read.letters.as_dict()
+    if "no_nucleotides" in found and is_worth_a_warning(found):
+        log.warning("Warning: %s: %s; they count as bases", escaped(str(genome.path)), escaped(odd_text(found)))
+
+
+def read_genome(genome: Genome, read: InputFacts) -> Iterator[tuple[str, bytes]]:
     """Yield name and letters of every record, of FASTA or GenBank.
+
+    Args:
+        genome: the file.
+        read: filled while FASTA is read.
 
     Raises:
         UserError: the file cannot be read.
@@ -215,7 +245,7 @@ def read_genome(genome: Genome) -> Iterator[tuple[str, bytes]]:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{genome.path}: not a readable GenBank file ({reason}); copy it again") from error
         return
-    for block in read_records(str(genome.path)):
+    for block in read_records(str(genome.path), read):
         first = 0
         for name, length in zip(block.names, block.lengths.tolist(), strict=True):
             yield name, block.letters[first : first + length]
@@ -239,7 +269,6 @@ def describe(genome: Genome, file: Candidates, chosen: NDArray[np.bool_], num_or
         "class": ("others", "virus")[genome.label],
         "group": escaped(genome.group),
         **genome.columns,
-        "sha256": sha256_of(genome.path)[genome.path.name],
         "annotation": None if annotation is None else annotation.name,
         **file.facts,
         "examples": int(np.count_nonzero(chosen)),

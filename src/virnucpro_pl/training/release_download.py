@@ -11,7 +11,7 @@ from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import DownloadError, UserError, escaped
 from virnucpro_pl.fetching.partial_file import PART, md5_of
 from virnucpro_pl.fetching.polite_http import NotFoundError, PoliteClient, RemoteFile
-from virnucpro_pl.training.download_record import Plan, Selection, plan_of, read_record, write_record
+from virnucpro_pl.training.download_record import RECORD, Plan, Selection, plan_of, read_record, write_record
 from virnucpro_pl.training.refseq import (
     genome_table,
     is_division,
@@ -45,6 +45,8 @@ def download(selection: Selection, folder: Path, client: PoliteClient, connectio
     """
     folder.mkdir(parents=True, exist_ok=True)
     record = read_record(folder)
+    if (folder / TABLE).exists() and not (folder / RECORD).exists():
+        raise UserError(f"output={folder} holds {TABLE}, which no download has written; give another folder")
     plan = plan_of(record, selection)
     missing = [] if plan is None else _missing(plan, folder)
     if plan is not None and not missing and record.get("finished") and (folder / TABLE).exists():

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from virnucpro_pl.data.embedding_cache import content_keys
 from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.output_files import SPLIT_FILE
 from virnucpro_pl.sequence.layout import TableReader
 from virnucpro_pl.training.labelled_store import LabelledStore
 
 PARTS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(len(PARTS))
 NO_PART = -1
-SPLIT_FILE = "split.json"
 Shared = Literal["refuse", "drop"]
 _FORMAT_VERSION = 1
 _RANDOM, _COLUMN, _AUTO = "random", "split", "auto"

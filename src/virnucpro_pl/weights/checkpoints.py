@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.file_names import utf8_name
 
 
 class Checkpoint(NamedTuple):
@@ -59,7 +60,7 @@ def _is_safetensors(path: Path) -> bool:
 
 def _read_safetensors(path: Path) -> Checkpoint:
     try:
-        with safe_open(path, framework="pt") as file:
+        with utf8_name(path) as name, safe_open(name, framework="pt") as file:
             names = file.keys()  # the file is no dict and cannot be iterated over
             return Checkpoint({name: file.get_tensor(name) for name in names}, dict(file.metadata() or {}))
     except (SafetensorError, OSError) as error:
@@ -68,9 +69,9 @@ def _read_safetensors(path: Path) -> Checkpoint:
 
 def _read_pickle(path: Path) -> Checkpoint:
     try:
-        with torch.serialization.safe_globals([(_Inert, name) for name in _STAND_INS]):
+        with torch.serialization.safe_globals([(_Inert, name) for name in _STAND_INS]), utf8_name(path) as name:
             # Only the zip format can be mapped; mapping spares a second copy of gigabytes in memory.
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            content = torch.load(name, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         # torch names the class or function a file asks for; without one the bytes are no pickle at all.
         if (asked := re.search(r"GLOBAL ([\w.]+)", str(error))) is None:

@@ -6,8 +6,6 @@ Pages of the files are mapped, so processes of one machine share them, and tenso
 import hashlib
 import json
 import logging
-import os
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from virnucpro_pl.durable import flush, write_text
+from virnucpro_pl.durable import replacing, write_text
 from virnucpro_pl.encoders.dnabert_s import DnabertS, DnabertSConfig
 from virnucpro_pl.encoders.esm2 import Esm2, Esm2Config
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.file_names import utf8_name
 from virnucpro_pl.folder_lock import FolderLock
 from virnucpro_pl.weights.cache import cache_folder
 
@@ -69,14 +68,8 @@ def write_converted(folder: Path, encoder: DnabertS | Esm2, source: dict[str, An
         weight_map: dict[str, str] = {}
         for number, shard in enumerate(_shards(encoder.state_dict())):
             name = f"model-{number:05d}.safetensors"
-            unfinished = folder / f"{name}.{os.getpid()}.tmp"
-            try:
+            with replacing(folder / name) as unfinished:
                 save_file({key: tensor.contiguous() for key, tensor in shard.items()}, unfinished)
-                flush(unfinished)
-                unfinished.replace(folder / name)
-            finally:
-                with suppress(OSError):
-                    unfinished.unlink(missing_ok=True)
             weight_map |= dict.fromkeys(shard, name)
         info = {"format_version": _FORMAT, "encoder": kind, "config": asdict(encoder.config), "source": source}
         write_text(
@@ -111,7 +104,7 @@ def read_converted(folder: Path) -> DnabertS | Esm2:
         tensors: dict[str, Tensor] = {}
         device = str(torch.get_default_device())
         for name in sorted(set(info["weight_map"].values())):
-            with safe_open(folder / Path(name).name, framework="pt", device=device) as file:
+            with utf8_name(folder / Path(name).name) as shard, safe_open(shard, "pt", device=device) as file:
                 tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
         encoder.load_state_dict(tensors, assign=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from virnucpro_pl.errors import DownloadError, escaped
 from virnucpro_pl.folder_lock import FolderLock
+from virnucpro_pl.weights.cache import check_home
 from virnucpro_pl.weights.hub import check_room, gigabytes
 
 if TYPE_CHECKING:
@@ -33,12 +34,13 @@ def fetch_file(urls: Sequence[str], folder: Path, begins_with: tuple[bytes, ...]
         begins_with: how such files begin.
 
     Raises:
-        UserError: there is no room for it.
+        UserError: there is no room for it, or no folder.
         DownloadError: none of them gives it.
     """
     from virnucpro_pl.fetching.polite_http import Patience, PoliteClient  # not needed for weights on disk
 
     name = urls[0].rpartition("/")[2]
+    check_home(folder, "VIRNUCPRO_CACHE")
     folder.mkdir(parents=True, exist_ok=True)
     lock = FolderLock(folder / ".fetching")
     lock.take_alone(_LOCK_SECONDS)

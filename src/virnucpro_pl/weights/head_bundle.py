@@ -13,9 +13,9 @@ from torch import nn
 from virnucpro_pl.durable import replacing, write_text
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.head import Head, Inputs
+from virnucpro_pl.output_files import HEAD_FILE, INFO_FILE
 from virnucpro_pl.weights.checkpoints import Checkpoint
 
-HEAD_FILE, INFO_FILE = "head.safetensors", "head.json"
 FORMAT_VERSION = 1
 PUBLISHED_THRESHOLD = 0.5
 _KEY = "virnucpro_head"

@@ -109,7 +109,7 @@ class HeadSource:
     def path(self) -> Path:
         """The file on disk: where it is said to be, else where a published head is fetched to."""
         fetched = self._fetched(self.facts) if self.facts else None
-        return fetched if fetched and fetched.is_file() else Path(self._name).expanduser()
+        return fetched if fetched and fetched.is_file() else Path(self._name)
 
     def load(self) -> Head:
         """Read the head; UserError when the file holds none."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from virnucpro_pl.errors import DownloadError, UserError
+from virnucpro_pl.weights.cache import check_home
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +22,10 @@ _SPARE_BYTES = 1 << 28
 
 def snapshot_on_disk(repository: str, revision: str | None, files: Sequence[str]) -> Path | None:
     """Return the folder of a revision in the hub's cache if all its files are there, else None; asks nobody."""
-    from huggingface_hub import snapshot_download  # not needed for weights on disk
+    from huggingface_hub import constants, snapshot_download  # not needed for weights on disk
 
+    if Path(constants.HF_HUB_CACHE).parts[0] == "~":  # there is no home folder, and the client fails over that
+        return None
     try:
         patterns = list(files) or None
         found = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True))
@@ -35,7 +38,7 @@ def fetch_snapshot(repository: str, revision: str | None, files: Sequence[str]) 
     """Fetch what is missing of a revision into the hub's cache, onwards from what an earlier try has left.
 
     Raises:
-        UserError: there is no room for it.
+        UserError: there is no room for it, or no folder.
         DownloadError: what came is not what the hub says it is.
         Exception: whatever the hub's client raises.
     """
@@ -45,6 +48,7 @@ def fetch_snapshot(repository: str, revision: str | None, files: Sequence[str]) 
     planned = snapshot_download(repository, dry_run=True, tqdm_class=_bar(), **wanted)
     size = sum(file.file_size or 0 for file in planned if file.will_download)
     cache = Path(constants.HF_HUB_CACHE)
+    check_home(cache, "HF_HOME")
     check_room(cache, size, "HF_HOME")
     log.info(
         "Fetching %s (revision %s) from the hub: %s into %s", repository, revision or "main", gigabytes(size), cache
@@ -64,8 +68,9 @@ def check_room(folder: Path, size: int, variable: str) -> None:
     """Make sure that so many bytes fit.
 
     Raises:
-        UserError: they do not.
+        UserError: they do not, or there is no such folder.
     """
+    check_home(folder, variable)
     there = folder
     while not there.exists():
         there = there.parent

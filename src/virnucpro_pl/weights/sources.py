@@ -1,6 +1,7 @@
 """Where the encoders' weights come from: a path on disk or a pinned name on the hub."""
 
 import logging
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -68,12 +69,8 @@ class EncoderSource(Generic[EncoderT]):
 
     def on_disk(self) -> Path | None:
         """Return where it is on this machine, None where it is not; nothing is fetched."""
-        try:
-            path = Path(self.weights).expanduser()
-        except RuntimeError:  # ~USER, and there is no such user
-            path = Path(self.weights)
-        if path.exists():
-            return path
+        if os.path.exists(self.weights):
+            return Path(self.weights)
         if self.repository is None:
             return None
         imported = files_folder(self.repository, self._revision)
@@ -93,7 +90,7 @@ class EncoderSource(Generic[EncoderT]):
     @property
     def lock_name(self) -> str | None:
         """What ``weights.lock`` calls it; None of what its user has put where it is."""
-        by_user = self.repository is None or Path(self.weights).expanduser().exists()
+        by_user = self.repository is None or os.path.exists(self.weights)
         return None if by_user else f"{self.repository}@{self._revision or 'main'}"
 
     @property
@@ -224,7 +221,7 @@ class Esm2Source(EncoderSource[Esm2]):
 
     def on_disk(self) -> Path | None:
         """As for every encoder; a bare model name is also looked up where fair-esm keeps its downloads."""
-        if self._is_bare_name and not Path(self.weights).exists():
+        if self._is_bare_name and not os.path.exists(self.weights):
             file = Path(torch.hub.get_dir()) / "checkpoints" / f"{self.weights}.pt"
             if file.is_file():
                 return file

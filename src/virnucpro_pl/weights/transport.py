@@ -33,6 +33,8 @@ def export_weights(sources: Mapping[str, HeadSource | DnabertSSource | Esm2Sourc
         UserError: weights are nowhere to be found, or there is no room.
         OSError: the folder cannot be written.
     """
+    if (folder / MANIFEST).exists():
+        _manifest(folder)  # of weights, or it is not replaced
     files: dict[str, dict[str, Any]] = {}
     for name, source in sources.items():
         if source.lock_name is None:

@@ -36,25 +36,32 @@ process VIRNUCPRO_PREDICT {
     script:
     def args = task.ext.args ?: ''
     prefix = task.ext.prefix ?: "${meta.id}"
+    if (prefix =~ /[*?\[\]{}\\]/) {
+        error "VIRNUCPRO_PREDICT: ${prefix}: Nextflow reads *?[]{} and \\ in names of outputs as a pattern; set ext.prefix"
+    }
+    // For the shell: Nextflow itself leaves $, *, ?, [ and ; in the names of files as they are.
+    def quoted = { text -> "'" + text.toString().replace("'", "'\\''") + "'" }
+    def reads = (sequences instanceof List ? sequences : [sequences]).collect { quoted(it) }.join(' ')
+    def folder = quoted(prefix)
     def gpus = task.accelerator ? task.accelerator.request : 0
     def device = gpus > 1 ? "cuda trainer.devices=${gpus} trainer.strategy=ddp" : gpus ? 'cuda' : 'cpu'
     def weights = [
-        dna_encoder ? "model.dna_encoder.weights=${dna_encoder}" : '',
-        protein_encoder ? "model.protein_encoder.weights=${protein_encoder}" : '',
-        head ? "model.head.weights=${head}" : ''
+        dna_encoder ? quoted("model.dna_encoder.weights=${dna_encoder}") : '',
+        protein_encoder ? quoted("model.protein_encoder.weights=${protein_encoder}") : '',
+        head ? quoted("model.head.weights=${head}") : ''
     ].join(' ')
-    // Nextflow escapes the names of files for the shell, and --input and --output quote them for Hydra.
+    // The program takes what follows --output= and -- to the letter.
     """
     # Home folders may be missing or read-only
     export MPLCONFIGDIR="\$PWD/.cache" TRITON_CACHE_DIR="\$PWD/.cache"
 
     virnucpro-pl predict \\
-        --input ${sequences} \\
-        --output '${prefix}' \\
+        --output=${folder} \\
         --threads ${task.cpus} \\
         --device ${device} \\
         ${weights} \\
-        ${args}
+        ${args} \\
+        -- ${reads}
 
     cat <<-END_VERSIONS > versions.yml
     "${task.process}":
@@ -65,19 +72,21 @@ process VIRNUCPRO_PREDICT {
     stub:
     def args = task.ext.args ?: ''
     prefix = task.ext.prefix ?: "${meta.id}"
+    def quoted = { text -> "'" + text.toString().replace("'", "'\\''") + "'" }
+    def folder = quoted(prefix)
     def nonviral = args.contains('formats.nonviral=true')
     def fastq = args.contains('formats.fastq=true')
     """
-    mkdir -p '${prefix}'
-    touch '${prefix}'/{sequences.tsv,viral.fasta,predictions.parquet,run.json,run.log,report.html}
-    touch '${prefix}'/{prediction_results.txt,prediction_results_highestscore.csv}
+    mkdir -p -- ${folder}
+    touch -- ${folder}/{sequences.tsv,viral.fasta,predictions.parquet,run.json,run.log,report.html}
+    touch -- ${folder}/{prediction_results.txt,prediction_results_highestscore.csv}
     if ${nonviral}; then
-        touch '${prefix}'/{nonviral,uncalled}.fasta
+        touch -- ${folder}/{nonviral,uncalled}.fasta
     fi
     if ${fastq}; then
-        echo "" | gzip > '${prefix}'/viral.fastq.gz
-        echo "" | gzip > '${prefix}'/nonviral.fastq.gz
-        echo "" | gzip > '${prefix}'/uncalled.fastq.gz
+        echo "" | gzip > ${folder}/viral.fastq.gz
+        echo "" | gzip > ${folder}/nonviral.fastq.gz
+        echo "" | gzip > ${folder}/uncalled.fastq.gz
     fi
 
     cat <<-END_VERSIONS > versions.yml

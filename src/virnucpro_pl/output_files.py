@@ -1,0 +1,54 @@
+"""Names of the files and folders that each command leaves in its output folder."""
+
+RUN_FILE = "run.json"
+LOG_FILE = "run.log"
+WORK_FOLDER = ".work"
+
+ORF_TABLE = "prediction_results.txt"
+CONSENSUS_TABLE = "prediction_results_highestscore.csv"
+RECORD_TABLE = "sequences.tsv"
+CHUNK_TABLE = "predictions.parquet"
+VIRAL_FASTA = "viral.fasta"
+RESULT_FILES = (ORF_TABLE, CONSENSUS_TABLE, RECORD_TABLE, CHUNK_TABLE, VIRAL_FASTA)
+
+REPORT = "report.html"
+FIGURES_FOLDER = "figures"
+NONVIRAL, UNCALLED = "nonviral.fasta", "uncalled.fasta"
+KINDS = ("viral", "nonviral", "uncalled")
+FASTQ_FILES = tuple(f"{kind}{mate}.fastq.gz" for kind in KINDS for mate in ("", "_1", "_2"))
+KRAKEN = "kraken.tsv"
+BED = "viral_chunks.bed"
+MULTIQC_CALLS, MULTIQC_GENERAL = "virnucpro_calls_mqc.json", "virnucpro_general_mqc.json"
+FORMAT_FILES = {
+    "report": (REPORT,),
+    "nonviral": (NONVIRAL, UNCALLED),
+    "fastq": FASTQ_FILES,
+    "kraken": (KRAKEN,),
+    "bed": (BED,),
+    "multiqc": (MULTIQC_CALLS, MULTIQC_GENERAL),
+}
+"""What each of ``formats`` may leave"""
+
+SHARDS, INDEX_FILE, EMBEDDINGS_FILE = "shards", "index.parquet", "embeddings.json"
+HEAD_FILE, INFO_FILE = "head.safetensors", "head.json"
+SPLIT_FILE = "split.json"
+CURVES = "training.png"
+EMBEDDINGS_FOLDER = "embeddings"
+TRAINING_LOGS = ("checkpoints", "csv", "tensorboard")
+ENCODER_FILES = {"dna_encoder": "dna_encoder", "protein_encoder": "protein_encoder.pt"}
+"""Where trained encoders go, by their name in the configuration"""
+METRICS, GROUPS, LENGTHS = "metrics.json", "groups.tsv", "lengths.tsv"
+EVALUATION_PLOTS = ("roc.png", "precision_recall.png", "calibration.png", "lengths.png", "groups.png")
+COMPARISON, MISMATCHES, SCATTER = "compare.json", "mismatches.tsv", "scatter.png"
+BENCHMARK_TABLE, BENCHMARK_PLOT = "benchmark.csv", "benchmark.png"
+LABELS_FILE, DATASET_FILE = "labels.parquet", "dataset.json"
+
+FILES: dict[str, tuple[str, ...]] = {
+    "predict": RESULT_FILES,
+    "embed": (EMBEDDINGS_FILE, INDEX_FILE, SHARDS),
+    "train": (HEAD_FILE, INFO_FILE, SPLIT_FILE, CURVES, *ENCODER_FILES.values(), *TRAINING_LOGS, EMBEDDINGS_FOLDER),
+    "test": (METRICS, GROUPS, LENGTHS, *EVALUATION_PLOTS, HEAD_FILE, INFO_FILE, EMBEDDINGS_FOLDER),
+    "compare": (COMPARISON, MISMATCHES, SCATTER),
+    "benchmark": (BENCHMARK_TABLE, BENCHMARK_PLOT),
+}
+"""What a command leaves beside ``run.json`` and ``run.log``; of ``predict``, without ``formats``"""

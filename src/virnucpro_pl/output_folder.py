@@ -1,0 +1,203 @@
+"""What a command may write, replace and remove: one policy for all commands.
+
+A command never touches what it reads, nor what this program did not write. Both are checked before anything is written.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from virnucpro_pl.configuration import value_of
+from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.output_files import (
+    COMPARISON,
+    EMBEDDINGS_FOLDER,
+    FILES,
+    FORMAT_FILES,
+    LOG_FILE,
+    RUN_FILE,
+    WORK_FOLDER,
+)
+
+_READ_KEYS = (
+    *("input", "embeddings", "reference", "candidate", "tokenizer", "split", "model.fallback_head"),
+    *(f"model.{part}.weights" for part in ("dna_encoder", "protein_encoder", "head")),
+)
+"""Settings that name what a command reads"""
+_CACHE = "data.embedding_cache"
+"""A folder that outlasts the run"""
+_IN_WORK_FOLDER = re.compile(
+    r"lock|ranks|figures|parts|store|results|scores|reads_\d+\.fasta|(identity|starts|digests)\.json(\..*\.tmp)?"
+)
+_LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
+
+
+def check_output(cfg: DictConfig, command: str) -> None:
+    """Refuse an output folder in which a command would destroy what it reads or what others left.
+
+    Args:
+        cfg: the configuration of the command.
+        command: one that leaves ``run.json`` or a table of its own.
+
+    Raises:
+        UserError: nothing can be written there, a file that would be replaced is read, or was not written by this
+            program.
+    """
+    folder = Path(cfg.paths.output_dir)
+    names = [*FILES[command], *_formats(cfg)]
+    _check_place(folder)
+    targets = [folder / name for name in (*names, RUN_FILE, LOG_FILE, WORK_FOLDER)]
+    there = [target for target in targets if os.path.lexists(target)]
+    check_reads(cfg, there, f"output={escaped(str(folder))}")
+    cache = value_of(cfg, _CACHE)
+    if cache and Path(cache).resolve().is_relative_to((folder / WORK_FOLDER).resolve()):
+        raise UserError(f"{_CACHE}={escaped(cache)}: lies in the work folder, which is removed; name another one")
+    claimed = _claimed(folder, command)
+    strange = [target.name for target in there if target.name not in claimed and not _is_our_log(target)]
+    if strange:
+        raise UserError(
+            f"output={escaped(str(folder))}: holds {', '.join(strange)}, which `{command}` would replace and has not"
+            " written; move it away, or give another folder"
+        )
+
+
+def check_added(folder: Path, names: Iterable[str]) -> None:
+    """Refuse to replace files of a finished run's folder that its record does not tell of.
+
+    Raises:
+        UserError: one is there.
+    """
+    record = _record(folder / RUN_FILE)
+    strange = [name for name in names if record and name not in record["files"] and os.path.lexists(folder / name)]
+    if strange:
+        raise UserError(f"output={escaped(str(folder))}: {strange[0]} was not written by this program; move it away")
+
+
+def check_reads(cfg: DictConfig, targets: Iterable[Path], place: str) -> None:
+    """Refuse to replace or remove what is read.
+
+    Args:
+        cfg: names what is read.
+        targets: files and folders that will be replaced or removed.
+        place: where they are, in the user's words.
+
+    Raises:
+        UserError: one of them is read, by this or another name, or holds what is read.
+    """
+    targets = list(targets)
+    for key, name in _reads(cfg):
+        for target in targets:
+            if _is_within(Path(name), target) or _is_file_of(target, Path(name)):
+                raise UserError(
+                    f"{place}: {target.name} there would be replaced, and {key}={escaped(name)} reads it; give another"
+                    " output"
+                )
+
+
+def _reads(cfg: DictConfig) -> Iterator[tuple[str, str]]:
+    for key in _READ_KEYS:
+        value = value_of(cfg, key)
+        for name in value if isinstance(value, list) else [value]:
+            if isinstance(name, str) and os.path.exists(name):  # split= is a group of settings in train
+                yield key, name
+
+
+def _is_within(path: Path, target: Path) -> bool:
+    """Return whether a path is a target, by any name, or lies in it."""
+    try:
+        if path.samefile(target):
+            return True
+    except OSError:
+        pass
+    return target.is_dir() and path.resolve().is_relative_to(target.resolve())
+
+
+def _is_file_of(target: Path, folder: Path) -> bool:
+    """Return whether a target is a file of a folder that is read."""
+    return folder.is_dir() and target.is_file() and target.resolve().parent == folder.resolve()
+
+
+def _formats(cfg: DictConfig) -> Iterator[str]:
+    """Yield the names of the files that ``formats`` asks for."""
+    for name, files in FORMAT_FILES.items():
+        if value_of(cfg, f"formats.{name}"):
+            yield from files
+
+
+def _check_place(folder: Path) -> None:
+    """Refuse a folder that is none, or where nothing can be made; a finished run may lie where nothing is written."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise UserError(f"output={escaped(str(folder))}: {escaped(str(existing))} is a file; name a folder")
+    if not os.access(existing, os.W_OK | os.X_OK) and not (folder / RUN_FILE).is_file():
+        raise UserError(
+            f"output={escaped(str(folder))}: {escaped(str(existing))} may not be written; give another folder"
+        )
+
+
+def _claimed(folder: Path, command: str) -> set[str]:
+    """Return the names that an earlier start of the same command has written, or was about to."""
+    names: set[str] = set()
+    work = folder / WORK_FOLDER
+    if work.is_dir() and not work.is_symlink() and all(_IN_WORK_FOLDER.fullmatch(path.name) for path in work.iterdir()):
+        names.add(WORK_FOLDER)
+        if (work / "identity.json").is_file():
+            names |= {*FILES[command], *(name for files in FORMAT_FILES.values() for name in files)}
+    embeddings = folder / EMBEDDINGS_FOLDER
+    if _record(embeddings / RUN_FILE) or (embeddings / WORK_FOLDER / "identity.json").is_file():
+        names.add(EMBEDDINGS_FOLDER)
+    for record_file in (RUN_FILE, COMPARISON):
+        record = _record(folder / record_file)
+        if record is None:
+            continue
+        written_by = record["command"][1]
+        if written_by != command:
+            raise UserError(
+                f"output={escaped(str(folder))}: holds the results of `{escaped(str(written_by))}`; give another folder"
+            )
+        names |= {record_file, *record["files"], *record.get("folders", ())}
+    return names
+
+
+def _record(file: Path) -> dict[str, Any] | None:
+    """Return what a command has recorded of the files it wrote, None if there is none or it is not ours."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        is_ours = isinstance(record["files"], dict) and record["command"][0] == "virnucpro-pl" and record["command"][1:]
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
+    return record if is_ours else None
+
+
+def _is_our_log(target: Path) -> bool:
+    """Return whether a file is a log of this program, to which lines are added."""
+    if target.name != LOG_FILE or not target.is_file():
+        return False
+    with target.open("rb") as stream:
+        head = stream.read(64)
+    return not head or _LOG_LINE.match(head) is not None
+
+
+def claim_default_folder(folder: str) -> str:
+    """Make a dated folder that nobody else has, adding ``_2``, ``_3``, … to its name where another run was faster.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    number = 1
+    while True:
+        path = Path(folder if number == 1 else f"{folder}_{number}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}; name a folder for the results: output=FOLDER") from error
+        else:
+            return str(path)

@@ -1,0 +1,70 @@
+"""Files that a command reads, looked for before torch is imported."""
+
+import json
+import os
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from virnucpro_pl.configuration import value_of
+from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.output_files import INFO_FILE
+
+_PATHS = {
+    "prepare": ("input",),
+    "train": ("input", "embeddings"),
+    "test": ("input", "embeddings"),
+    "compare": ("reference", "candidate"),
+}
+_WEIGHTS = ("model.dna_encoder.weights", "model.protein_encoder.weights", "model.head.weights", "model.fallback_head")
+
+
+def check_inputs(cfg: DictConfig, command: str) -> None:
+    """Refuse inputs and weights that are not there.
+
+    Args:
+        cfg: the configuration of the command.
+        command: the command.
+
+    Raises:
+        UserError: one is missing, or its setting.
+    """
+    if command in ("predict", "embed"):
+        from virnucpro_pl.sequence.records import resolve_inputs
+
+        given = _given(cfg, "input", command)
+        if not (len(given) == 1 and (Path(given[0]) / "manifest.json").is_file()):
+            resolve_inputs(given)
+    for key in _PATHS.get(command, ()):
+        for name in _given(cfg, key, command):
+            if not os.path.exists(name):
+                raise UserError(
+                    f"{key}={escaped(name)} does not exist; check the path (relative paths start at {Path.cwd()})"
+                )
+    unused = {"dna": "model.protein_encoder.weights", "protein": "model.dna_encoder.weights"}.get(_inputs_of_head(cfg))
+    for key in _WEIGHTS:
+        name = value_of(cfg, key)
+        is_path = isinstance(name, str) and name.startswith(("/", "./", "../"))
+        if is_path and key != unused and not os.path.exists(name):
+            raise UserError(f"{key}={escaped(name)}: no such file or folder; check the path")
+
+
+def _inputs_of_head(cfg: DictConfig) -> str:
+    """Return which embeddings the head takes: ``dna``, ``protein`` or ``both``."""
+    asked, head = value_of(cfg, "model.inputs"), value_of(cfg, "model.head.weights")
+    if asked or not isinstance(head, str):
+        return str(asked or "both")
+    try:
+        return str(json.loads(Path(head).with_name(INFO_FILE).read_text(encoding="utf-8"))["inputs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "both"
+
+
+def _given(cfg: DictConfig, key: str, command: str) -> list[str]:
+    """Return the names given as a setting."""
+    value = value_of(cfg, key)
+    if value is None:
+        if key == "embeddings":
+            return []
+        raise UserError(f"{key}: not given; `{command} {key}=PATH`")
+    return [str(name) for name in value] if isinstance(value, list) else [str(value)]
