@@ -14,7 +14,7 @@ from hypothesis import settings
 from support import CHECKOUT, MINI, Result, model_overrides, run_here
 from virnucpro_pl.home_folder import provide_caches
 
-collect_ignore = ["fuzz"]  # run by hand, and needs atheris
+collect_ignore = ["fuzz", "surroundings"]  # programs
 MUST_HAVE_SHARED = os.environ.get("VIRNUCPRO_REQUIRE_GOLDEN") == "1"
 
 # As __main__ does, for a user without a home folder or a name. Read when torch is imported.
@@ -78,6 +78,12 @@ def _same_random_numbers() -> None:
     np.random.seed(0)
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests in another order where VIRNUCPRO_TEST_ORDER gives a number for it."""
+    if seed := os.environ.get("VIRNUCPRO_TEST_ORDER"):
+        random.Random(seed).shuffle(items)
 
 
 @pytest.hookimpl(trylast=True)
