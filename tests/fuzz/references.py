@@ -31,10 +31,6 @@ class RefusedError(Exception):
     """The rules refuse the input."""
 
 
-class NoRuleError(Exception):
-    """The rules leave open what becomes of the input."""
-
-
 def records_of(text: bytes) -> list[Record]:
     """Return the records of FASTA or FASTQ text; none if there is nothing but blanks and comments.
 
@@ -126,7 +122,6 @@ def unpacked(data: bytes) -> bytes:
 
     Raises:
         RefusedError: the container is damaged or cut short, or something else follows it.
-        NoRuleError: it depends on the library.
     """
     kind = kind_of(data)
     if kind is None:
@@ -135,8 +130,6 @@ def unpacked(data: bytes) -> bytes:
     while data:
         if kind_of(data) != kind:
             raise RefusedError
-        if kind == "gzip" and data[3:4] > b"\x1f":
-            raise NoRuleError  # reserved flags: zlib refuses them, ISA-L, which is used where it runs, ignores them
         member = _DECOMPRESSORS[kind]()
         try:
             content += member.decompress(data)

@@ -18,7 +18,7 @@ from unittest import mock
 
 from Bio import SeqIO
 from Bio.SeqIO.QualityIO import FastqGeneralIterator
-from references import NoRuleError, Record, RefusedError, from_first_record, name_of, records_of, unpacked, zstd
+from references import Record, RefusedError, from_first_record, name_of, records_of, unpacked, zstd
 
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.sequence import records as reader
@@ -89,13 +89,11 @@ def wanted(data: bytes) -> list[Record] | None:
 
 
 def has_rules(data: bytes) -> bool:
-    """Return whether the rules say something: not of alignments, a CR within a line of FASTQ, or reserved flags."""
+    """Return whether the rules say something: not of alignments, nor of a CR within a line of FASTQ."""
     try:
         text = unpacked(data)
     except RefusedError:
         return True
-    except NoRuleError:
-        return False
     start = from_first_record(text)
     return not (is_sam(text.removeprefix(b"\xef\xbb\xbf")) or is_sam(start)) and not (
         start.startswith(b"@") and b"\r" in start.replace(b"\r\n", b"")
