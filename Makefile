@@ -42,12 +42,11 @@ test-optional: $(VENV)/.installed
 	PYTHONPATH=$(abspath build/optional):$$PYTHONPATH $(RUN) -m pytest -k "optuna or submitit or evaluation or kmer or browser or notebook or packaging or readers" \
 	  tests/packaging tests/test_documentation.py tests/reporting/test_report_in_browser.py tests/test_readers.py tests/test_sweep.py tests/training/test_evaluation.py tests/training/test_kmer_baseline.py
 
-# Quick tests at other dates, in another locale, order and umask, without AVX, from a path with a blank and an accent; and
-# half a minute of fuzzing. tests/surroundings/run.py --list names more.
+# Quick tests at other dates, in another locale, order and umask, without AVX, from a path with a blank and an accent.
+# tests/surroundings/run.py --list names more.
 .PHONY: test-surroundings fuzz
 test-surroundings: $(VENV)/.installed
 	$(RUN) tests/surroundings/run.py
-	$(RUN) tests/fuzz/run.py --seconds 20
 
 # Differential fuzzing of the readers, as long as wanted: make fuzz SECONDS=1800 PROCESSES=16
 SECONDS ?= 300
