@@ -1,11 +1,14 @@
 """The Python interface gives what the command line gives, and keeps its model."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,6 +19,7 @@ from hydra import compose, initialize_config_dir
 
 import virnucpro_pl
 from support import MINI, Result, model_overrides
+from virnucpro_pl import predict
 from virnucpro_pl.api import Predictor
 from virnucpro_pl.errors import UserError
 
@@ -120,11 +124,11 @@ def test_settings_are_those_of_predict() -> None:
         ("no/such/file.fa", "no/such/file.fa: no such file, nor a sequence"),
         ([("a b", "ACGT")], "'a b' of sequence 1 is empty or has blanks in it"),
         ([("", "ACGT")], "is empty or has blanks in it"),
-        (["ACGT", 5], "sequence 2 is a int; give text"),
+        (["ACGT", 5], "sequence 2 is 5; give text"),
         ([("x", ">y\nACGT")], "is no sequence"),
         (5, "sequences is a int; give a path"),
         (b"ACGT", "sequences is a bytes; give a path"),
-        ([b"ACGT"], "sequence 1 is a bytes; give text"),
+        ([b"ACGT"], "sequence 1 is b'ACGT'; give text"),
     ],
 )
 def test_what_is_no_sequence_is_told(predictor: Predictor, sequences: object, told: str) -> None:
@@ -269,3 +273,26 @@ def test_importing_the_package_is_instant() -> None:
     assert done.stdout == "set()\n"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         virnucpro_pl.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), 3, True, b"ACGT", np.float64("nan")])
+def test_a_missing_value_is_no_sequence(missing: Any) -> None:
+    for sequences in ({"a": missing}, [("a", missing)], [SimpleNamespace(id="a", seq=missing)], [missing]):
+        with pytest.raises(UserError, match="sequence 1 is"):
+            predict(sequences)
+    with pytest.raises(UserError, match="sequence 1 is"):
+        predict([SimpleNamespace(id=None, seq="ACGT")])
+
+
+def test_weights_that_were_replaced_are_loaded_again(tmp_path: Path, mini: Path) -> None:
+    heads = [mini / "models" / "mlp" / f"{length}_model.pth" for length in (300, 500)]
+    settings = {"trainer.accelerator": "cpu", "model.head.weights": str(tmp_path / "head.pth")}
+    settings |= {"model.head.any_chunk_length": True}
+    overrides = dict(one.split("=", 1) for one in model_overrides(mini) if "encoder" in one)
+    found = []
+    for head in heads:
+        shutil.copy(head, tmp_path / "new.pth")
+        (tmp_path / "new.pth").replace(tmp_path / "head.pth")
+        read = {"a": "ATGGCTGCAAAAGCTGGTCTGGATGAACGT" * 5}
+        found.append(predict(read, "virnucpro_300", settings={**overrides, **settings})["max_virus_score"][0].as_py())
+    assert found[0] != found[1]

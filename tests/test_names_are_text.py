@@ -141,6 +141,10 @@ def test_configuration_files(tmp_path: Path) -> None:
     (tmp_path / "experiment" / "mine.yaml").write_text(plain)
     cfg = composed("predict", ["--config-dir", str(tmp_path), "experiment=mine"])
     assert (cfg.output, list(cfg.input), cfg.threads) == ("1_1", ["1e3", "${oc.env:HOME}", "no"], 2)
+    plain = "# @package _global_\noutput: &here 1_1\ndata: {embedding_cache: *here}\n"
+    (tmp_path / "experiment" / "mine.yaml").write_text(plain)
+    cfg = composed("predict", ["--config-dir", str(tmp_path), "experiment=mine"])
+    assert (cfg.output, cfg.data.embedding_cache) == ("1_1", "1_1"), "an alias is encoded once"
 
 
 def is_yaml(name: str) -> bool:

@@ -211,6 +211,74 @@ def test_prepare_removes_nothing_of_others(cli: Cli, tmp_path: Path) -> None:
     assert cli("prepare", "genomes", "output=dataset", "overwrite=true").code == 0
 
 
+@pytest.mark.parametrize("key", ["paths.work_dir", "paths.output_dir", "data.input", "callbacks.ranks.folder"])
+def test_settings_of_the_program_itself_name_no_folder_of_others(key: str, cli: Cli, tmp_path: Path) -> None:
+    Path("reads.fa").write_text(READS)
+    Path("mine/below").mkdir(parents=True)
+    Path("mine/below/precious").write_text("mine")
+    before = content(tmp_path)
+    refused(cli("predict", "reads.fa", "-o", "out", CPU, f"{key}=mine"), f"{key}=mine: the program sets it itself")
+    Path("conf/experiment").mkdir(parents=True)
+    parent, _, last = key.rpartition(".")
+    nested = parent.replace(".", ": {") + f": {{{last}: mine" + "}" * (key.count("."))
+    Path("conf/experiment/x.yaml").write_text(f"# @package _global_\n{nested}\n")
+    result = cli("predict", "reads.fa", "-o", "out", CPU, "--config-dir", "conf", "experiment=x")
+    assert result.code == 2, result.err
+    shutil.rmtree("conf")
+    assert content(tmp_path) == before
+
+
+def test_force_removes_what_was_recorded_and_nothing_else(cli: Cli, tmp_path: Path) -> None:
+    Path("reads.fa").write_text(READS)
+    Path("out").mkdir()
+    for name in ("kraken.tsv", "nonviral.fasta", "viral_1.fastq.gz"):
+        Path("out", name).write_text("mine")
+    before = content(tmp_path / "out")
+    for _ in range(2):
+        assert cli("predict", "reads.fa", "-o", "out", CPU, "--force").code == 0
+        assert content(tmp_path / "out").items() >= before.items()
+
+
+@pytest.mark.parametrize("name", ["out/nonviral.fasta", "out/vir*.fasta"])
+def test_force_keeps_what_is_read_by_pattern_or_as_an_earlier_format(name: str, cli: Cli, tmp_path: Path) -> None:
+    Path("reads.fa").write_text(READS)
+    assert cli("predict", "reads.fa", "-o", "out", CPU, "formats.nonviral=true").code == 0
+    before = content(tmp_path)
+    refused(cli("predict", name, "-o", "out", CPU, "--force"), "would be replaced")
+    assert content(tmp_path) == before
+
+
+def test_a_work_folder_is_not_ours_by_the_names_in_it(cli: Cli, tmp_path: Path) -> None:
+    Path("reads.fa").write_text(READS)
+    Path("out/.work/results").mkdir(parents=True)
+    Path("out/.work/results/notes.txt").write_text("mine")
+    Path("store/building-mine").mkdir(parents=True)
+    Path("store/building-mine/precious").write_text("mine")
+    os.utime("store/building-mine/precious", (0, 0))
+    os.utime("store/building-mine", (0, 0))
+    before = content(tmp_path)
+    refused(cli("predict", "reads.fa", "-o", "out", CPU), ".work")
+    assert content(tmp_path) == before
+    assert cli("predict", "reads.fa", "-o", "other", CPU, "data.store_dir=store").code == 0
+    assert Path("store/building-mine/precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "labels.parquet", "orfs.arrow", "building-site/photo"])
+def test_prepare_takes_nothing_for_its_own_by_name(name: str, cli: Cli, tmp_path: Path) -> None:
+    for label in ("virus", "others"):
+        Path(f"genomes/{label}").mkdir(parents=True)
+        Path(f"genomes/{label}/{label}.fa").write_text(f">{label}\n{'ATGGCTGCAAAAGCTGGT' * 100}\n")
+    target = Path("dataset") / name
+    target.parent.mkdir(parents=True)
+    target.write_text("mine")
+    assert cli("prepare", "genomes", "output=dataset").code == 2
+    assert cli("prepare", "genomes", "output=dataset", "overwrite=true").code == 2
+    assert target.read_text() == "mine"
+    before = content(tmp_path / "genomes")
+    refused(cli("prepare", "genomes", "output=genomes/virus"), "folders of their own")
+    assert content(tmp_path / "genomes") == before, "not even a log"
+
+
 def test_folders_nobody_named_are_unique(tmp_path: Path) -> None:
     """E3: runs that start in the same second."""
     script = (

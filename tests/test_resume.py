@@ -389,7 +389,7 @@ def test_silent_standard_input_holds_up_nobody(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "virnucpro_pl", "predict", "input=-", f"output={tmp_path / 'out'}"]
     command += [*model_overrides(MINI), "trainer.accelerator=cpu"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        wait_for(lambda: [*(tmp_path / "out").glob(".work/store/building-*")], process)
+        wait_for(lambda: [*(tmp_path / "out").glob(".work/store/.virnucpro-building-*")], process)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=PATIENCE) == 143
 

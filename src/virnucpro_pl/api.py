@@ -187,12 +187,21 @@ def predict(
 def _predictor(model: str, settings: Mapping[str, Any]) -> Predictor:
     """Return the predictor of the last call, or another one where the settings are others."""
     global _kept
-    key = repr((model, sorted(settings.items())))
+    key = repr((model, sorted(settings.items()), Path.cwd(), [_state(value) for value in settings.values()]))
     with _one_at_a_time:
         if _kept is None or _kept[0] != key:
             _kept = None  # the memory of one is room for the next
             _kept = key, Predictor(model, settings)
         return _kept[1]
+
+
+def _state(value: Any) -> tuple[int, ...] | None:
+    """Tell a file from the one that was there before, such as weights that were replaced."""
+    try:
+        found = Path(value).stat() if isinstance(value, str | Path) and value else None
+    except (OSError, ValueError):
+        return None
+    return found and (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 _one_at_a_time = threading.RLock()

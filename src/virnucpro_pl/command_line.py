@@ -92,7 +92,7 @@ class _Translation:
     def _take(self, word: str) -> None:
         flag, equals, value = word.partition("=")
         if word == "--":
-            self._bare += self._rest
+            self._bare += ["./-" if one == "-" else one for one in self._rest]  # a file, not standard input
             self._rest = []
         elif word in _SWITCHES:
             self._settings += [(override.partition("=")[0], override) for override in _SWITCHES[word]]
@@ -112,10 +112,10 @@ class _Translation:
 
     def _values(self, several: bool) -> Iterator[str]:
         """Take the values of a flag off the words that follow it."""
-        while self._rest and self._is_bare(self._rest[0]):
+        if self._rest and self._rest[0] not in _FLAGS:
             yield self._rest.pop(0)
-            if not several:
-                return
+        while several and self._rest and self._is_bare(self._rest[0]):
+            yield self._rest.pop(0)
 
     def _is_bare(self, word: str) -> bool:
         """Return whether a word is neither a flag nor a setting; a file that exists is never a flag."""

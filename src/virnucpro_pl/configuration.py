@@ -30,7 +30,7 @@ def register_resolvers() -> None:
     Plugins.instance().register(LiteralFileSource)
     OmegaConf.register_new_resolver("literal", literal, replace=True)
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
-    OmegaConf.register_new_resolver("job_folder", _job_folder, replace=True)
+    OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
     OmegaConf.register_new_resolver("settings", lambda command: settings_text(CONF, command), replace=True)
     OmegaConf.register_new_resolver("packaged", lambda name: str(PACKAGE / "demo" / name), replace=True)
 
@@ -103,7 +103,7 @@ def _run_folder(output: str | None, default: str) -> str:
     return default if output in ("-", None) else output
 
 
-def _job_folder(output: str | None, default: str) -> str:
+def job_folder(output: str | None, default: str) -> str:
     """Return the folder of a job, which in a sweep is a numbered one below that of the sweep."""
     folder = _run_folder(output, default)
     if HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:

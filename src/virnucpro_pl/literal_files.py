@@ -7,6 +7,7 @@ from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 
+from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.text_settings import encoded, is_text, literal, percent_encoded
 
 _SCHEME = "literal"
@@ -35,13 +36,18 @@ class LiteralFileSource(FileConfigSource):
         """Load a file and encode its texts.
 
         Raises:
-            yaml.YAMLError: the file is not YAML.
+            UserError: the file is not YAML.
         """
-        content = (Path(self.path) / self._normalize_file_name(config_path)).read_text(encoding="utf-8")
+        file = Path(self.path) / self._normalize_file_name(config_path)
+        try:
+            content = file.read_text(encoding="utf-8")
+            tree = yaml.compose(content, yaml.SafeLoader)
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            reason = escaped(" ".join(str(error).split()))
+            raise UserError(f"{escaped(str(file))}: cannot be read as YAML: {reason}") from error
         header = self._get_header_dict(content)
-        tree = yaml.compose(content, yaml.SafeLoader)
         if tree is not None:
-            _encode(tree, _package(header["package"], config_path))
+            _encode(tree, _package(header["package"], config_path), set())
         config = OmegaConf.create(yaml.serialize(tree) if tree is not None else "")
         return ConfigResult(config=config, path=source_of(self.path), provider=self.provider, header=header)
 
@@ -57,13 +63,16 @@ def _package(declared: str | None, config_path: str) -> str:
     return group if declared is None else declared.replace("_global_", "").replace("_group_", group)
 
 
-def _encode(node: yaml.Node, key: str) -> None:
-    """Encode the text settings below a node, in place."""
+def _encode(node: yaml.Node, key: str, seen: set[int]) -> None:
+    """Encode the text settings below a node, in place; ``seen`` are the nodes done, which an alias shows again."""
+    if id(node) in seen and isinstance(node, yaml.ScalarNode):
+        return
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
-            _encode(value, f"{key}.{name.value}" if key else name.value)
+            _encode(value, f"{key}.{name.value}" if key else name.value, seen)
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _encode(item, key)
+            _encode(item, key, seen)
     elif is_text(key) and node.value != "???" and not (node.value in ("", "~", "null") and not node.style):
         node.tag, node.value, node.style = "tag:yaml.org,2002:str", encoded(node.value), "'"
+        seen.add(id(node))

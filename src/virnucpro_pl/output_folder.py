@@ -3,6 +3,7 @@
 A command never touches what it reads, nor what this program did not write. Both are checked before anything is written.
 """
 
+import glob
 import json
 import os
 import re
@@ -34,6 +35,7 @@ _CACHE = "data.embedding_cache"
 _IN_WORK_FOLDER = re.compile(
     r"lock|ranks|figures|parts|store|results|scores|reads_\d+\.fasta|(identity|starts|digests)\.json(\..*\.tmp)?"
 )
+_ALL_FORMAT_FILES = tuple(name for files in FORMAT_FILES.values() for name in files)
 _LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
 
 
@@ -51,9 +53,11 @@ def check_output(cfg: DictConfig, command: str) -> None:
     folder = Path(cfg.paths.output_dir)
     names = [*FILES[command], *_formats(cfg)]
     _check_place(folder)
-    targets = [folder / name for name in (*names, RUN_FILE, LOG_FILE, WORK_FOLDER)]
-    there = [target for target in targets if os.path.lexists(target)]
-    check_reads(cfg, there, f"output={escaped(str(folder))}")
+    cleared = [*FILES[command], *_ALL_FORMAT_FILES, RUN_FILE, LOG_FILE, WORK_FOLDER]
+    check_reads(
+        cfg, [folder / name for name in cleared if os.path.lexists(folder / name)], f"output={escaped(str(folder))}"
+    )
+    there = [folder / name for name in (*names, RUN_FILE, LOG_FILE, WORK_FOLDER) if os.path.lexists(folder / name)]
     cache = value_of(cfg, _CACHE)
     if cache and Path(cache).resolve().is_relative_to((folder / WORK_FOLDER).resolve()):
         raise UserError(f"{_CACHE}={escaped(cache)}: lies in the work folder, which is removed; name another one")
@@ -76,6 +80,19 @@ def check_added(folder: Path, names: Iterable[str]) -> None:
     strange = [name for name in names if record and name not in record["files"] and os.path.lexists(folder / name)]
     if strange:
         raise UserError(f"output={escaped(str(folder))}: {strange[0]} was not written by this program; move it away")
+
+
+def refuse_within(folder: Path, files: Iterable[Path]) -> None:
+    """Refuse files that are read from a folder that is emptied.
+
+    Raises:
+        UserError: one lies in it.
+    """
+    for file in files:
+        if file.resolve().is_relative_to(folder.resolve()):
+            raise UserError(
+                f"output={escaped(str(folder))}: {escaped(str(file))} lies in it and is read; give another one"
+            )
 
 
 def check_reads(cfg: DictConfig, targets: Iterable[Path], place: str) -> None:
@@ -103,8 +120,10 @@ def _reads(cfg: DictConfig) -> Iterator[tuple[str, str]]:
     for key in _READ_KEYS:
         value = value_of(cfg, key)
         for name in value if isinstance(value, list) else [value]:
-            if isinstance(name, str) and os.path.exists(name):  # split= is a group of settings in train
-                yield key, name
+            if not isinstance(name, str):  # split= is a group of settings in train
+                continue
+            for found in [name] if os.path.exists(name) else glob.glob(name):
+                yield key, found
 
 
 def _is_within(path: Path, target: Path) -> bool:
@@ -144,10 +163,10 @@ def _claimed(folder: Path, command: str) -> set[str]:
     """Return the names that an earlier start of the same command has written, or was about to."""
     names: set[str] = set()
     work = folder / WORK_FOLDER
-    if work.is_dir() and not work.is_symlink() and all(_IN_WORK_FOLDER.fullmatch(path.name) for path in work.iterdir()):
+    if _is_our_work_folder(work):
         names.add(WORK_FOLDER)
         if (work / "identity.json").is_file():
-            names |= {*FILES[command], *(name for files in FORMAT_FILES.values() for name in files)}
+            names |= {*FILES[command], *_ALL_FORMAT_FILES}
     embeddings = folder / EMBEDDINGS_FOLDER
     if _record(embeddings / RUN_FILE) or (embeddings / WORK_FOLDER / "identity.json").is_file():
         names.add(EMBEDDINGS_FOLDER)
@@ -164,12 +183,26 @@ def _claimed(folder: Path, command: str) -> set[str]:
     return names
 
 
+def _is_our_work_folder(work: Path) -> bool:
+    """Return whether a work folder holds what the program puts there, beginning with its lock or signs of ranks."""
+    if not work.is_dir() or work.is_symlink():
+        return False
+    names = {path.name for path in work.iterdir()}
+    return all(map(_IN_WORK_FOLDER.fullmatch, names)) and ("lock" in names or names <= {"ranks", "figures"})
+
+
+def claimed_names(folder: Path) -> set[str] | None:
+    """Return the files and folders that the run record in a folder tells of, None where there is no record of ours."""
+    record = _record(folder / RUN_FILE)
+    return None if record is None else {*record["files"], *record.get("folders", ())}
+
+
 def _record(file: Path) -> dict[str, Any] | None:
     """Return what a command has recorded of the files it wrote, None if there is none or it is not ours."""
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         is_ours = isinstance(record["files"], dict) and record["command"][0] == "virnucpro-pl" and record["command"][1:]
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
         return None
     return record if is_ours else None
 

@@ -33,20 +33,36 @@ def check_inputs(cfg: DictConfig, command: str) -> None:
         from virnucpro_pl.sequence.records import resolve_inputs
 
         given = _given(cfg, "input", command)
-        if not (len(given) == 1 and (Path(given[0]) / "manifest.json").is_file()):
+        if not (len(given) == 1 and os.path.exists(f"{given[0]}/manifest.json")):
             resolve_inputs(given)
+    if command in ("prepare", "train") and isinstance(value_of(cfg, "input"), list):
+        raise UserError(f"input: {command} takes one, and several were given")
     for key in _PATHS.get(command, ()):
         for name in _given(cfg, key, command):
             if not os.path.exists(name):
                 raise UserError(
                     f"{key}={escaped(name)} does not exist; check the path (relative paths start at {Path.cwd()})"
                 )
+    if command == "prepare":
+        _check_apart(cfg)
     unused = {"dna": "model.protein_encoder.weights", "protein": "model.dna_encoder.weights"}.get(_inputs_of_head(cfg))
     for key in _WEIGHTS:
         name = value_of(cfg, key)
         is_path = isinstance(name, str) and name.startswith(("/", "./", "../"))
         if is_path and key != unused and not os.path.exists(name):
             raise UserError(f"{key}={escaped(name)}: no such file or folder; check the path")
+
+
+def _check_apart(cfg: DictConfig) -> None:
+    """Refuse a dataset within the folder of the genomes, or genomes within that of the dataset, which is emptied."""
+    source, output = Path(cfg.input).resolve(), Path(cfg.paths.output_dir).resolve()
+    genomes = source if source.is_dir() else source.parent
+    inside = source.is_relative_to(output) if not source.is_dir() else genomes.is_relative_to(output)
+    if inside or (source.is_dir() and output.is_relative_to(genomes)):
+        raise UserError(
+            f"output={escaped(str(cfg.paths.output_dir))}: a dataset and the genomes of input={escaped(cfg.input)} need"
+            " folders of their own"
+        )
 
 
 def _inputs_of_head(cfg: DictConfig) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.sequence.streams import STDIN
 
@@ -65,14 +67,14 @@ def _named(given: Iterable[Any]) -> Iterator[tuple[str, str]]:
         match one:
             case str():
                 name, sequence = f"sequence_{number}", one
-            case (str(name), sequence):
+            case (str(name), sequence) if _is_text(sequence):
                 sequence = str(sequence)
-            case _ if hasattr(one, "id") and hasattr(one, "seq"):
-                name, sequence = str(one.id), str(one.seq)
+            case _ if isinstance(getattr(one, "id", None), str) and _is_text(getattr(one, "seq", None)):
+                name, sequence = one.id, str(one.seq)
             case _:
                 raise UserError(
-                    f"sequence {number} is a {type(one).__name__}; give text, a pair of name and sequence, or a record"
-                    " with id and seq"
+                    f"sequence {number} is {escaped(repr(one))[:60]}; give text, a pair of name and sequence, or a"
+                    " record with id and seq"
                 )
         if not name or _BLANK.search(name):
             raise UserError(f"the name {escaped(name)!r} of sequence {number} is empty or has blanks in it")
@@ -83,6 +85,11 @@ def _named(given: Iterable[Any]) -> Iterator[tuple[str, str]]:
                 f"sequence {number}, {escaped(sequence[:40])!r}, is no sequence; give paths of files by themselves"
             )
         yield name, sequence
+
+
+def _is_text(sequence: Any) -> bool:
+    """Return whether something is a sequence as text or as an object of its own, not a missing value or a number."""
+    return sequence is not None and not isinstance(sequence, bool | int | float | bytes | np.generic)
 
 
 def _is_undecodable(text: str) -> bool:

@@ -11,8 +11,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from virnucpro_pl.configuration import CONF, typed_settings, value_of
+from virnucpro_pl.configuration import CONF, job_folder, typed_settings, value_of
 from virnucpro_pl.errors import UserError, did_you_mean, escaped
+from virnucpro_pl.output_files import WORK_FOLDER
 from virnucpro_pl.settings_help import settings_of
 from virnucpro_pl.text_settings import shown
 
@@ -69,6 +70,7 @@ def check_settings(cfg: DictConfig, command: str) -> None:
     """
     for key in sorted(key for key in OmegaConf.missing_keys(cfg) if not key.startswith("paths.")):
         raise UserError(f"{key}: not given; `{command} {key}=…`")
+    _refuse_own_settings(cfg)
     if _may_hold_unread_keys():
         _refuse_unread_keys(cfg, command)
     for group in _PARTS:
@@ -87,6 +89,32 @@ def check_settings(cfg: DictConfig, command: str) -> None:
         is_right = isinstance(value, kind.types) and (kind is _FLAG or not isinstance(value, bool))
         if not is_right and value not in kind.words:
             raise UserError(f"{key}={_written(value)}: give {kind.name}")
+
+
+def _refuse_own_settings(cfg: DictConfig) -> None:
+    """Refuse other values of the settings by which parts of the program find one another's files.
+
+    A work folder is removed at the end, and checkpoints are replaced, so they lie where the output folder was checked.
+    """
+    folder = value_of(cfg, "paths.output_dir")
+    own = {
+        "paths.output_dir": job_folder(value_of(cfg, "output"), value_of(cfg, "paths.default_output")),
+        "paths.work_dir": f"{folder}/{WORK_FOLDER}",
+        "callbacks.best.dirpath": f"{folder}/checkpoints",
+        "callbacks.last.dirpath": f"{folder}/checkpoints",
+        "callbacks.best.filename": "best",
+        "callbacks.last.filename": "last",
+        "logger.csv.save_dir": folder,
+        "logger.tensorboard.save_dir": folder,
+        **{f"callbacks.{name}.folder": f"{folder}/{WORK_FOLDER}" for name in ("ranks", "run_history")},
+        **{f"callbacks.{name}.folder": f"{folder}/{WORK_FOLDER}/figures" for name in ("throughput", "stage_timer")},
+        "data.input": value_of(cfg, "input"),
+    }
+    typed = {one.lstrip("+").partition("=")[0] for one in typed_settings()}
+    for key, value in own.items():
+        if key in typed or value_of(cfg, key) not in (None, value):
+            use = "input" if key == "data.input" else "output"
+            raise UserError(f"{_typed(key)}: the program sets it itself; give {use}=…")
 
 
 def _written(value: Any) -> str:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from virnucpro_pl.commands.building import origin
 from virnucpro_pl.configuration import build
 from virnucpro_pl.errors import escaped
+from virnucpro_pl.output_folder import refuse_within
 from virnucpro_pl.training.dataset_writer import DatasetWriter, appearing
 from virnucpro_pl.training.fragments import Cutter, LengthRange
 from virnucpro_pl.training.genomes import read_genomes
@@ -36,6 +37,8 @@ def prepare(cfg: DictConfig) -> float:
     lengths = LengthRange.parse(settings.chunk_length)
     cutter = Cutter(lengths, settings.chunking, settings.depth, cfg.seed)
     genomes = read_genomes(Path(cfg.input))
+    read = [path for genome in genomes for path in (genome.path, genome.annotation) if path]
+    refuse_within(Path(cfg.paths.output_dir), read)
     with appearing(Path(cfg.paths.output_dir), cfg.overwrite) as folder:
         files = [find_candidates(genome, settings, cutter) for genome in _told(genomes, "Translating")]
         chosen = choose(files, genomes, settings)

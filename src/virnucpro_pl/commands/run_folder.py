@@ -11,6 +11,7 @@ from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.folder_lock import LOCK_FILE, FolderLock
 from virnucpro_pl.output_files import RUN_FILE
+from virnucpro_pl.output_folder import claimed_names
 from virnucpro_pl.results.identity import difference, identity_of_scores
 from virnucpro_pl.results.run_record import read_run_record
 
@@ -151,8 +152,14 @@ class RunFolder:
         )
 
     def _clear(self) -> None:
-        for name in (RUN_FILE, *self._result_files, *self._extra_files):
-            _remove(self._output / name)
+        """Remove what an earlier run has written; what others put beside it stays."""
+        claimed = claimed_names(self._output)
+        unfinished = self._identity_file.exists()
+        for name in (*self._result_files, *self._extra_files):
+            if unfinished or (claimed and name in claimed):
+                _remove(self._output / name)
+        if claimed is not None:
+            _remove(self._output / RUN_FILE)
         self._empty_work()
 
     def _empty_work(self) -> None:

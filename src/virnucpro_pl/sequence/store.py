@@ -36,7 +36,7 @@ from virnucpro_pl.stages import StageClock
 
 log = logging.getLogger(__name__)
 
-_BUILDING = "building-"
+_BUILDING = ".virnucpro-building-"
 _ABANDONED_SECONDS = 24 * 3600
 _BY_LENGTH = "by_length-"
 _DAMAGED = ".damaged-"

@@ -21,15 +21,15 @@ from virnucpro_pl.file_names import open_arrow
 from virnucpro_pl.output_files import DATASET_FILE, LABELS_FILE, LOG_FILE
 from virnucpro_pl.sequence.builder import StoreBuilder
 from virnucpro_pl.sequence.layout import StoreSettings, TableReader
-from virnucpro_pl.sequence.seal import write_sealed
+from virnucpro_pl.sequence.seal import read_sealed, write_sealed
 from virnucpro_pl.stages import StageClock
 from virnucpro_pl.training.genomes import Genome, stem
 from virnucpro_pl.training.preparation import Candidates, Examples, PrepareSettings, describe
 
 FORMAT_VERSION = 1
-_BUILDING = "building-"
+_BUILDING = ".virnucpro-building-"
 _OF_DATASET = re.compile(
-    rf"(records|chunks|orfs)\.arrow|duplicate_\w+\.npy|manifest\.json|by_length-\w+|{_BUILDING}.*"
+    rf"(records|chunks|orfs)\.arrow|duplicate_\w+\.npy|manifest\.json|by_length-\w+|{re.escape(_BUILDING)}.*"
     rf"|{re.escape(LABELS_FILE)}|{re.escape(DATASET_FILE)}"
 )
 """Names of what a dataset consists of, and of what an interrupted start has left"""
@@ -138,6 +138,14 @@ class DatasetWriter:
         }
 
 
+def _is_dataset(folder: Path) -> bool:
+    """Return whether a folder holds a dataset of ours, whole or with damaged files."""
+    try:
+        return "key" in read_sealed(folder / DATASET_FILE)
+    except (OSError, ValueError):
+        return False
+
+
 @contextmanager
 def appearing(folder: Path, overwrite: bool) -> Iterator[Path]:
     """Yield an empty folder for the files of a dataset, and bring them to ``folder`` at the end, what it says last.
@@ -151,6 +159,9 @@ def appearing(folder: Path, overwrite: bool) -> Iterator[Path]:
             f"output={folder} holds {escaped(strange[0])}, which is not part of a dataset; move it away, or give"
             " another folder"
         )
+    unfinished = all(path.name.startswith(_BUILDING) for path in there)
+    if not unfinished and not _is_dataset(folder):
+        raise UserError(f"output={folder} holds {there[0].name}, which no dataset explains; move it away")
     if (folder / DATASET_FILE).exists() and not overwrite:
         raise UserError(f"output={folder} holds a finished dataset; give another folder, or overwrite=true")
     (folder / DATASET_FILE).unlink(missing_ok=True)
