@@ -279,6 +279,21 @@ def test_prepare_takes_nothing_for_its_own_by_name(name: str, cli: Cli, tmp_path
     assert content(tmp_path / "genomes") == before, "not even a log"
 
 
+def test_nothing_is_made_of_tables_that_were_changed(cli: Cli, tmp_path: Path) -> None:
+    Path("reads.fa").write_text(READS)
+    assert cli("predict", "reads.fa", "-o", "out", CPU).code == 0
+    table = Path("out/sequences.tsv")
+    table.write_text(table.read_text().replace("others", "sretho"))
+    before = content(tmp_path / "out")
+    for words in (["predict", "reads.fa", "-o", "out", CPU, "formats.kraken=true"], ["report", "out"]):
+        result = cli(*words)
+        assert result.code == 1
+        assert "sequences.tsv: missing or changed since it was written" in result.err
+        assert "Traceback" not in result.err
+    after = content(tmp_path / "out")
+    assert {**after, "run.log": b""} == {**before, "run.log": b""}
+
+
 def test_folders_nobody_named_are_unique(tmp_path: Path) -> None:
     """E3: runs that start in the same second."""
     script = (

@@ -114,3 +114,12 @@ def test_a_name_that_is_not_utf8_is_read_under_another(tmp_path: Path) -> None:
         assert Path(name.encode().decode()).read_text() == "content"
     with utf8_name(tmp_path / "é") as name:
         assert name == str(tmp_path / "é")
+
+
+def test_closed_standard_input_is_no_empty_input(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "virnucpro_pl", "predict", "-", "-o", "out", "trainer.accelerator=cpu"]
+    closed = ["bash", "-c", '"$@" <&-', "bash", *command]
+    result = subprocess.run(closed, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "standard input is closed" in result.stderr
+    assert not (tmp_path / "out" / "sequences.tsv").exists()

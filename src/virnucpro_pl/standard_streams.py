@@ -9,6 +9,14 @@ from virnucpro_pl.errors import ESCAPE
 _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 
+_stdin_was_closed = False
+
+
+def stdin_was_closed() -> bool:
+    """Return whether the parent process has closed standard input, where nothing is read now."""
+    return _stdin_was_closed
+
+
 def prepare_streams() -> None:
     """Open the standard streams that are closed on nothing, and let the others escape what they cannot encode.
 
@@ -28,6 +36,9 @@ def _open_if_closed(number: int) -> None:
     try:
         os.fstat(number)
     except OSError:
+        if number == 0:
+            global _stdin_was_closed
+            _stdin_was_closed = True
         nothing = os.open(os.devnull, os.O_RDWR)
         if nothing != number:
             os.dup2(nothing, number)

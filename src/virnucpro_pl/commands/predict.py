@@ -23,7 +23,7 @@ from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD, CallingRules
 from virnucpro_pl.results.identity import THRESHOLD, identity_of_scores
 from virnucpro_pl.results.input_notes import input_warnings
 from virnucpro_pl.results.parts import PartsOfModel
-from virnucpro_pl.results.publishing import file_facts, publish
+from virnucpro_pl.results.publishing import check_results, file_facts, publish
 from virnucpro_pl.results.starts import Starts
 from virnucpro_pl.results.summary import DEMO_WARNING, found_line, merge_figures, summary_lines
 from virnucpro_pl.stages import StageClock
@@ -131,6 +131,8 @@ class _Run(EncoderRun):
         if self.folder.finished:
             asked = (files for name, files in FORMAT_FILES.items() if getattr(missing, name))
             check_added(self.output, itertools.chain.from_iterable(asked))
+            if any(missing):
+                check_results(self.output, run)
         run["formats"] = dict(there)
         for key, names in missing.write(self.output, run, self.datamodule.inputs, store):
             run["formats"][key] = names

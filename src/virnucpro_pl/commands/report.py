@@ -12,7 +12,7 @@ from virnucpro_pl.output_files import FIGURES_FOLDER, REPORT, RUN_FILE
 from virnucpro_pl.output_folder import check_added
 from virnucpro_pl.reporting.figures import FORMATS, PICTURES, write_figures
 from virnucpro_pl.reporting.page import write_report
-from virnucpro_pl.results.publishing import file_facts
+from virnucpro_pl.results.publishing import check_results, file_facts
 from virnucpro_pl.results.run_record import read_run_record
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ def report(cfg: DictConfig) -> float:
     images = [name for name in formats if name in FORMATS]
     pictures = [f"{FIGURES_FOLDER}/{picture}.{image}" for picture in PICTURES for image in images]
     check_added(folder, [*([REPORT] if "html" in formats else []), *pictures])
+    if (run := read_run_record(folder)) and run.keys() >= {"files", "counts"}:
+        check_results(folder, run)
     written = []
     if "html" in formats:
         written.append(write_report(folder))

@@ -1,11 +1,12 @@
 """From parts to result files: nothing appears before everything is there."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.durable import flush
+from virnucpro_pl.errors import DamagedResultsError
 from virnucpro_pl.output_files import RESULT_FILES
 from virnucpro_pl.results.consensus import CallingRules
 from virnucpro_pl.results.scores import ScoreFile
@@ -17,6 +18,21 @@ from virnucpro_pl.stages import CONSENSUS, WRITING, StageClock
 def file_facts(path: Path) -> dict[str, Any]:
     """Size and SHA-256 of a file, as ``run.json`` has them."""
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path)[path.name]}
+
+
+def check_results(folder: Path, run: Mapping[str, Any]) -> None:
+    """Refuse result files that are not as they were written, before anything is made of them.
+
+    Args:
+        folder: the output folder of a finished run.
+        run: its run record.
+
+    Raises:
+        DamagedResultsError: one is missing or was changed.
+    """
+    for name in RESULT_FILES:
+        if not (folder / name).is_file() or file_facts(folder / name) != run["files"].get(name):
+            raise DamagedResultsError(f"{folder / name}: missing or changed since it was written; `verify` tells more")
 
 
 def files_in(folder: Path, names: Iterable[str]) -> dict[str, Any]:

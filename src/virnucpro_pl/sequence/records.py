@@ -7,6 +7,7 @@ FASTA is split here rather than by dnaio because the published tool reads it thr
 import glob
 import hashlib
 import io
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import dnaio
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro_pl.errors import UserError
+from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.sequence import fastq
 from virnucpro_pl.sequence.alignments import END_MARKERS, is_sam, read_bam, read_cram, read_sam
 from virnucpro_pl.sequence.alphabet import LetterCounts, OddLetter
@@ -26,6 +27,8 @@ from virnucpro_pl.sequence.fasta import whole_records
 from virnucpro_pl.sequence.streams import STDIN, Text, open_input, shown_name, unchanged, watch
 
 __all__ = ["BLOCK_BYTES", "STDIN", "InputFacts", "RecordBlock", "read_records", "resolve_inputs"]
+
+log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 1 << 20
 _FORMAT_BYTES = 1 << 16  # the format is told by so many of the first bytes
@@ -146,6 +149,9 @@ def read_records(path: str, facts: InputFacts | None = None) -> Iterator[RecordB
                 facts.count(block)
                 yield block
             _drain(source)
+    is_packed_text = facts.compression == "bgzip" and facts.format != "bam"
+    if is_packed_text and not watched.tail.endswith(END_MARKERS["bam"][0].rstrip(PADDING)):
+        log.warning("Warning: %s: the end mark of bgzip is missing; make sure that the file is complete", escaped(name))
     has_end_mark = (facts.format, facts.compression) in (("bam", "bgzip"), ("cram", "none"))
     if has_end_mark and not watched.tail.endswith(tuple(mark.rstrip(PADDING) for mark in END_MARKERS[facts.format])):
         raise UserError(f"{name}: the end mark of a {facts.format.upper()} file is missing: cut short; copy it again")

@@ -12,6 +12,7 @@ from typing import BinaryIO, TypeVar
 
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.sequence.containers import MAX_WINDOW_LOG, PADDING, Members, TrailingDataError
+from virnucpro_pl.standard_streams import stdin_was_closed
 
 STDIN = "-"
 MAX_LINE_BYTES = 64 << 20
@@ -32,6 +33,8 @@ def open_input(path: str) -> AbstractContextManager[BinaryIO]:
     Raises:
         UserError: the file cannot be opened.
     """
+    if path == STDIN and stdin_was_closed():
+        raise UserError("input=-: standard input is closed; redirect a file or a pipe to it")
     try:
         return nullcontext(sys.stdin.buffer) if path == STDIN else Path(path).open("rb")
     except OSError as error:
