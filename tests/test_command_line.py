@@ -131,6 +131,8 @@ MISTAKES = [
     ["predict", "modle=demo"],
     ["predict"[:-1]],
     ["train", "input=missing"],
+    ["train", "input=x", "trainer.max_epochs=abc"],
+    ["predict", "trainer.num_nodes=1.5"],
     ["test", "input=missing", "model.head.weights=x"],
     ["prepare", "input=missing"],
     ["compare", "missing", "missing"],

@@ -46,6 +46,9 @@ _KINDS = {
     "min_clear_agreement": _OPTIONAL_NUMBER,
     "mismatch_limit": _Kind("a whole number of rows, or null for all", (int,), (None,)),
     "reads": _OPTIONAL_WHOLE,
+    "trainer.max_epochs": _WHOLE,
+    "trainer.num_nodes": _WHOLE,
+    "trainer.accumulate_grad_batches": _WHOLE,
 }
 """Of settings whose default does not show it"""
 _OWN_CHECKS = ("trainer", "files", "patience", "paths", "connections")
