@@ -70,6 +70,11 @@ def in_groups(items: list[str], size: int) -> Iterator[list[str]]:
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
+def as_file(name: str) -> str:
+    """What a word after ``--`` names: a file, never standard input."""
+    return "./-" if name == "-" else name
+
+
 def is_list_syntax(name: str) -> bool:
     return name.startswith("[") and name.endswith("]")
 
@@ -95,19 +100,19 @@ def test_objects_that_are_built_get_the_name_and_nothing_in_its_place(monkeypatc
         assert build(cfg.model.head).weights == name
         assert build({"_target_": "builtins.dict", "a": [{"b": cfg.output}]}) == {"a": [{"b": name}]}
         assert build(cfg.callbacks.ranks)._folder == Path(name if name != "-" else cfg.paths.default_output) / ".work"
-        assert OmegaConf.to_container(cfg, resolve=False)["input"] == encoded(name)
+        assert OmegaConf.to_container(cfg, resolve=False)["input"] == encoded(as_file(name))
 
 
 @pytest.mark.parametrize("command", ["predict", "embed", "verify", "report"])
 def test_words(command: str) -> None:
     key = "input" if command in ("predict", "embed") else "output"
     for name in names(NAMES // 3):
-        assert value_of(composed(command, ["--", name]), key) == name
+        assert value_of(composed(command, ["--", name]), key) == as_file(name)
 
 
 def test_several_words_and_flags() -> None:
     for group in in_groups([*names(NAMES)], 20):
-        assert value_of(composed("predict", ["--", *group]), "input") == group
+        assert value_of(composed("predict", ["--", *group]), "input") == [*map(as_file, group)]
     for name in names(NAMES // 3):
         cfg = composed("predict", [f"--input={name}", f"--output={name}"])
         assert (cfg.input, cfg.output) == (name, name)

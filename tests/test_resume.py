@@ -320,6 +320,7 @@ def test_what_a_run_killed_after_its_last_file_left_is_cleared(predict: Predict,
     assert predict().code == 0
     left = tmp_path / "out" / ".work" / "parts"
     left.mkdir(parents=True)
+    (left.parent / "lock").touch()  # which goes last
     assert predict().code == 0
     assert not left.parent.exists()
 

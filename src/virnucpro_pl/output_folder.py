@@ -188,7 +188,9 @@ def _is_our_work_folder(work: Path) -> bool:
     if not work.is_dir() or work.is_symlink():
         return False
     names = {path.name for path in work.iterdir()}
-    return all(map(_IN_WORK_FOLDER.fullmatch, names)) and ("lock" in names or names <= {"ranks", "figures"})
+    return all(map(_IN_WORK_FOLDER.fullmatch, names)) and (
+        bool({"lock", "identity.json"} & names) or names <= {"ranks", "figures"}
+    )
 
 
 def claimed_names(folder: Path) -> set[str] | None:
