@@ -1,6 +1,6 @@
 """``verify``: files that contradict one another are told, also where their checksums were changed with them.
 
-Kind: results that are wrong though every file is as ``run.json`` says (section 4 of the issue).
+Kind: results that are wrong though every file is as ``run.json`` says.
 """
 
 import gzip

@@ -155,7 +155,7 @@ FOLDERS = [file_name('sample (1), it\'s a=$HOME; "b" é#~!'), "-o", "1_1", "outp
 
 
 def test_script_predicts_files_of_any_name(run_block: Callable[..., Path], tmp_path: Path) -> None:
-    """Names as section 2 of the issue asks for: each reaches the program as it is, through Groovy and the shell."""
+    """Each name reaches the program as it is, through Groovy and the shell."""
     for number, name in enumerate(NAMES):
         (tmp_path / "task" / name).write_text(f">read_{number}\n{'ATGGCTGCTAAAGCTGCTGCTGGT' * 6}\n")
     head = "it's $x (1), [2].safetensors"
