@@ -234,10 +234,10 @@ def test_a_table_that_was_changed_is_told(changed: Callable[..., Path], cli: Cli
     folder = changed(lambda run: None)
     (folder / "sequences.tsv").write_text("some\tother\ttable\n1\t2\t3\n")
     result = cli("report", f"output={folder}")
-    assert result.code == 2
-    assert "not as predict writes it" in result.err
+    assert result.code == 1
+    assert "sequences.tsv: missing or changed since it was written" in result.err
     (folder / "sequences.tsv").unlink()
-    assert "is missing" in cli("report", f"output={folder}").err
+    assert "sequences.tsv: missing or changed" in cli("report", f"output={folder}").err
 
 
 def test_pyarrow_reads_our_own_table_as_we_do(finished: Path) -> None:
