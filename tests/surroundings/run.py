@@ -1,10 +1,11 @@
 """Run tests in other surroundings: another date, locale, umask, processor, order, user, and path of the checkout.
 
-    python tests/surroundings/run.py [--in NAME ...] [--jobs 2] [TESTS and options of pytest]
+    python tests/surroundings/run.py [--in 'NAME, NAME' ...] [--jobs 2] [TESTS and options of pytest]
 
-Without ``--in``, three combinations that together hold everything that needs no root, as CI does; ``--list`` names the
-single ones. Without tests, some quick modules. Prints a table, and exits with 1 if a test fails anywhere, or if a
-surrounding cannot be made here (no C compiler for dates, no root for another user).
+Each word after ``--in`` is one run, in surroundings separated by commas; ``--list`` names them. Without it, three runs
+that together hold everything that needs no root, as CI does. Without tests, some quick modules; ``tests src`` runs all.
+Prints a table, and exits with 1 if a test fails anywhere, or if a surrounding cannot be made here (no C compiler for
+dates, no root for another user).
 """
 
 import argparse
@@ -34,21 +35,16 @@ DATES = {"2001": (2001, 1, 1, 0, 0, 10), "leap day": (2024, 2, 29, 23, 59, 50), 
 ODD_NAME = "a folder é"
 USER = 12345
 
-SURROUNDINGS: dict[str, tuple[str, ...]] = {
-    **{f"date {name}": (f"date {name}",) for name in DATES},
-    "C locale": ("C locale",),
-    "umask 077": ("umask",),
-    "other path": ("path",),
-    "other TMPDIR": ("TMPDIR",),
-    "no home": ("home",),
-    "other user": ("user",),
-    **{f"ATen {name}": (f"aten {name}",) for name in ("default", "avx2", "avx512")},
-    **{f"order {seed}": (f"order {seed}",) for seed in (1, 2)},
-    "CI 1": ("date leap day", "C locale", "umask", "aten default", "order 1"),
-    "CI 2": ("date 2037", "path", "TMPDIR", "home", "order 2"),
-    "CI 3": ("date 2001", "aten avx2", "order 3"),
-}
-CI = ("CI 1", "CI 2", "CI 3")
+SURROUNDINGS = (
+    *(f"date {name}" for name in DATES),
+    *("C locale", "umask 077", "path", "TMPDIR", "no home", "user", "wheel"),
+    *("aten default", "aten avx2", "aten avx512", "order 1", "order 2", "order 3"),
+)
+CI = (
+    "date leap day, C locale, umask 077, aten default, order 1",
+    "date 2037, path, TMPDIR, no home, order 2",
+    "date 2001, aten avx2, order 3",
+)
 
 
 class Impossible(Exception):
@@ -81,12 +77,12 @@ class Surroundings:
             case "C":
                 self.environment |= {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0"}
             case "umask":
-                self.umask = 0o077
+                self.umask = int(value, 8)
             case "aten":
                 self.environment["ATEN_CPU_CAPABILITY"] = value
             case "order":
                 self.environment["VIRNUCPRO_TEST_ORDER"] = value
-            case "home":
+            case "no":
                 self.environment["HOME"] = "/nonexistent"
             case "TMPDIR":
                 (self.scratch / ODD_NAME / "tmp").mkdir(parents=True, exist_ok=True)
@@ -94,8 +90,11 @@ class Surroundings:
             case "path":
                 self._copy(self.scratch / ODD_NAME / "checkout")
             case "user":
-                self._copy(self.scratch / "checkout")
+                if self.folder == CHECKOUT:
+                    self._copy(self.scratch / "checkout")
                 self._become_user()
+            case "wheel":
+                self._install_wheel(self.scratch / "site")
             case _:
                 raise AssertionError(what)
 
@@ -112,6 +111,14 @@ class Surroundings:
         self.folder = folder
         self.environment["PYTHONPATH"] = str(folder / "src")
 
+    def _install_wheel(self, site: Path) -> None:
+        """Test the package as a wheel holds it, with its own ``conf/``."""
+        pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", self.scratch, CHECKOUT], check=True)
+        wheel = next(self.scratch.glob("*.whl"))
+        subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True)
+        self.environment["PYTHONPATH"] = str(site)
+
     def _become_user(self) -> None:
         if os.getuid() != 0 or not shutil.which("setpriv"):
             raise Impossible("another user takes root and setpriv")
@@ -119,8 +126,7 @@ class Surroundings:
         tmp = self.scratch / "tmp"
         tmp.mkdir()
         self.environment |= {"TMPDIR": str(tmp), "HOME": "/nonexistent"}
-        self.scratch.chmod(0o755)
-        subprocess.run(["chown", "-R", f"{USER}:{USER}", str(self.folder), str(tmp)], check=True)
+        subprocess.run(["chown", "-R", f"{USER}:{USER}", str(self.scratch)], check=True)
         code = "import subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"
         if subprocess.run([*self.prefix, sys.executable, "-c", code], capture_output=True, check=False).returncode:
             raise Impossible(f"another user cannot run {sys.executable}: install Python where everybody may read it")
@@ -146,13 +152,13 @@ def scratch_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def run(name: str, words: list[str], minutes: float) -> tuple[bool, str]:
+def run(names: str, words: list[str], minutes: float) -> tuple[bool, str]:
     """Run pytest in some surroundings; return whether all is well, and its last lines."""
     with scratch_folder() as scratch:
         made = Surroundings(scratch)
         try:
-            for what in SURROUNDINGS[name]:
-                made.change(what)
+            for name in names.split(", "):
+                made.change(name)
         except Impossible as error:
             return False, f"not run: {error}"
         command = [*made.prefix, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words]
@@ -171,20 +177,22 @@ def run(name: str, words: list[str], minutes: float) -> tuple[bool, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--in", nargs="+", choices=[*SURROUNDINGS], default=[*CI], dest="names", metavar="NAME")
+    parser.add_argument("--in", nargs="+", default=[*CI], dest="runs", metavar="'NAME, NAME'")
     parser.add_argument("--list", action="store_true", help="name all surroundings")
     parser.add_argument("--minutes", type=float, default=10.0, help="for each")
     parser.add_argument("--jobs", type=int, default=2, help="how many at the same time")
     options, words = parser.parse_known_args()
     if options.list:
-        print(*(f"{name}: {', '.join(parts)}" for name, parts in SURROUNDINGS.items()), sep="\n")
+        print(*SURROUNDINGS, sep="\n")
         return
+    if unknown := {name for names in options.runs for name in names.split(", ")} - {*SURROUNDINGS}:
+        parser.error(f"--in: no such surroundings: {', '.join(sorted(unknown))}; --list names them")
     failed = 0
     with ThreadPoolExecutor(options.jobs) as pool:
-        results = pool.map(lambda name: run(name, words or [*QUICK], options.minutes), options.names)
-        for name, (is_well, told) in zip(options.names, results, strict=True):
+        results = pool.map(lambda names: run(names, words or [*QUICK], options.minutes), options.runs)
+        for names, (is_well, told) in zip(options.runs, results, strict=True):
             failed += not is_well
-            print(f"{name:12} {', '.join(SURROUNDINGS[name]):55} {told}", flush=True)
+            print(f"{names:60} {told}", flush=True)
     sys.exit(1 if failed else 0)
 
 
