@@ -44,7 +44,7 @@ def benchmark(cfg: DictConfig) -> float:
         UserError: something in the configuration must be mended.
         OutOfMemoryError: the device's memory does not suffice.
     """
-    began = time.time()
+    began = time.monotonic()
     output, work = Path(cfg.paths.output_dir), Path(cfg.paths.work_dir)
     make_room(output, FILES["benchmark"], cfg.overwrite)
     shutil.rmtree(work, ignore_errors=True)  # what an interrupted run left

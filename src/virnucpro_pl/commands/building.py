@@ -201,15 +201,16 @@ def origin(cfg: DictConfig, began: float) -> dict[str, Any]:
 
     Args:
         cfg: the configuration of the run.
-        began: when it began, in seconds since the epoch.
+        began: when it began, by ``time.monotonic()``, which no change of the clock moves.
     """
     hydra = HydraConfig.get()
+    seconds = time.monotonic() - began
     return {
         "version": __version__,
         "command": command(),
         "directory": str(hydra.runtime.cwd),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(began)),
-        "seconds": round(time.time() - began, 3),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(time.time() - seconds)),
+        "seconds": round(seconds, 3),
         "commit": _commit(),
         "platform": platform.platform(),
         "config": OmegaConf.to_container(cfg, resolve=True),

@@ -59,7 +59,7 @@ class EncoderRun(ABC):
         work: Path,
         extra_files: tuple[str, ...] = (),
     ):
-        self.began = time.time()
+        self.began = time.monotonic()
         self.cfg = cfg
         self.trainer = trainer
         self.output, self.work = output, work

@@ -31,7 +31,7 @@ def prepare(cfg: DictConfig) -> float:
     Raises:
         UserError: something in the configuration, the table or the files must be mended.
     """
-    began = time.time()
+    began = time.monotonic()
     settings: PrepareSettings = build(cfg.data)
     settings.check()
     lengths = LengthRange.parse(settings.chunk_length)

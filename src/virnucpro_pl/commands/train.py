@@ -51,7 +51,7 @@ def train(cfg: DictConfig) -> float:
         UserError: something in the configuration, the dataset or the weights must be mended.
         OutOfMemoryError: the device's memory does not suffice.
     """
-    began = time.time()
+    began = time.monotonic()
     store = LabelledStore.checked(Path(cfg.input))
     settings: SplitSettings = build(cfg.split)
     settings.check()
