@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Self
 
+from virnucpro_pl.errors import UserError, escaped
+
 LOCK_FILE = "lock"
 """Its name in the work folder of a run"""
 
@@ -73,3 +75,8 @@ class FolderLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+def in_use(folder: Path) -> UserError:
+    """Return the error of a run whose output folder another run has locked."""
+    return UserError(f"output={escaped(str(folder))}: another run is at work there; wait for it or give another folder")
