@@ -24,6 +24,10 @@ _ONE_OR_MORE = _Limit(lambda value: value >= 1, "a whole number above 0")
 _ONE_OR_MORE_OR_ANY = _Limit(lambda value: value >= 1 or value == -1, "a whole number above 0, or -1 for no limit")
 _LIMITS = {
     "seed": _Limit(lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295"),
+    "batch_size": _Limit(lambda value: value >= 2, "2 or more, as batch normalisation needs; 32 is the published size"),
+    "resamples": _NOT_NEGATIVE,
+    "threshold.precision": _Limit(lambda value: 0 < value <= 1, "a share above 0 and up to 1"),
+    "threshold.false_positive_rate": _Limit(lambda value: 0 <= value < 1, "a share from 0 to below 1"),
     "optimizer.lr": _ABOVE_ZERO,
     "optimizer.weight_decay": _NOT_NEGATIVE,
     "optimizer.momentum": _Limit(lambda value: 0 <= value < 1, "a share from 0 to below 1; 0.9 is the published one"),

@@ -80,6 +80,53 @@ def test_export_to_a_place_that_cannot_be_written(cli: Cli, tmp_path: Path, monk
     assert Path("there.pth").read_text() == "mine"
 
 
+def test_other_outputs_that_cannot_be_made(cli: Cli, tmp_path: Path) -> None:
+    table = tmp_path / "prediction_results.txt"
+    table.write_text("Sequence_ID\tPrediction\tscore1\tscore2\na\tvirus\t0.1\t0.9\n")
+    refused(cli("compare", f"reference={table}", f"candidate={table}", "output=/proc/x"), "output=/proc/x: ")
+    refused(cli("download", "output=/proc/x"), "output=/proc/x: cannot be written")
+    refused(cli("prepare", f"input={tmp_path}", "output=/proc/x"), "output=/proc/x: ")
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("resamples=-1", "resamples=-1: give a number, 0 or more"),
+        ("threshold.precision=7", "threshold.precision=7: give a share above 0"),
+        ("threshold.false_positive_rate=nan", "threshold.false_positive_rate=nan: give a share from 0"),
+        ("threshold=0.5", "threshold=0.5: a group of settings"),
+    ],
+)
+def test_settings_of_test_have_limits(cli: Cli, tmp_path: Path, word: str, told: str) -> None:
+    refused(cli("test", f"input={tmp_path}", "model.head.weights=x", f"output={tmp_path / 'out'}", word), told)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "optimizer=adamw +optimizer.betas=[2,0.9]",
+        "+optimizer.nesterov=true optimizer.momentum=0",
+        "callbacks.early_stopping.monitor=nope",
+        "callbacks.best.monitor=val_los",
+        "callbacks.best.mode=up",
+        "class_weights=[1]",
+    ],
+)
+def test_train_finds_mistakes_before_it_removes_an_earlier_head(
+    cli: Cli, tmp_path: Path, dataset: Path, words: str
+) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    record = {"command": ["virnucpro-pl", "train"], "files": {"head.safetensors": {"bytes": 1}}, "identity": {}}
+    (output / "run.json").write_text(json.dumps(record))
+    (output / "head.safetensors").write_text("x")
+    given = [f"input={dataset}", f"output={output}", "overwrite=true", "trainer.accelerator=cpu"]
+    result = cli("train", *given, *words.split())
+    refused(result, words.split()[-1].lstrip("+").partition(".")[0])
+    assert (output / "head.safetensors").read_text() == "x"
+    assert (output / "run.json").exists()
+
+
 def test_export_to_a_full_disk_keeps_the_earlier_file(cli: Cli, tmp_path: Path, monkeypatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

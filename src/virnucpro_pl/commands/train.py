@@ -107,6 +107,8 @@ class _Run:
         self._trainer = trainer
         self._output = output
         self._began = began
+        # Here, before an earlier head is removed; its weights depend on the split and are computed later.
+        class_weights(cfg.class_weights, store.labels)
         self._learning = build_optimizer(cfg)
         self._clock = StageClock()
         self._model: VirNucPro = build(cfg.model, clock=self._clock)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from virnucpro_pl.durable import flush
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.file_names import open_arrow
-from virnucpro_pl.folder_lock import FolderLock, in_use
+from virnucpro_pl.folder_lock import alone_in
 from virnucpro_pl.output_files import DATASET_FILE, LABELS_FILE, LOG_FILE
 from virnucpro_pl.sequence.builder import StoreBuilder
 from virnucpro_pl.sequence.layout import StoreSettings, TableReader
@@ -158,26 +158,17 @@ def appearing(folder: Path, overwrite: bool) -> Iterator[Path]:
         UserError: there is something already that may not be replaced, or another run is at work there.
     """
     _dataset_files(folder, overwrite)
-    try:
-        lock = FolderLock(folder / _LOCK_FILE)
-    except OSError as error:
-        raise UserError(f"output={escaped(str(folder))}: {error.strerror}; give another folder") from error
-    with lock:
-        if not lock.take_alone(0.0):
-            raise in_use(folder)
-        try:
-            there = _dataset_files(folder, overwrite)
-            _remove(path for path in there if path.name.startswith(_BUILDING))
-            with tempfile.TemporaryDirectory(dir=folder, prefix=_BUILDING) as temporary:
-                building = Path(temporary)
-                yield building
-                (folder / DATASET_FILE).unlink(missing_ok=True)
-                _remove(path for path in there if not path.name.startswith(_BUILDING))
-                for path in sorted(building.iterdir(), key=lambda path: path.name == DATASET_FILE):
-                    flush(path)
-                    path.replace(folder / path.name)
-        finally:
-            (folder / _LOCK_FILE).unlink(missing_ok=True)
+    with alone_in(folder, _LOCK_FILE):
+        there = _dataset_files(folder, overwrite)
+        _remove(path for path in there if path.name.startswith(_BUILDING))
+        with tempfile.TemporaryDirectory(dir=folder, prefix=_BUILDING) as temporary:
+            building = Path(temporary)
+            yield building
+            (folder / DATASET_FILE).unlink(missing_ok=True)
+            _remove(path for path in there if not path.name.startswith(_BUILDING))
+            for path in sorted(building.iterdir(), key=lambda path: path.name == DATASET_FILE):
+                flush(path)
+                path.replace(folder / path.name)
     flush(folder)
 
 
