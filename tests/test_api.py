@@ -259,7 +259,7 @@ def test_wrong_settings_are_told(predictor: Predictor) -> None:
         predictor.predict(READS, level="frames")
     with pytest.raises(UserError, match="Could not find 'model/nothing'"):
         Predictor("nothing")
-    with pytest.raises(UserError, match=r"Could not override 'no\.such'"):
+    with pytest.raises(UserError, match=r"no\.such: predict has no such setting"):
         virnucpro_pl.predict(READS, settings={**CPU, "no.such": [1, 2]})
     with pytest.raises(UserError, match="in Python it is 1"):
         Predictor("demo", {**CPU, "trainer.devices": 2})

@@ -27,7 +27,7 @@ LAYERS = [
     {"literal_files"},
     {"configuration"},
     {"composition"},
-    {"sequence_input", "command_line", "output_folder", "preflight"},
+    {"sequence_input", "command_line", "output_folder", "preflight", "python_settings", "setting_limits"},
     {"settings_check"},
     {"api", "checkup"},
     {"commands", "sweep"},

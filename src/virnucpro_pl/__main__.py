@@ -33,7 +33,7 @@ from virnucpro_pl.failures import (
 from virnucpro_pl.home_folder import provide_caches
 from virnucpro_pl.log_file import LogFile
 from virnucpro_pl.output_files import FILES
-from virnucpro_pl.output_folder import check_output, claim_default_folder
+from virnucpro_pl.output_folder import check_output, claim_default_folder, make_output_folder
 from virnucpro_pl.preflight import check_inputs
 from virnucpro_pl.settings_check import check_settings, explain_refusal
 from virnucpro_pl.standard_output import EXIT_PIPE_CLOSED, stop_writing
@@ -133,10 +133,7 @@ def _open_log(folder: Path, name: str) -> None:
     Raises:
         UserError: the folder cannot be made.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output={escaped(str(folder))}: {error.strerror}; give another folder") from error
+    make_output_folder(folder)
     handler = LogFile(folder / name, delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)

@@ -13,6 +13,7 @@ import torch
 from hydra.errors import HydraException
 from lightning import Fabric
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -25,12 +26,14 @@ from virnucpro_pl.errors import UserError
 from virnucpro_pl.launchers import no_fabric_settings
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.output_files import CHUNK_TABLE, ORF_TABLE, RECORD_TABLE
+from virnucpro_pl.python_settings import as_override, check_python_settings
 from virnucpro_pl.results.reading import read_result_table
 from virnucpro_pl.results.summary import DEMO_WARNING
 from virnucpro_pl.results.tables import write_results
+from virnucpro_pl.sequence.streams import STDIN
 from virnucpro_pl.sequence_input import as_files
+from virnucpro_pl.settings_check import check_values
 from virnucpro_pl.stages import StageClock
-from virnucpro_pl.text_settings import single
 
 Level = Literal["record", "chunk", "orf"]
 Sequences = str | Path | Iterable[Any] | Mapping[str, str]
@@ -58,7 +61,7 @@ class Predictor:
 
     def __init__(self, model: str = "demo", settings: Mapping[str, Any] | None = None):
         with _one_at_a_time:
-            self._set_up(configuration_of(model, settings or {}))
+            self._set_up(configuration_of(model, {} if settings is None else settings))
 
     @classmethod
     def of_configuration(cls, cfg: DictConfig) -> "Predictor":
@@ -116,8 +119,13 @@ class Predictor:
         with tempfile.TemporaryDirectory(prefix="virnucpro-") as temporary:
             folder = Path(temporary)
             inputs, shown = as_files(sequences, folder)
-            with _one_at_a_time:
-                return self._table(inputs, shown, folder, level)
+            try:
+                with _one_at_a_time:
+                    return self._table(inputs, shown, folder, level)
+            except UserError as error:
+                if shown == [STDIN]:  # the user knows of no file
+                    raise UserError(str(error).replace(inputs[0], "sequences")) from error
+                raise
 
     def _table(self, inputs: list[str], shown: list[str], folder: Path, level: Level) -> pa.Table:
         """Predict files and read what comes of them.
@@ -159,9 +167,16 @@ class Predictor:
 
 
 def _fabric(accelerator: str, **settings: Any) -> Fabric:
-    """Return a Fabric of one process, whatever launchers have left in the environment."""
-    with no_fabric_settings():
-        return Fabric(accelerator=accelerator, devices=1, plugins=LightningEnvironment(), **settings)
+    """Return a Fabric of one process, whatever launchers have left in the environment.
+
+    Raises:
+        UserError: there is no such accelerator or precision.
+    """
+    try:
+        with no_fabric_settings():
+            return Fabric(accelerator=accelerator, devices=1, plugins=LightningEnvironment(), **settings)
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 def predict(
@@ -181,12 +196,13 @@ def predict(
     Raises:
         UserError: a setting, the weights or the input must be mended.
     """
-    return _predictor(model, settings or {}).predict(sequences, level)
+    return _predictor(model, {} if settings is None else settings).predict(sequences, level)
 
 
 def _predictor(model: str, settings: Mapping[str, Any]) -> Predictor:
     """Return the predictor of the last call, or another one where the settings are others."""
     global _kept
+    check_python_settings(settings)
     key = repr((model, sorted(settings.items()), Path.cwd(), [_state(value) for value in settings.values()]))
     with _one_at_a_time:
         if _kept is None or _kept[0] != key:
@@ -211,7 +227,7 @@ _kept: tuple[str, Predictor] | None = None
 """The settings of the last call, and their predictor"""
 
 
-def configuration_of(model: str, settings: Mapping[str, Any]) -> DictConfig:
+def configuration_of(model: object, settings: Mapping[str, Any]) -> DictConfig:
     """Compose the configuration of ``predict`` as the command line would.
 
     Args:
@@ -221,23 +237,20 @@ def configuration_of(model: str, settings: Mapping[str, Any]) -> DictConfig:
     Raises:
         UserError: a key or a value is wrong.
     """
-    overrides = [_as_override(key, value) for key, value in settings.items()]
+    check_python_settings(settings)
+    if not isinstance(model, str):
+        raise UserError(f"model is a {type(model).__name__}; give the name of a configuration, such as 'demo'")
+    overrides = [as_override(key, value) for key, value in settings.items()]
     try:
         with _one_at_a_time:
             cfg = composed("predict", [f"model={model}", *overrides, "paths.output_dir=.", "input=[]"])
     except (HydraException, OmegaConfBaseException) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"model={model}, settings={dict(settings)}: {first.rstrip(chr(46))}") from error
+    check_values(cfg, "predict")
+    if cfg.data.token_budget == "auto":
+        raise UserError("data.token_budget=auto: only the command line finds one; give a number, such as 16384")
     for key in ("devices", "num_nodes"):
         if cfg.trainer[key] != 1:
             raise UserError(f"trainer.{key}={cfg.trainer[key]}: in Python it is 1; use the command line for more")
     return cfg
-
-
-def _as_override(key: str, value: Any) -> str:
-    """Write a setting so that Hydra reads its value as it is."""
-    if isinstance(value, str | Path):
-        return single(key, str(value))
-    if isinstance(value, bool) or value is None:
-        return f"{key}={ {True: 'true', False: 'false', None: 'null'}[value] }"
-    return f"{key}={value}"

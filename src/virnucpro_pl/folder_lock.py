@@ -3,8 +3,12 @@
 import fcntl
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
+
+from virnucpro_pl.errors import UserError, escaped
 
 LOCK_FILE = "lock"
 """Its name in the work folder of a run"""
@@ -73,3 +77,35 @@ class FolderLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+@contextmanager
+def alone_in(folder: Path, name: str) -> Iterator[None]:
+    """Keep other runs out of an output folder, which is made if it is not there.
+
+    Args:
+        folder: the output folder.
+        name: of the lock file in it, which is removed at the end.
+
+    Raises:
+        UserError: another run is at work there, or nothing can be written there.
+    """
+    file = folder / name
+    try:
+        lock = FolderLock(file)
+    except OSError as error:
+        raise UserError(
+            f"output={escaped(str(folder))}: cannot be written: {error.strerror}; give another folder"
+        ) from error
+    with lock:
+        if not lock.take_alone(patience=0.0):
+            raise in_use(folder)
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+
+
+def in_use(folder: Path) -> UserError:
+    """Return the error of a run whose output folder another run has locked."""
+    return UserError(f"output={escaped(str(folder))}: another run is at work there; wait for it or give another folder")

@@ -70,6 +70,18 @@ def check_output(cfg: DictConfig, command: str) -> None:
         )
 
 
+def make_output_folder(folder: Path) -> None:
+    """Make an output folder if it is not there.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output={escaped(str(folder))}: {error.strerror}; give another folder") from error
+
+
 def check_added(folder: Path, names: Iterable[str]) -> None:
     """Refuse to replace files of a finished run's folder that its record does not tell of.
 

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from virnucpro_pl.configuration import CONF, job_folder, typed_settings, value_of
 from virnucpro_pl.errors import UserError, did_you_mean, escaped
 from virnucpro_pl.output_files import WORK_FOLDER
+from virnucpro_pl.setting_limits import check_limits
 from virnucpro_pl.settings_help import settings_of
 from virnucpro_pl.text_settings import shown
 
@@ -71,11 +72,25 @@ def check_settings(cfg: DictConfig, command: str) -> None:
     Raises:
         UserError: the message gives the key, the value, and what to give instead.
     """
+    check_values(cfg, command)
     for key in sorted(key for key in OmegaConf.missing_keys(cfg) if not key.startswith("paths.")):
         raise UserError(f"{key}: not given; `{command} {key}=…`")
     _refuse_own_settings(cfg)
     if _may_hold_unread_keys():
         _refuse_unread_keys(cfg, command)
+
+
+def check_values(cfg: DictConfig, command: str) -> None:
+    """Refuse values of the wrong kind, numbers out of their limits, and values in the place of a group.
+
+    Args:
+        cfg: the composed configuration, from the command line or from Python.
+        command: the command it is for.
+
+    Raises:
+        UserError: the message gives the key, the value, and what to give instead.
+    """
+    _refuse_values_of_groups(cfg, command)
     for group in _PARTS:
         for name, part in (cfg.get(group) or {}).items():
             if part is not None and "_target_" not in (part if OmegaConf.is_dict(part) else ()):
@@ -92,6 +107,16 @@ def check_settings(cfg: DictConfig, command: str) -> None:
         is_right = isinstance(value, kind.types) and (kind is _FLAG or not isinstance(value, bool))
         if not is_right and value not in kind.words:
             raise UserError(f"{key}={_written(value)}: give {kind.name}")
+    check_limits(cfg, command, _written)
+
+
+def _refuse_values_of_groups(cfg: DictConfig, command: str) -> None:
+    """Refuse a value in the place of a group of settings, such as ``split=FOLDER`` of ``train``."""
+    for setting in settings_of(CONF, command):
+        group, _, _ = setting.key.rpartition(".")
+        value = value_of(cfg, group) if group else None
+        if value is not None and not OmegaConf.is_dict(value):
+            raise UserError(f"{group}={_written(value)}: a group of settings; give one in it, such as {setting.key}=…")
 
 
 def _refuse_own_settings(cfg: DictConfig) -> None:

@@ -664,7 +664,7 @@ def test_several_connections_and_one_writer(server: Server, command: Callable[..
     assert len(list((tmp_path / "genomes").glob("*.gz"))) == 10
     with FolderLock(tmp_path / "genomes" / ".download.lock") as lock:
         assert lock.take_alone(0)
-        with pytest.raises(UserError, match="another download is at work there"):
+        with pytest.raises(UserError, match="another run is at work there"):
             command("divisions=[viral]")
 
 

@@ -230,7 +230,7 @@ def test_a_sweep_ends_in_a_table_of_average_precisions(train, tmp_path: Path) ->
     ("override", "told"),
     [
         ("class_weights=[1]", "class_weights=[1]"),
-        ("batch_size=1", "batch normalisation needs at least 2"),
+        ("batch_size=1", "batch_size=1: give 2 or more, as batch normalisation needs"),
         ("model.head.hidden_dim=0", "model.head.hidden_dim=0"),
         ("model.head.dropout=1", "model.head.dropout=1"),
         ("model=virnucpro_300", "made by model demo, not virnucpro_300"),

@@ -3,6 +3,7 @@
 import json
 import logging
 import platform
+import re
 import subprocess
 import time
 import warnings
@@ -91,12 +92,21 @@ def _use_threads(cfg: DictConfig) -> None:
 
 
 def _callbacks(cfg: DictConfig, clock: StageClock | None) -> list[Callback]:
-    """Build the callbacks that are not switched off."""
-    return [
-        build(callback, clock=clock) if "clock" in callback else build(callback)
-        for callback in cfg.callbacks.values()
-        if callback
-    ]
+    """Build the callbacks that are not switched off.
+
+    Raises:
+        UserError: one of them refuses its settings.
+    """
+    callbacks = []
+    for name, callback in cfg.callbacks.items():
+        if callback:
+            try:
+                callbacks.append(build(callback, clock=clock) if "clock" in callback else build(callback))
+            except UserError:
+                raise
+            except (MisconfigurationException, ValueError, TypeError) as error:
+                raise UserError(f"callbacks.{name}: {' '.join(str(error).split())}") from error
+    return callbacks
 
 
 def _trainer(cfg: DictConfig, callbacks: list[Callback], **settings: Any) -> Trainer:
@@ -105,9 +115,11 @@ def _trainer(cfg: DictConfig, callbacks: list[Callback], **settings: Any) -> Tra
         trainer: Trainer = build(cfg.trainer, callbacks=callbacks, **settings)
     except UserError:
         raise
-    except (MisconfigurationException, ValueError, ImportError) as error:
+    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
         reason = " ".join(str(error).split()).rstrip("!.")
-        raise UserError(f"trainer: {reason}; trainer.accelerator=auto takes what there is") from error
+        is_of_device = re.search("accelerator|device|gpu|cuda|mps", reason, re.IGNORECASE)
+        hint = "; trainer.accelerator=auto takes what there is" if is_of_device else ""
+        raise UserError(f"trainer: {reason}{hint}") from error
     return trainer
 
 

@@ -13,6 +13,7 @@ from virnucpro_pl.configuration import command
 from virnucpro_pl.durable import replacing, write_text
 from virnucpro_pl.errors import DisagreementError, UserError, escaped
 from virnucpro_pl.output_files import COMPARISON, FILES, MISMATCHES
+from virnucpro_pl.output_folder import make_output_folder
 from virnucpro_pl.results.compared_table import MODES, read_call_table
 from virnucpro_pl.results.comparison import Comparison
 from virnucpro_pl.results.comparison_plot import plot_comparison
@@ -37,11 +38,11 @@ def compare(cfg: DictConfig) -> float:
     figures = comparison.figures()
     warnings = comparison.warnings()
     output = Path(cfg.paths.output_dir)
+    make_output_folder(output)
     for name in FILES["compare"]:
         (output / name).unlink(missing_ok=True)  # of an earlier comparison
     shown = {"command": command(), "mode": cfg.mode, "reference": str(reference.path), "candidate": str(candidate.path)}
     settings = {"tolerance": cfg.tolerance, "borderline": cfg.borderline}
-    output.mkdir(parents=True, exist_ok=True)
     _write_table(output / MISMATCHES, comparison.mismatches(cfg.mismatch_limit))
     plot = plot_comparison(output, comparison, cfg.tolerance, f"{cfg.mode}: {figures['compared']:,} ids in both")
     record = {**shown, **settings, "warnings": warnings, "figures": figures, **files_in(output, FILES["compare"])}

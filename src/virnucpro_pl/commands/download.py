@@ -1,8 +1,6 @@
 """The ``download`` command: genomes and their annotation from a RefSeq release."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.fetching.polite_http import Patience, PoliteClient
-from virnucpro_pl.folder_lock import FolderLock
+from virnucpro_pl.folder_lock import alone_in
 from virnucpro_pl.training.download_record import RECORD, Selection
 from virnucpro_pl.training.refseq import wanted_counts
 from virnucpro_pl.training.release_download import TABLE
@@ -37,34 +35,13 @@ def download(cfg: DictConfig) -> float:
     if connections not in range(1, _MOST_CONNECTIONS + 1):
         raise UserError(f"connections={connections}: a number from 1 to {_MOST_CONNECTIONS}")
     folder = Path(cfg.output)
-    with _alone_in(folder), PoliteClient(patience) as client:
+    with alone_in(folder, _LOCK), PoliteClient(patience) as client:
         plan = download_release(selection, folder, client, connections)
     log.info(
         "Complete: %d files of RefSeq release %d in %s (%s, %s)", len(plan.files), plan.release, folder, TABLE, RECORD
     )
     log.info("Next: python -m virnucpro_pl prepare input=%s output=DATASET", folder / TABLE)
     return float(len(plan.files))
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep other downloads out of a folder, which is made if it is not there.
-
-    Raises:
-        UserError: one is at work there, or nothing can be written there.
-    """
-    file = folder / _LOCK
-    try:
-        lock = FolderLock(file)
-    except OSError as error:
-        raise UserError(f"output={folder}: cannot be written: {error.strerror}") from error
-    with lock:
-        if not lock.take_alone(patience=0.0):
-            raise UserError(f"output={folder}: another download is at work there; wait for it or give another folder")
-        try:
-            yield
-        finally:
-            file.unlink(missing_ok=True)
 
 
 def _selection(cfg: DictConfig) -> Selection:

@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from virnucpro_pl.configuration import build
-from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.errors import UserError, escaped, is_disk_full
 from virnucpro_pl.output_folder import check_reads
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD
 from virnucpro_pl.weights.head_bundle import export_published
@@ -22,11 +22,40 @@ def export(cfg: DictConfig) -> float:
         Numbers the head takes.
 
     Raises:
-        UserError: the published script cannot use it, or the file is there already.
+        UserError: the published script cannot use it, or the file is there already or cannot be written.
+        OSError: the disk is full.
     """
     source: HeadSource = build(cfg.model.head)
     head, info = source.load(), source.info()
     path = Path(cfg.output)
+    if info and info.inputs != "both":
+        raise UserError(
+            f"model.head.weights={source.weights} takes {info.inputs} embeddings only; the published script has both"
+        )
+    try:
+        _check_place(cfg, path)
+        export_published(head, path)
+    except OSError as error:
+        if is_disk_full(error):
+            raise OSError(error.errno, error.strerror, cfg.output) from error
+        raise UserError(
+            f"output={cfg.output}: cannot be written ({error.strerror}); give a file in another folder"
+        ) from error
+    log.info(
+        "Head for the published script: %s (%d numbers in, chunks of %s nt)", path, head.num_inputs, _lengths(source)
+    )
+    if info and info.threshold != PUBLISHED_THRESHOLD:
+        log.warning("Warning: the published script calls from 0.5 on, and this head from %.4f", info.threshold)
+    return float(head.num_inputs)
+
+
+def _check_place(cfg: DictConfig, path: Path) -> None:
+    """Refuse a file that is read, that is there already, or that has another kind of name.
+
+    Raises:
+        UserError: it is refused.
+        OSError: its folder cannot be searched.
+    """
     check_reads(cfg, [path], f"output={escaped(cfg.output)}")
     if path.suffix != ".pth":
         raise UserError(f"output={cfg.output}: give the name of a .pth file, such as 300_model.pth")
@@ -34,17 +63,6 @@ def export(cfg: DictConfig) -> float:
         raise UserError(f"output={cfg.output} is a folder; give the name of a .pth file in it")
     if path.exists() and not cfg.overwrite:
         raise UserError(f"output={cfg.output} is there already; give another name, or overwrite=true")
-    if info and info.inputs != "both":
-        raise UserError(
-            f"model.head.weights={source.weights} takes {info.inputs} embeddings only; the published script has both"
-        )
-    export_published(head, path)
-    log.info(
-        "Head for the published script: %s (%d numbers in, chunks of %s nt)", path, head.num_inputs, _lengths(source)
-    )
-    if info and info.threshold != PUBLISHED_THRESHOLD:
-        log.warning("Warning: the published script calls from 0.5 on, and this head from %.4f", info.threshold)
-    return float(head.num_inputs)
 
 
 def _lengths(source: HeadSource) -> str:

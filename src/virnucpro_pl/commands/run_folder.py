@@ -9,7 +9,7 @@ from typing import Any
 
 from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.folder_lock import LOCK_FILE, FolderLock
+from virnucpro_pl.folder_lock import LOCK_FILE, FolderLock, in_use
 from virnucpro_pl.output_files import RUN_FILE
 from virnucpro_pl.output_folder import claimed_names
 from virnucpro_pl.results.identity import difference, identity_of_scores
@@ -61,7 +61,7 @@ class RunFolder:
             return
         self._lock = FolderLock(self._work / LOCK_FILE)
         if not self._lock.take_alone(_PATIENCE):
-            raise self._in_use()
+            raise in_use(self._output)
         if overwrite:
             self._clear()
         elif not self._read_finished() and self._identity_file.exists():
@@ -113,7 +113,7 @@ class RunFolder:
         write_text(self._identity_file, json.dumps(identity_of_scores(identity), indent=2))
         assert self._lock is not None
         if not self._lock.share():  # turning it into a shared one lets go of it for a moment
-            raise self._in_use()
+            raise in_use(self._output)
 
     def finish(self, run: dict[str, Any]) -> None:
         """Leave the run record, which makes the run a finished one, and remove what was needed only until here."""
@@ -142,9 +142,6 @@ class RunFolder:
         """Let others in."""
         if self._lock:
             self._lock.release()
-
-    def _in_use(self) -> UserError:
-        return UserError(f"output={self._output}: another run is at work there; wait for it or give another folder")
 
     def _refusal(self, reason: str) -> UserError:
         return UserError(

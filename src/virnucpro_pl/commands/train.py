@@ -17,7 +17,13 @@ from virnucpro_pl import __version__
 from virnucpro_pl.commands.building import build_fit_trainer, device_text, origin
 from virnucpro_pl.commands.dataset_embeddings import embeddings_of
 from virnucpro_pl.commands.run_folder import RunFolder
-from virnucpro_pl.commands.train_settings import class_weights, identity_of_training, usable_checkpoint
+from virnucpro_pl.commands.train_settings import (
+    build_optimizer,
+    check_monitors,
+    class_weights,
+    identity_of_training,
+    usable_checkpoint,
+)
 from virnucpro_pl.commands.trained_encoders import describe_encoders, export_encoders, load_encoders
 from virnucpro_pl.configuration import build
 from virnucpro_pl.errors import OutOfMemoryError, UserError, escaped, is_out_of_memory
@@ -55,6 +61,7 @@ def train(cfg: DictConfig) -> float:
     store = LabelledStore.checked(Path(cfg.input))
     settings: SplitSettings = build(cfg.split)
     settings.check()
+    check_monitors(cfg)
     trainer = build_fit_trainer(cfg)
     if not trainer.is_global_zero:
         logging.getLogger().setLevel(logging.WARNING)  # the first rank speaks for all
@@ -100,6 +107,9 @@ class _Run:
         self._trainer = trainer
         self._output = output
         self._began = began
+        # Here, before an earlier head is removed; its weights depend on the split and are computed later.
+        class_weights(cfg.class_weights, store.labels)
+        self._learning = build_optimizer(cfg)
         self._clock = StageClock()
         self._model: VirNucPro = build(cfg.model, clock=self._clock)
         assert self._model.head_source is not None, "every model configuration has a head"
@@ -152,9 +162,10 @@ class _Run:
     ) -> tuple[HeadTraining, LabelledOrfs, dict[str, Any]]:
         """Return what learns, what from, and what is known of encoders that do not learn."""
         cfg = self._cfg
+        optimizer, scheduler = self._learning
         arguments = {
-            "optimizer": build(cfg.optimizer),
-            "scheduler": build(cfg.scheduler),
+            "optimizer": optimizer,
+            "scheduler": scheduler,
             "class_weights": class_weights(cfg.class_weights, labels[parts == TRAIN]),
             "seed": cfg.seed,
         }
@@ -205,7 +216,7 @@ class _Run:
         module.history = last["history"]  # spawned ranks kept theirs to themselves
         module.cpu().load_state_dict(state["state_dict"], strict=module.strict_loading)
         module.eval()
-        return dict(min(module.history, key=lambda row: row["val_loss"]))
+        return dict(next(row for row in module.history if row["epoch"] == state["epoch"]))
 
     def _info(self, module: HeadTraining, best: dict[str, Any], encoders: dict[str, Any], split: Split) -> HeadInfo:
         dataset = self._store.dataset

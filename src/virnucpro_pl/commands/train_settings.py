@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from virnucpro_pl import __version__
+from virnucpro_pl.configuration import build, value_of
 from virnucpro_pl.digests import sha256_of
-from virnucpro_pl.errors import UserError
+from virnucpro_pl.errors import UserError, did_you_mean, escaped
 from virnucpro_pl.file_names import utf8_name
 from virnucpro_pl.training.labelled_store import LabelledStore
+from virnucpro_pl.training.module import MakeOptimizer, MakeScheduler, logged_metrics
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,41 @@ def _flat(key: str, node: Any) -> dict[str, Any]:
     named = {key: content["_target_"].rpartition(".")[2]} if "_target_" in content else {}
     settings = {str(name): value for name, value in content.items()}
     return named | {f"{key}.{name}": value for name, value in settings.items() if not name.startswith("_")}
+
+
+def check_monitors(cfg: DictConfig) -> None:
+    """Refuse callbacks that monitor a metric which a training does not log.
+
+    Raises:
+        UserError: the message names the metrics there are.
+    """
+    known = logged_metrics()
+    for name in ("best", "last", "early_stopping"):
+        key = f"callbacks.{name}.monitor"
+        monitor = value_of(cfg, key)
+        if monitor is not None and monitor not in known:
+            near = did_you_mean(str(monitor), known)
+            raise UserError(f"{key}={escaped(str(monitor))}: no such metric{near}; choose one of {', '.join(known)}")
+
+
+def build_optimizer(cfg: DictConfig) -> tuple[MakeOptimizer, MakeScheduler]:
+    """Build what makes the optimizer and the scheduler, after a step with each of them.
+
+    Raises:
+        UserError: torch refuses their settings.
+    """
+    optimizer, scheduler = build(cfg.optimizer), build(cfg.scheduler)
+    group = "optimizer"
+    try:
+        trial = optimizer([torch.nn.Parameter(torch.zeros(1))])
+        group = "scheduler"
+        schedule = scheduler(trial)
+        trial.step()
+        schedule.step()
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{group}: {cfg[group]['_target_']} refuses its settings: {reason}") from error
+    return optimizer, scheduler
 
 
 def class_weights(asked: Any, labels: NDArray[np.uint8]) -> tuple[float, float] | None:

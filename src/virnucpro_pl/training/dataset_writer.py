@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from virnucpro_pl.durable import flush
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.file_names import open_arrow
+from virnucpro_pl.folder_lock import alone_in
 from virnucpro_pl.output_files import DATASET_FILE, LABELS_FILE, LOG_FILE
 from virnucpro_pl.sequence.builder import StoreBuilder
 from virnucpro_pl.sequence.layout import StoreSettings, TableReader
@@ -28,6 +29,7 @@ from virnucpro_pl.training.preparation import Candidates, Examples, PrepareSetti
 
 FORMAT_VERSION = 1
 _BUILDING = ".virnucpro-building-"
+_LOCK_FILE = f"{_BUILDING}lock"
 _OF_DATASET = re.compile(
     rf"(records|chunks|orfs)\.arrow|duplicate_\w+\.npy|manifest\.json|by_length-\w+|{re.escape(_BUILDING)}.*"
     rf"|{re.escape(LABELS_FILE)}|{re.escape(DATASET_FILE)}"
@@ -150,8 +152,31 @@ def _is_dataset(folder: Path) -> bool:
 def appearing(folder: Path, overwrite: bool) -> Iterator[Path]:
     """Yield an empty folder for the files of a dataset, and bring them to ``folder`` at the end, what it says last.
 
+    A dataset that is replaced stays until then.
+
     Raises:
-        UserError: there is something already that may not be replaced.
+        UserError: there is something already that may not be replaced, or another run is at work there.
+    """
+    _dataset_files(folder, overwrite)
+    with alone_in(folder, _LOCK_FILE):
+        there = _dataset_files(folder, overwrite)
+        _remove(path for path in there if path.name.startswith(_BUILDING))
+        with tempfile.TemporaryDirectory(dir=folder, prefix=_BUILDING) as temporary:
+            building = Path(temporary)
+            yield building
+            (folder / DATASET_FILE).unlink(missing_ok=True)
+            _remove(path for path in there if not path.name.startswith(_BUILDING))
+            for path in sorted(building.iterdir(), key=lambda path: path.name == DATASET_FILE):
+                flush(path)
+                path.replace(folder / path.name)
+    flush(folder)
+
+
+def _dataset_files(folder: Path, overwrite: bool) -> list[Path]:
+    """Return the files of an earlier dataset in a folder, whole or not.
+
+    Raises:
+        UserError: there is something that may not be replaced.
     """
     there = [path for path in folder.iterdir() if path.name != LOG_FILE] if folder.is_dir() else []
     if strange := sorted(path.name for path in there if not _OF_DATASET.fullmatch(path.name)):
@@ -164,14 +189,10 @@ def appearing(folder: Path, overwrite: bool) -> Iterator[Path]:
         raise UserError(f"output={folder} holds {there[0].name}, which no dataset explains; move it away")
     if (folder / DATASET_FILE).exists() and not overwrite:
         raise UserError(f"output={folder} holds a finished dataset; give another folder, or overwrite=true")
-    (folder / DATASET_FILE).unlink(missing_ok=True)
-    for path in there:
+    return [path for path in there if path.name != _LOCK_FILE]
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    """Remove files, links and folders."""
+    for path in paths:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=_BUILDING) as temporary:
-        building = Path(temporary)
-        yield building
-        for path in sorted(building.iterdir(), key=lambda path: path.name == DATASET_FILE):
-            flush(path)
-            path.replace(folder / path.name)
-    flush(folder)

@@ -38,16 +38,20 @@ def read_genomes(source: Path) -> list[Genome]:
     ``others/`` in it; there the group of a file is its name.
 
     Raises:
-        UserError: the table cannot be used, a file is missing or named twice, or only one class is there.
+        UserError: the table cannot be used, a file is missing or named twice, by whatever path, a folder of a class
+            holds folders, or only one class is there.
     """
     if not source.exists():
         raise UserError(f"input={source}: no such table or folder; check the path")
     genomes = _from_folder(source) if source.is_dir() else _from_table(source)
-    seen: set[Path] = set()
+    seen: dict[tuple[int, int], str] = {}
     for genome in genomes:
-        if genome.path in seen:
-            raise UserError(f"input={source}: {escaped(genome.file)} is named twice; leave one out")
-        seen.add(genome.path)
+        status = genome.path.stat()
+        file = status.st_dev, status.st_ino
+        if file in seen:
+            other = "" if seen[file] == genome.file else f", also as {escaped(seen[file])}"
+            raise UserError(f"input={source}: {escaped(genome.file)} is named twice{other}; leave one out")
+        seen[file] = genome.file
     for label, name in enumerate(CLASSES):
         if all(genome.label != label for genome in genomes):
             raise UserError(f"input={source}: no file of class {name}; a head needs examples of virus and of others")
@@ -61,8 +65,13 @@ def _from_folder(folder: Path) -> list[Genome]:
         if name not in CLASSES:
             raise UserError(f"{inner}: not a class; the folders in {folder} should be called {' and '.join(CLASSES)}")
         for path in sorted(inner.iterdir()):
-            if path.is_dir() or path.name.startswith("."):
+            if path.name.startswith("."):
                 continue
+            if path.is_dir():
+                raise UserError(
+                    f"{path}: a folder in the folder of a class, where only files are read; move its files up, or name"
+                    f" them in a table, input=genomes.tsv, as {inner.name}/{escaped(path.name)}/*"
+                )
             _check_readable(path)
             if not _is_annotation_beside(path):
                 file = f"{inner.name}/{path.name}"

@@ -29,6 +29,8 @@ from virnucpro_pl.training.batches import EmbeddedBatch, TokenBatch
 
 MakeOptimizer = Callable[[Iterable[dict[str, Any]]], Optimizer]
 MakeScheduler = Callable[[Optimizer], LRScheduler]
+_CELLS = ("tn", "fp", "fn", "tp")
+"""Cells of a confusion matrix"""
 
 
 def orf_metrics(prefix: str) -> MetricCollection:
@@ -46,6 +48,12 @@ def orf_metrics(prefix: str) -> MetricCollection:
         },
         prefix=prefix,
     )
+
+
+def logged_metrics() -> tuple[str, ...]:
+    """Return the names of the metrics that a training logs, which callbacks can monitor."""
+    names = [str(name) for name in orf_metrics("val_") if name != "val_confusion"]
+    return ("train_loss", "val_loss", *names, *(f"val_{cell}" for cell in _CELLS))
 
 
 class ScoredRows(NamedTuple):
@@ -137,7 +145,7 @@ class HeadTraining(LightningModule):
         """Log the figures of the part, and remember them."""
         figures = {"val_loss": float(self._val_loss.compute())}
         for name, value in self._metrics.compute().items():
-            cells = zip(("tn", "fp", "fn", "tp"), value.flatten().tolist(), strict=True) if value.ndim else ()
+            cells = zip(_CELLS, value.flatten().tolist(), strict=True) if value.ndim else ()
             figures |= {f"val_{cell}": count for cell, count in cells} or {name: float(value)}
         for name, value in figures.items():
             self.log(name, float(value), prog_bar=name in ("val_loss", "val_average_precision"))

@@ -162,16 +162,18 @@ def load_head(checkpoint: Checkpoint, path: Path) -> Head:
     """Build the head from a published whole module, a state dict or safetensors, ready to score.
 
     Raises:
-        UserError: the tensors are not those of a head.
+        UserError: the tensors are not those of a head, or hold NaN or infinite numbers.
     """
     weight = checkpoint.tensors.get("hidden_layer.weight")
     output = checkpoint.tensors.get("output_layer.weight")
     if weight is None or output is None or weight.ndim != 2:
         raise UserError(f"{path}: not a VirNucPro head: it has no hidden_layer and output_layer matrices")
     hidden_dim, num_inputs = weight.shape
-    return _filled(
-        lambda: Head(num_inputs, hidden_dim), checkpoint.tensors, re.compile("$^"), path, torch.float32
-    ).eval()
+    head = _filled(lambda: Head(num_inputs, hidden_dim), checkpoint.tensors, re.compile("$^"), path, torch.float32)
+    for name, tensor in head.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise UserError(f"{path}: {name} holds NaN or infinite numbers; copy the head again, or train another one")
+    return head.eval()
 
 
 def _renamed(tensors: dict[str, Tensor], rules: Iterable[tuple[str, str]]) -> dict[str, Tensor]:

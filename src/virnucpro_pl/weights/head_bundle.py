@@ -1,5 +1,6 @@
 """Heads as this program keeps them, with what is known of them, and as the published script does."""
 
+import io
 import json
 import sys
 from dataclasses import asdict, dataclass, field
@@ -139,13 +140,15 @@ def export_published(head: Head, path: Path) -> None:
     """
     main = sys.modules["__main__"]
     before = getattr(main, "MLPClassifier", None)
-    path.parent.mkdir(parents=True, exist_ok=True)
     main.MLPClassifier = _MLPClassifier  # type: ignore[attr-defined]  # pickle looks for the class where it says it is
     try:
-        with replacing(path) as unfinished:
-            torch.save(_MLPClassifier(head.cpu().float()).eval(), unfinished)
+        # Not straight to the file: torch reports a full disk without its errno.
+        torch.save(_MLPClassifier(head.cpu().float()).eval(), content := io.BytesIO())
     finally:
         if before is None:
             del main.MLPClassifier
         else:
             main.MLPClassifier = before  # type: ignore[attr-defined]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(content.getbuffer())
