@@ -105,7 +105,7 @@ def _trainer(cfg: DictConfig, callbacks: list[Callback], **settings: Any) -> Tra
         trainer: Trainer = build(cfg.trainer, callbacks=callbacks, **settings)
     except UserError:
         raise
-    except (MisconfigurationException, ValueError, ImportError) as error:
+    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
         reason = " ".join(str(error).split()).rstrip("!.")
         raise UserError(f"trainer: {reason}; trainer.accelerator=auto takes what there is") from error
     return trainer
