@@ -84,21 +84,24 @@ def uses_sample(cfg: DictConfig) -> bool:
 def _check_folders(cfg: DictConfig) -> None:
     """Refuse files where settings name folders."""
     for key in ("data.store_dir", "data.embedding_cache"):
-        folder = value_of(cfg, key)
-        for path in (Path(folder), *Path(folder).parents) if folder else ():
+        folder = str(value_of(cfg, key) or "")
+        if not folder or folder.startswith(f"{value_of(cfg, 'paths.work_dir')}/"):  # else output= is wrong
+            continue
+        for path in (Path(folder), *Path(folder).parents):
             if kind := unexpected_kind(path, is_folder=True):
-                raise UserError(f"{key}={escaped(str(folder))}: {escaped(str(path))} is {kind}; name a folder")
+                raise UserError(f"{key}={escaped(folder)}: {escaped(str(path))} is {kind}; name a folder")
 
 
 def _check_trainer(cfg: DictConfig, part: str) -> None:
     """Refuse values that Lightning would refuse only after torch is imported, and not always in one line."""
+    given = value_of(cfg, part) or {}
     for key, (pattern, advice) in _TRAINER.items():
-        value = value_of(cfg, f"{part}.{key}")
-        words = value if isinstance(value, list) and key == "devices" else [value]
-        is_given = key in (value_of(cfg, part) or {}) and not isinstance(value, DictConfig)
-        if is_given and not (
-            words and all(re.fullmatch(r"\d+" if isinstance(value, list) else pattern, str(word)) for word in words)
-        ):
+        value = value_of(given, key)
+        if isinstance(value, list) and key == "devices":
+            is_right = bool(value) and all(type(number) is int and number >= 0 for number in value)
+        else:
+            is_right = isinstance(value, DictConfig) or re.fullmatch(pattern, str(value)) is not None
+        if key in given and not is_right:
             raise UserError(f"{part}.{key}={escaped(str(value))}: give {advice}")
 
 
