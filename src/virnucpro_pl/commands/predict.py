@@ -48,8 +48,6 @@ def predict(cfg: DictConfig) -> float:
     """
     clock = StageClock()
     trainer = build_trainer(cfg, clock)
-    if uses_sample(cfg) and trainer.is_global_zero:
-        log.warning("NO INPUT WAS GIVEN: these are calls of the packaged sample; name your reads: input=FILE")
     check_output_is_named(cfg, trainer)
     return _Run(cfg, trainer, clock, build(cfg.results)).go()
 
@@ -180,6 +178,8 @@ class _Run(EncoderRun):
         for warning in run["warnings"]:
             if warning != DEMO_WARNING:  # the summary ends with it
                 log.warning("Warning: %s", escaped(str(warning)))
+        if uses_sample(self.cfg):
+            log.warning("NO INPUT WAS GIVEN: these are calls of the packaged sample; name your reads: input=FILE")
         log.info(found_line(run))
         start = REPORT if (self.output / REPORT).exists() else RECORD_TABLE
         log.info("Results: %s (start with %s; viral records: %s)", self.output, start, VIRAL_FASTA)
