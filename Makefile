@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 
 .PHONY: demo test lint lock clean
 demo: $(VENV)/.installed
-	$(RUN) -m virnucpro_pl predict output=outputs/demo overwrite=true
+	$(RUN) -m virnucpro_pl predict output=outputs/demo overwrite=true </dev/null
 
 test: $(VENV)/.installed
 	$(RUN) -m pytest -n 2 --dist loadfile

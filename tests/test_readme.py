@@ -19,7 +19,7 @@ def test_demo_command_writes_every_file_the_readme_names(cli: Callable[..., Resu
     makefile = (CHECKOUT / "Makefile").read_text()
     arguments = re.search(r"-m virnucpro_pl (predict .*)", makefile)
     assert arguments
-    words = [word for word in arguments[1].split() if not word.startswith("output=")]
+    words = [word for word in arguments[1].split() if not word.startswith(("output=", "<"))]
     assert cli(*words, f"output={tmp_path}").code == 0
     named = set(re.findall(r"`([\w.]+\.(?:tsv|fasta|parquet|txt|csv|json|log|html))`", README))
     assert named == {*RESULT_FILES, REPORT, "run.json", "run.log", SWEEP_TABLE}

@@ -131,7 +131,7 @@ def test_what_is_no_finished_run_is_told(cli: Cli, tmp_path: Path) -> None:
     damaged = cli("verify", f"output={tmp_path}")
     assert (damaged.code, "damaged" in damaged.err) == (2, True)
     (tmp_path / "run.json").write_text('{"measurements": []}')
-    assert "another command" in cli("verify", f"output={tmp_path}").err
+    assert "version is missing; it is damaged or of another version" in cli("verify", f"output={tmp_path}").err
 
 
 def test_verifying_needs_no_torch(folder: Path) -> None:

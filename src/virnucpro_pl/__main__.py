@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
@@ -20,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from virnucpro_pl import __version__
 from virnucpro_pl.command_line import FLAGS_TEXT, complete_command, hydra_words
 from virnucpro_pl.configuration import COMMANDS, CONF, log_name, process_of, register_resolvers, typed_settings
-from virnucpro_pl.errors import UserError, did_you_mean, escaped
+from virnucpro_pl.errors import RunFailedError, UserError, did_you_mean, escaped
 from virnucpro_pl.failures import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -36,7 +37,7 @@ from virnucpro_pl.output_files import FILES
 from virnucpro_pl.output_folder import check_output, claim_default_folder, make_output_folder
 from virnucpro_pl.preflight import check_inputs
 from virnucpro_pl.settings_check import check_settings, explain_refusal
-from virnucpro_pl.standard_output import EXIT_PIPE_CLOSED, stop_writing
+from virnucpro_pl.standard_output import check_standard_output, results_on_standard_output
 from virnucpro_pl.standard_streams import prepare_streams
 from virnucpro_pl.stopping import EXIT_TERMINATED, Terminated, terminable
 from virnucpro_pl.text_settings import encoded, setting
@@ -77,6 +78,8 @@ _reported: Exception | None = None
 _LEAVING_SECONDS = 3.0
 _GO_ON = ("predict", "download", "embed", "train")  # commands that continue what was stopped
 _LOGGED = ("predict", "embed", "prepare", "train", "test", "benchmark")  # commands that leave run.log
+_PRINTING = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
+"""Flags with which Hydra prints instead of running"""
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF))
@@ -111,6 +114,8 @@ def _prepare(cfg: DictConfig, name: str) -> None:
     """
     check_settings(cfg, name)
     check_inputs(cfg, name)
+    if name == "predict" and cfg.output == "-":
+        check_standard_output()
     is_first = not process_of(HydraConfig.get().job.name, cfg)
     if name in FILES and is_first:
         if _is_unnamed(cfg) and HydraConfig.get().mode is RunMode.RUN:
@@ -189,7 +194,7 @@ def _prepare_completion(what: str) -> bool:
     if what.startswith("query="):
         command, choices = complete_command(COMMANDS, PROGRAM)
         if choices or command not in COMMANDS:
-            print(*choices)
+            _print(*choices)
             return False
     sys.argv[:] = [PROGRAM, f"--config-name={command}", "-sc", what]
     return True
@@ -208,10 +213,10 @@ def main() -> None:
         case [flag, *_] if flag.startswith("--config-name="):
             pass
         case ["--version" | "version"]:
-            print(__version__)
+            _print(__version__)
             return
         case ["-h" | "--help" | "help"]:
-            print(USAGE)
+            _print(USAGE)
             return
         case []:
             sys.stderr.write(USAGE)
@@ -247,27 +252,33 @@ def _run_hydra(command: str, overrides: list[str]) -> None:
     """Run Hydra, and report in our own words what it refuses."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise; Hydra would print the error and advice on its own syntax
     try:
-        run()
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read --help, as head does, has enough
-        stop_writing()
-        sys.exit(EXIT_PIPE_CLOSED)
+        with nullcontext() if _PRINTING.isdisjoint(overrides) else results_on_standard_output():
+            run()
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted\n")
         sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
         if error is _reported:  # by a job of a sweep
             sys.exit(exit_status(error))
-        if isinstance(error, UserError):
-            _refuse(str(error))
+        if isinstance(error, UserError | RunFailedError):
+            _refuse(one_line(error), exit_status(error))
         if isinstance(error, (HydraException, OmegaConfBaseException, ValueError, OSError, yaml.YAMLError)):
             _refuse(explain_refusal(error, command, overrides))
         raise
 
 
-def _refuse(reason: str) -> NoReturn:
+def _print(*words: str) -> None:
+    """Print to standard output, or exit with an error where that is not possible."""
+    try:
+        with results_on_standard_output():
+            print(*words)
+    except (UserError, RunFailedError) as error:
+        _refuse(one_line(error), exit_status(error))
+
+
+def _refuse(reason: str, status: int = EXIT_USAGE) -> NoReturn:
     sys.stderr.write(f"Error: {reason}\n")
-    sys.exit(EXIT_USAGE)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -132,4 +132,7 @@ def process_of(job: str, cfg: Any) -> str:
     plugins = OmegaConf.select(cfg, "trainer.plugins")
     if plugins is None:
         return ""
-    return process_name(job, plugins.devices, plugins.num_nodes, plugins.slurm)
+    try:
+        return process_name(job, plugins.devices, plugins.num_nodes, plugins.slurm)
+    except (AttributeError, TypeError, ValueError):  # settings that are refused
+        return ""

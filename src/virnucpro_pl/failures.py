@@ -3,13 +3,14 @@
 from omegaconf.errors import OmegaConfBaseException
 
 from virnucpro_pl.errors import RunFailedError, UserError, escaped, is_disk_full
+from virnucpro_pl.file_kinds import is_unexpected_kind
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def needs_no_traceback(error: BaseException) -> bool:
     """Whether one line says all there is to say of a failed run."""
-    return isinstance(error, RunFailedError) or is_disk_full(error)
+    return isinstance(error, RunFailedError) or is_disk_full(error) or is_unexpected_kind(error)
 
 
 def can_continue(error: BaseException) -> bool:
@@ -33,6 +34,8 @@ def one_line(error: BaseException) -> str:
     """
     if is_disk_full(error):
         return f"{_full_file(error)}no space left on the disk; free some"
+    if isinstance(error, OSError) and is_unexpected_kind(error):
+        return f"{escaped(str(error.filename))}: {error.strerror}, which this program has not made; move it away"
     if isinstance(error, UserError | RunFailedError):
         prefix = ""
     else:

@@ -52,3 +52,14 @@ FILES: dict[str, tuple[str, ...]] = {
     "benchmark": (BENCHMARK_TABLE, BENCHMARK_PLOT),
 }
 """What a command leaves beside ``run.json`` and ``run.log``; of ``predict``, without ``formats``"""
+
+WORK_FILES = ("lock", "identity.json", "starts.json", "digests.json", "scores")
+WORK_FOLDERS = ("ranks", "figures", "parts", "store", "results")
+"""Files and folders within the work folder"""
+FOLDERS = frozenset(
+    (
+        *(WORK_FOLDER, EMBEDDINGS_FOLDER, FIGURES_FOLDER, SHARDS, ENCODER_FILES["dna_encoder"], *TRAINING_LOGS),
+        *(f"{WORK_FOLDER}/{name}" for name in WORK_FOLDERS),
+    )
+)
+"""What is a folder among all that commands leave in their output folders"""

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from virnucpro_pl.configuration import value_of
 from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.file_kinds import check_kinds, unexpected_kind
 from virnucpro_pl.output_files import (
     COMPARISON,
     EMBEDDINGS_FOLDER,
@@ -22,7 +23,9 @@ from virnucpro_pl.output_files import (
     FORMAT_FILES,
     LOG_FILE,
     RUN_FILE,
+    WORK_FILES,
     WORK_FOLDER,
+    WORK_FOLDERS,
 )
 
 _READ_KEYS = (
@@ -33,7 +36,9 @@ _READ_KEYS = (
 _CACHE = "data.embedding_cache"
 """A folder that outlasts the run"""
 _IN_WORK_FOLDER = re.compile(
-    r"lock|ranks|figures|parts|store|results|scores|reads_\d+\.fasta|(identity|starts|digests)\.json(\..*\.tmp)?"
+    "|".join(
+        (*map(re.escape, (*WORK_FILES, *WORK_FOLDERS)), r"reads_\d+\.fasta|(identity|starts|digests)\.json\..*\.tmp")
+    )
 )
 _ALL_FORMAT_FILES = tuple(name for files in FORMAT_FILES.values() for name in files)
 _LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
@@ -61,6 +66,9 @@ def check_output(cfg: DictConfig, command: str) -> None:
     cache = value_of(cfg, _CACHE)
     if cache and Path(cache).resolve().is_relative_to((folder / WORK_FOLDER).resolve()):
         raise UserError(f"{_CACHE}={escaped(cache)}: lies in the work folder, which is removed; name another one")
+    work_names = [f"{WORK_FOLDER}/{name}" for name in (*WORK_FILES, *WORK_FOLDERS)]
+    check_kinds(folder, [*names, RUN_FILE, WORK_FOLDER, *work_names])
+    check_kinds(folder / EMBEDDINGS_FOLDER, [RUN_FILE, WORK_FOLDER, *work_names])
     claimed = _claimed(folder, command)
     strange = [target.name for target in there if target.name not in claimed and not _is_our_log(target)]
     if strange:
@@ -86,8 +94,10 @@ def check_added(folder: Path, names: Iterable[str]) -> None:
     """Refuse to replace files of a finished run's folder that its record does not tell of.
 
     Raises:
-        UserError: one is there.
+        UserError: one is there, or is no file.
     """
+    names = list(names)
+    check_kinds(folder, (*(str(Path(name).parent) for name in names if "/" in name), *names))
     record = _record(folder / RUN_FILE)
     strange = [name for name in names if record and name not in record["files"] and os.path.lexists(folder / name)]
     if strange:
@@ -213,6 +223,8 @@ def claimed_names(folder: Path) -> set[str] | None:
 
 def _record(file: Path) -> dict[str, Any] | None:
     """Return what a command has recorded of the files it wrote, None if there is none or it is not ours."""
+    if unexpected_kind(file):
+        return None
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         is_ours = isinstance(record["files"], dict) and record["command"][0] == "virnucpro-pl" and record["command"][1:]

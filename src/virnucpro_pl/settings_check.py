@@ -76,6 +76,7 @@ def check_settings(cfg: DictConfig, command: str) -> None:
     for key in sorted(key for key in OmegaConf.missing_keys(cfg) if not key.startswith("paths.")):
         raise UserError(f"{key}: not given; `{command} {key}=…`")
     _refuse_own_settings(cfg)
+    _refuse_unread_files(command)
     if _may_hold_unread_keys():
         _refuse_unread_keys(cfg, command)
 
@@ -117,6 +118,17 @@ def _refuse_values_of_groups(cfg: DictConfig, command: str) -> None:
         value = value_of(cfg, group) if group else None
         if value is not None and not OmegaConf.is_dict(value):
             raise UserError(f"{group}={_written(value)}: a group of settings; give one in it, such as {setting.key}=…")
+
+
+def _refuse_unread_files(command: str) -> None:
+    """Refuse a file of the user that has the name of a command's own configuration, which is read in its place."""
+    for source in HydraConfig.get().runtime.config_sources:
+        file = Path(source.path) / f"{command}.yaml"
+        if source.provider not in ("hydra", "main", "schema") and file.is_file():
+            raise UserError(
+                f"{escaped(str(file))} is not read, as `{command}` has a configuration of this name; move it to"
+                f" {escaped(str(file.with_name('experiment') / 'NAME.yaml'))} and give experiment=NAME"
+            )
 
 
 def _refuse_own_settings(cfg: DictConfig) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 import sys
 
 from virnucpro_pl.errors import ESCAPE
@@ -9,12 +10,30 @@ from virnucpro_pl.errors import ESCAPE
 _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 
-_stdin_was_closed = False
+_closed: set[int] = set()
 
 
 def stdin_was_closed() -> bool:
     """Return whether the parent process has closed standard input, where nothing is read now."""
-    return _stdin_was_closed
+    return 0 in _closed
+
+
+def stdout_was_closed() -> bool:
+    """Return whether the parent process has closed standard output, where everything written is lost now."""
+    return 1 in _closed
+
+
+def stdin_may_hold_data() -> bool:
+    """Return whether standard input is a pipe, or a file with unread content.
+
+    Nothing is read. A pipe counts even while it is empty, since its writer may be slower to start than this program.
+    """
+    if stdin_was_closed():
+        return False
+    status = os.fstat(0)
+    if stat.S_ISREG(status.st_mode):
+        return os.lseek(0, 0, os.SEEK_CUR) < status.st_size
+    return stat.S_ISFIFO(status.st_mode)
 
 
 def prepare_streams() -> None:
@@ -36,9 +55,7 @@ def _open_if_closed(number: int) -> None:
     try:
         os.fstat(number)
     except OSError:
-        if number == 0:
-            global _stdin_was_closed
-            _stdin_was_closed = True
+        _closed.add(number)
         nothing = os.open(os.devnull, os.O_RDWR)
         if nothing != number:
             os.dup2(nothing, number)

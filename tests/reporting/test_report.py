@@ -211,7 +211,7 @@ def test_records_are_drawn_by_name(cli: Cli, finished: Path) -> None:
     ("words", "told"),
     [
         ([], "output: name the folder of a finished predict"),
-        (["output=NOWHERE"], "no finished run here"),
+        (["output=NOWHERE"], "no results here"),
         (["output=FINISHED", "format=gif"], "format=gif: choose of html, png, svg, pdf"),
     ],
 )
@@ -227,7 +227,7 @@ def test_a_run_of_an_older_version_is_told(changed: Callable[..., Path], cli: Cl
     folder = changed(lambda run: run.pop("directory"))
     result = cli("report", f"output={folder}")
     assert result.code == 2
-    assert "run.json is that of another command or version" in result.err
+    assert "run.json: directory is missing; it is damaged or of another version" in result.err
 
 
 def test_a_table_that_was_changed_is_told(changed: Callable[..., Path], cli: Cli) -> None:

@@ -250,12 +250,14 @@ def test_our_records_are_compared_by_call(cli: Cli, tmp_path: Path) -> None:
     assert "virus -> NA" in result.err
 
 
-def test_nothing_to_compare_agrees(cli: Cli, tmp_path: Path) -> None:
+def test_nothing_to_compare_is_refused(cli: Cli, tmp_path: Path) -> None:
     empty = tmp_path / "empty.txt"
     empty.write_bytes(b"")
     header = table(tmp_path / "a", [])
     result = cli("compare", f"reference={empty}", f"candidate={header}", f"output={tmp_path / 'out'}")
-    assert result.code == 0, result.err
+    assert result.code == 2
+    assert "neither has any row to compare" in result.err
+    assert len(result.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -268,6 +270,8 @@ def test_nothing_to_compare_agrees(cli: Cli, tmp_path: Path) -> None:
         (["reference=A", "candidate=EMPTY"], "there is no prediction_results.txt in it"),
         (["reference=A", "candidate=BAD"], "column score2 holds what is no number"),
         (["reference=A", "candidate=RAGGED"], "cannot be read as a table"),
+        (["reference=A", "candidate=NAN"], "column score1 holds no score of any called row"),
+        (["reference=A", "candidate=CR"], "lines end with CR only; convert them: tr"),
         (["reference=A", "candidate=A", "tolerance=2"], "tolerance=2: give a difference of scores between 0 and 1"),
         (["reference=A", "candidate=A", "min_agreement=99"], "min_agreement=99: give a share between 0 and 1"),
     ],
@@ -275,9 +279,11 @@ def test_nothing_to_compare_agrees(cli: Cli, tmp_path: Path) -> None:
 def test_mistakes_are_told_in_one_line(cli: Cli, tmp_path: Path, arguments: list[str], told: str) -> None:
     places = {"A": table(tmp_path, [("x_chunk_1F1", 0.75)]), "EMPTY": tmp_path / "empty"}
     places["EMPTY"].mkdir()
-    for name, row in (("BAD", "x\tvirus\t0.2\tmuch\n"), ("RAGGED", "x\tvirus\n")):
+    for name, row in (("BAD", "x\tvirus\t0.2\tmuch\n"), ("RAGGED", "x\tvirus\n"), ("NAN", "x\tvirus\tnan\tnan\n")):
         places[name] = tmp_path / f"{name}.txt"
         places[name].write_text(HEADER + row)
+    places["CR"] = tmp_path / "CR.txt"
+    places["CR"].write_bytes(places["A"].read_bytes().replace(b"\n", b"\r"))
     filled = [
         f"{key}={places.get(value, value)}" for key, _, value in (argument.partition("=") for argument in arguments)
     ]

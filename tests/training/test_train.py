@@ -113,6 +113,9 @@ def test_a_head_is_trained_tested_and_used(cli: Cli, train, dataset: Path, embed
     assert json.loads((folder / "head.json").read_text())["encoders"]["dna_encoder"]["width"] == 64
 
     words = (f"input={dataset}", f"embeddings={embeddings}", f"model.head.weights={folder / 'head.safetensors'}")
+    computing = cli("test", words[0], words[2], f"output={tmp_path / 'computed'}", "resamples=50")
+    assert computing.code == 0, computing.err
+    assert not (tmp_path / "computed" / ".work").exists()
     tested = cli("test", *words, f"output={tmp_path / 'test'}", "resamples=50", "threshold.precision=0.8")
     assert tested.code == 0, tested.err
     metrics = json.loads((tmp_path / "test" / "metrics.json").read_text())

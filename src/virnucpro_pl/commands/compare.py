@@ -26,14 +26,16 @@ def compare(cfg: DictConfig) -> float:
     """Compare two tables of calls, and leave figures, mismatches and a picture in the output folder.
 
     Returns:
-        Share of the compared ids whose labels agree, 1 where there is nothing to compare.
+        Share of the compared ids whose labels agree, 1 where no id is in both.
 
     Raises:
-        UserError: a table is not there or not what the mode compares.
+        UserError: a table is not there or not what the mode compares, or both have no rows.
         DisagreementError: the runs agree less than they must, or ids are missing.
     """
     _check(cfg)
     reference, candidate = (read_call_table(Path(cfg[name]), cfg.mode, name) for name in ("reference", "candidate"))
+    if not len(reference.ids) and not len(candidate.ids):
+        raise UserError(f"reference={reference.path}, candidate={candidate.path}: neither has any row to compare")
     comparison = Comparison(reference, candidate, cfg.tolerance, cfg.borderline)
     figures = comparison.figures()
     warnings = comparison.warnings()

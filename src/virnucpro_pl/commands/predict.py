@@ -18,12 +18,14 @@ from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.output_files import FORMAT_FILES, RECORD_TABLE, REPORT, RESULT_FILES, VIRAL_FASTA
 from virnucpro_pl.output_folder import check_added
+from virnucpro_pl.preflight import uses_sample
 from virnucpro_pl.reporting.formats import EXTRA_FILES, Formats
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD, CallingRules
 from virnucpro_pl.results.identity import THRESHOLD, identity_of_scores
 from virnucpro_pl.results.input_notes import input_warnings
 from virnucpro_pl.results.parts import PartsOfModel
 from virnucpro_pl.results.publishing import check_results, file_facts, publish
+from virnucpro_pl.results.run_check import finished_run
 from virnucpro_pl.results.starts import Starts
 from virnucpro_pl.results.summary import DEMO_WARNING, found_line, merge_figures, summary_lines
 from virnucpro_pl.stages import StageClock
@@ -68,6 +70,7 @@ class _Run(EncoderRun):
     def prepare(self) -> bool:
         """As for every run, and find the parts that are on disk."""
         if not super().prepare():
+            finished_run(self.output, "predict")  # before its summary is told
             return False
         key = json.dumps(identity_of_scores(self.identity), sort_keys=True)
         self.datamodule.find_parts = PartsOfModel(self.work / "parts", key)
@@ -175,6 +178,8 @@ class _Run(EncoderRun):
         for warning in run["warnings"]:
             if warning != DEMO_WARNING:  # the summary ends with it
                 log.warning("Warning: %s", escaped(str(warning)))
+        if uses_sample(self.cfg):
+            log.warning("NO INPUT WAS GIVEN: these are calls of the packaged sample; name your reads: input=FILE")
         log.info(found_line(run))
         start = REPORT if (self.output / REPORT).exists() else RECORD_TABLE
         log.info("Results: %s (start with %s; viral records: %s)", self.output, start, VIRAL_FASTA)

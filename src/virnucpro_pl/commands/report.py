@@ -13,7 +13,7 @@ from virnucpro_pl.output_folder import check_added
 from virnucpro_pl.reporting.figures import FORMATS, PICTURES, write_figures
 from virnucpro_pl.reporting.page import write_report
 from virnucpro_pl.results.publishing import check_results, file_facts
-from virnucpro_pl.results.run_record import read_run_record
+from virnucpro_pl.results.run_check import finished_run
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +33,9 @@ def report(cfg: DictConfig) -> float:
     folder = Path(cfg.output)
     images = [name for name in formats if name in FORMATS]
     pictures = [f"{FIGURES_FOLDER}/{picture}.{image}" for picture in PICTURES for image in images]
+    run = finished_run(folder, "report")
     check_added(folder, [*([REPORT] if "html" in formats else []), *pictures])
-    if (run := read_run_record(folder)) and run.keys() >= {"files", "counts"}:
-        check_results(folder, run)
+    check_results(folder, run)
     written = []
     if "html" in formats:
         written.append(write_report(folder))
@@ -49,8 +49,7 @@ def report(cfg: DictConfig) -> float:
 
 def _note(folder: Path, written: list[Path]) -> None:
     """Add files to those that the run record tells of."""
-    run = read_run_record(folder)
-    assert run is not None, "it was read for the report"
+    run = finished_run(folder, "report")
     for path in written:
         run["files"][str(path.relative_to(folder))] = file_facts(path)
     write_text(folder / RUN_FILE, json.dumps(run, indent=2) + "\n")

@@ -100,7 +100,7 @@ class RunFolder:
             path = self._output / name
             if name in self._extra_files:
                 continue
-            if not path.exists() or path.stat().st_size != file["bytes"]:
+            if not isinstance(file, dict) or not path.is_file() or path.stat().st_size != file.get("bytes"):
                 raise self._refusal(f"holds a finished run, but {name} is missing or was changed since")
 
     def claim(self, identity: Mapping[str, Any]) -> None:

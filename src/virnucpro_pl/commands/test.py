@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from virnucpro_pl.commands.building import build_score_trainer, make_room, origin
 from virnucpro_pl.commands.dataset_embeddings import check_encoders, embeddings_of
+from virnucpro_pl.commands.run_folder import RunFolder
 from virnucpro_pl.configuration import build, value_of
 from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import UserError, escaped
@@ -56,6 +57,7 @@ def test(cfg: DictConfig) -> float:
     record = {**origin(cfg, began), "warnings": metrics["warnings"], "figures": metrics["overall"]}
     record |= files_in(output, FILES["test"])
     write_text(output / RUN_FILE, json.dumps(record, indent=2) + "\n")
+    RunFolder(output, Path(cfg.paths.work_dir), ()).clear_work()
     for line in _summary(metrics, output):
         log.info("%s", escaped(line))
     for warning in metrics["warnings"]:

@@ -11,8 +11,7 @@ from virnucpro_pl.errors import DamagedResultsError, UserError, escaped
 from virnucpro_pl.output_files import RUN_FILE
 from virnucpro_pl.reporting.format_checks import format_disagreements
 from virnucpro_pl.results.agreement import disagreements
-from virnucpro_pl.results.run_check import check_run_record, count_mistakes
-from virnucpro_pl.results.run_record import read_run_record
+from virnucpro_pl.results.run_check import count_mistakes, finished_run
 from virnucpro_pl.results.verification import damage, input_state, miscounts
 
 log = logging.getLogger(__name__)
@@ -29,7 +28,7 @@ def verify(cfg: DictConfig) -> float:
     if not cfg.output:
         raise UserError("output: name the folder to verify: output=FOLDER")
     folder = Path(cfg.output)
-    run = _finished_run(folder)
+    run = finished_run(folder, "verify")
     found = dict(damage(folder, run))
     damaged = [name for name, mistake in found.items() if mistake]
     mistakes = {} if damaged else _contradictions(folder, run)
@@ -47,23 +46,6 @@ def verify(cfg: DictConfig) -> float:
         "Verified: %d files, %s records, %s chunks, %s ORFs", len(found), *(f"{counts[key]:,}" for key in _COUNTED)
     )
     return float(len(found))
-
-
-def _finished_run(folder: Path) -> dict[str, Any]:
-    """Return the run record of a finished predict, checked."""
-    run = read_run_record(folder)
-    if run is None:
-        if (folder / ".work").is_dir():
-            raise DamagedResultsError(f"{folder}: the run is not finished; give its command again to continue it")
-        raise UserError(f"{folder}: no results here ({RUN_FILE} is missing); name the output folder of a predict")
-    if not {"files", "counts"} <= run.keys():
-        raise UserError(f"{folder}: {RUN_FILE} is that of another command or version; its files cannot be verified")
-    run = {"formats": {}, **run}
-    try:
-        check_run_record(run)
-    except UserError as error:
-        raise UserError(f"{folder}: damaged {error}; run predict again, overwrite=true") from error
-    return run
 
 
 def _contradictions(folder: Path, run: Mapping[str, Any]) -> dict[str, str]:

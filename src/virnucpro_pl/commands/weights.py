@@ -16,6 +16,7 @@ from virnucpro_pl.configuration import CONF, build
 from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.errors import DamagedWeightsError, UserError, escaped
 from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.standard_output import results_on_standard_output
 from virnucpro_pl.weights.head_source import HeadSource
 from virnucpro_pl.weights.hub import gigabytes, is_whole
 from virnucpro_pl.weights.lock import WeightsLock
@@ -57,7 +58,8 @@ def _list(_: DictConfig) -> int:
             here = str(found) if found else "no"
             row = (name, part, shown, "?" if size is None else gigabytes(size), facts.licence if facts else "–", here)
             table.add_row(*map(escaped, row))
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 240).print(table)
+    with results_on_standard_output():
+        Console(file=sys.stdout, width=None if sys.stdout.isatty() else 240).print(table)
     return table.row_count
 
 
@@ -84,8 +86,9 @@ def _path(cfg: DictConfig) -> int:
         raise UserError(
             f"{', '.join(missing)} of model={cfg.model.name} not on this machine; `weights fetch` gets them"
         )
-    for name, path in found.items():
-        print(f"model.{name}.weights={path}")
+    with results_on_standard_output():
+        for name, path in found.items():
+            print(f"model.{name}.weights={path}")
     return len(found)
 
 

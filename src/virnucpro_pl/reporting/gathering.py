@@ -14,8 +14,8 @@ from pyarrow import csv
 
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.file_names import open_arrow
-from virnucpro_pl.output_files import CHUNK_TABLE, RECORD_TABLE, RUN_FILE
-from virnucpro_pl.results.run_record import read_run_record
+from virnucpro_pl.output_files import CHUNK_TABLE, RECORD_TABLE
+from virnucpro_pl.results.run_check import finished_run
 from virnucpro_pl.sequence.translation import FRAMES
 
 CALLS = ("virus", "others", "ambiguous", "NA")
@@ -39,7 +39,6 @@ _RECORD_COLUMNS = {
 }
 _RANKING = [("viral_chunks", "descending"), ("max_virus_score", "descending"), ("record", "ascending")]
 _CHUNK_COLUMNS = ["record", "start", "end", "call", "max_virus_score", *(f"virus_score_{frame}" for frame in FRAMES)]
-_NEEDED = {"command", "config", "counts", "directory", "engine", "figures", "identity", "model", "warnings"}
 _SURE = 0.9
 _LEANING = 0.7
 
@@ -120,11 +119,7 @@ def gather(
 
 
 def _run_record(folder: Path) -> dict[str, Any]:
-    run = read_run_record(folder)
-    if run is None:
-        raise UserError(f"{folder}: no finished run here ({RUN_FILE} is missing); name the output folder of a predict")
-    if not run.keys() >= _NEEDED:
-        raise UserError(f"{folder}: {RUN_FILE} is that of another command or version")
+    run = finished_run(folder, "report")
     for name in (RECORD_TABLE, CHUNK_TABLE):
         if not (folder / name).is_file():
             raise UserError(f"{folder / name} is missing; copy it back, or run predict again with overwrite=true")

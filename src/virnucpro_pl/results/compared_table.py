@@ -14,11 +14,12 @@ from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.output_files import CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD
 from virnucpro_pl.results.identity import THRESHOLD
-from virnucpro_pl.results.run_record import read_run_record
+from virnucpro_pl.results.run_record import identity_of, read_run_record
 from virnucpro_pl.sequence.decompressed import open_decompressed
 
 Mode = Literal["per-frame", "consensus", "record"]
 _BLOCK_BYTES = 1 << 23
+_MISSING = pa.array(["NA", ""])
 
 
 class _Layout(NamedTuple):
@@ -90,13 +91,14 @@ def read_call_table(path: Path, mode: Mode, name: str) -> CallTable:
         )
         raise UserError(f"{name}={path}: {file.name} is no {mode} table; {advice}")
     run = read_run_record(file.parent)
+    labels = table.column(layout.label).combine_chunks()
     return CallTable(
         file,
         _unquoted(table.column(layout.id).combine_chunks()),
-        table.column(layout.label).combine_chunks(),
-        _scores(table, layout.others, file),
-        _scores(table, layout.virus, file),
-        dict(run.get("identity") or {}) if run else {},
+        labels,
+        _scores(table, layout.others, file, labels),
+        _scores(table, layout.virus, file, labels),
+        identity_of(run, file.parent) if run else {},
     )
 
 
@@ -122,9 +124,11 @@ def _read(file: Path, mode: Mode, name: str) -> pa.Table:
     layout = _LAYOUTS[mode]
     try:
         with open_decompressed(file) as stream:
-            header = stream.readline()
+            header = stream.readline(_BLOCK_BYTES)
             if header.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                 raise UserError(f"{name}={file}: encoded as UTF-16; save it as UTF-8")
+            if b"\r" in header.rstrip(b"\r\n"):
+                raise UserError(f"{name}={file}: lines end with CR only; convert them: tr '\\r' '\\n' < FILE > NEW")
             if not stream.peek(1):  # the rewrite leaves no header where nothing had an open frame
                 columns = _column_names(header) if header.strip() else [layout.id, layout.label]
                 return pa.table({column: pa.array([], pa.string()) for column in columns})
@@ -151,15 +155,22 @@ def _column_names(header: bytes) -> list[str]:
     return header.decode("utf-8-sig", "replace").rstrip("\r\n").replace('"', "").split(_delimiter(header))
 
 
-def _scores(table: pa.Table, column: str | None, file: Path) -> NDArray[np.float64] | None:
+def _scores(table: pa.Table, column: str | None, file: Path, labels: pa.Array) -> NDArray[np.float64] | None:
     if column is None or column not in table.column_names:
         return None
+    is_called = ~pc.is_in(labels, _MISSING).to_numpy(zero_copy_only=False)
     text = table.column(column).combine_chunks()
-    text = pc.if_else(pc.is_in(text, pa.array(["NA", ""])), None, text)
+    text = pc.if_else(pc.is_in(text, _MISSING), None, text)
     try:
-        return pc.cast(text, pa.float64()).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+        scores: NDArray[np.float64] = pc.cast(text, pa.float64()).to_numpy(zero_copy_only=False)
     except pa.ArrowInvalid as error:
         raise UserError(f"{file}: column {column} holds what is no number: {escaped(str(error))}") from error
+    if is_called.any() and not np.isfinite(scores[is_called]).any():
+        raise UserError(
+            f"{file}: column {column} holds no score of any called row, only NaN or NA; make the table again, or remove"
+            " the column to compare labels only"
+        )
+    return scores
 
 
 def _unquoted(ids: pa.Array) -> pa.Array:

@@ -1,21 +1,48 @@
-"""The parts of ``run.json`` that ``verify`` relies on: their types, safe file names, and counts that must agree."""
+"""The parts of ``run.json`` that are used again: their types, safe file names, and counts that must agree."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import UnionType
 from typing import Any
 
-from virnucpro_pl.errors import UserError, escaped
-from virnucpro_pl.output_files import FIGURES_FOLDER, RESULT_FILES, RUN_FILE
+from virnucpro_pl.errors import DamagedResultsError, UserError, escaped
+from virnucpro_pl.output_files import (
+    BENCHMARK_TABLE,
+    COMPARISON,
+    DATASET_FILE,
+    FIGURES_FOLDER,
+    RESULT_FILES,
+    RUN_FILE,
+    WORK_FOLDER,
+)
 from virnucpro_pl.results.identity import THRESHOLD
+from virnucpro_pl.results.run_record import read_run_record
 
 _EACH = object()
 """Stands for every key of a mapping whose keys are not known beforehand."""
 _COUNT_EACH: dict[Any, Any] = {_EACH: int}
 _CALLS: dict[Any, Any] = dict.fromkeys(("others", "virus", "ambiguous", "not_called"), int)
+_SPEED: dict[Any, Any] = dict.fromkeys(("tokens_per_second", "sequences_per_second", "packing_efficiency"), float)
 _SHAPE: dict[Any, Any] = {
     "version": str,
+    "command": [str],
+    "directory": str,
+    "started": str,
+    "seconds": float,
+    "resumed": int,
     "warnings": [str],
-    "model": {"name": str},
+    "config": {"data": {"chunk_length": int | None}},
+    "model": {"name": str, "demo": bool, "head": dict | None, "weights": {_EACH: {"sha256": {_EACH: str}}}},
+    "engine": {"devices": [str], "precision": str, "torch": str},
+    "embedding_cache": str | None,
+    "figures": {
+        **_SPEED,
+        "stages": {_EACH: {"seconds": float, "share": float}},
+        "encoders": {_EACH: {**_SPEED, "sequences": int, "cached": int, "tokens": int}},
+        **dict.fromkeys(("token_budget", "budget_fill", "batches", "peak_memory_bytes"), float),
+        **dict.fromkeys(("wait_mean_ms", "wait_max_ms", "wait_share"), float),
+        **dict.fromkeys(("gpu_peak_memory_bytes", "gpu_utilisation_percent"), int | float | None),
+    },
     "identity": {
         "data.chunk_length": int,
         "data.chunking": str,
@@ -41,6 +68,7 @@ _SHAPE: dict[Any, Any] = {
         "bases": int,
         "chunks": int,
         "orfs": int,
+        "saved": {"orfs": int, "proteins": int},
         "record_status": _COUNT_EACH,
         "chunk_status": _COUNT_EACH,
         "calls": {
@@ -55,14 +83,56 @@ _WORDS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
     str: "text",
+    bool: "true or false",
     str | None: "text or null",
+    int | None: "a whole number or null",
+    int | float | None: "a number or null",
+    dict | None: "a mapping or null",
     list: "a list",
     dict: "a mapping",
 }
 
 
+_OTHER_FILES = {DATASET_FILE: "prepare", COMPARISON: "compare", BENCHMARK_TABLE: "benchmark"}
+"""By what the folder of a command without ``run.json`` is recognised"""
+
+
+def finished_run(folder: Path, command: str) -> dict[str, Any]:
+    """Return the checked run record of a finished ``predict``.
+
+    Args:
+        folder: its output folder.
+        command: the command that uses it.
+
+    Raises:
+        UserError: the folder holds no results, those of another command, or a run record that cannot be used.
+        DamagedResultsError: the run is not finished.
+    """
+    run = read_run_record(folder)
+    others = [other for file, other in _OTHER_FILES.items() if (folder / file).is_file()]
+    if run is not None and isinstance(words := run.get("command"), list):
+        others = [word for word in words[1:2] if word != "predict"]
+    if others:
+        raise UserError(
+            f"{folder}: holds the output of `{escaped(str(others[0]))}`; {command} takes the output folder of a"
+            " finished predict"
+        )
+    if run is None:
+        if (folder / WORK_FOLDER).is_dir():
+            raise DamagedResultsError(f"{folder}: the run is not finished; give its command again to continue it")
+        raise UserError(f"{folder}: no results here ({RUN_FILE} is missing); name the output folder of a predict")
+    run = {"formats": {}, **run}
+    try:
+        check_run_record(run)
+    except UserError as error:
+        raise UserError(
+            f"{folder}: {error}; it is damaged or of another version: run predict again, overwrite=true"
+        ) from error
+    return run
+
+
 def check_run_record(run: Mapping[str, Any]) -> None:
-    """Check the types of what ``verify`` reads, and that the files lie in the folder.
+    """Check the types of what is used again, and that the files lie in the folder.
 
     Raises:
         UserError: something is missing, has another type, or is no name of a file in the folder.
@@ -80,7 +150,7 @@ def check_run_record(run: Mapping[str, Any]) -> None:
 def _check(value: Any, shape: Any, where: str) -> None:
     kind: Any = shape if isinstance(shape, type | UnionType) else type(shape)
     accepted = int | float if kind is float else kind
-    if not isinstance(value, accepted) or isinstance(value, bool) or (kind is int and value < 0):
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool) or (kind is int and value < 0):
         raise UserError(f"{RUN_FILE}: {where} is {escaped(repr(value))[:60]}, not {_WORDS[kind]}")
     items: Any = value
     if isinstance(shape, list):

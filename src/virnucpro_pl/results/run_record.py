@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from virnucpro_pl.errors import UserError
+from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.file_kinds import unexpected_kind
 from virnucpro_pl.output_files import RUN_FILE
+from virnucpro_pl.results.identity import THRESHOLD
 
 
 def read_run_record(folder: Path) -> dict[str, Any] | None:
@@ -15,6 +17,8 @@ def read_run_record(folder: Path) -> dict[str, Any] | None:
         UserError: the file is not one this program has written.
     """
     file = folder / RUN_FILE
+    if kind := unexpected_kind(file):
+        raise UserError(f"{escaped(str(file))}: {kind}, not the record of a run; move it away")
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -22,7 +26,20 @@ def read_run_record(folder: Path) -> dict[str, Any] | None:
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: damaged ({error}); remove it, or give another output folder") from error
+        raise UserError(f"{file}: damaged ({error}); move it away, or name another folder") from error
     if not isinstance(record, dict):
-        raise UserError(f"{file}: not the record of a run; give another output folder")
+        raise UserError(f"{file}: not the record of a run; move it away, or name another folder")
     return record
+
+
+def identity_of(run: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the identity of a run, empty where its record has none.
+
+    Raises:
+        UserError: it is not what this program has written.
+    """
+    identity = run.get("identity") or {}
+    threshold = identity.get(THRESHOLD) if isinstance(identity, dict) else ""
+    if not isinstance(threshold, float | int | None):
+        raise UserError(f"{escaped(str(folder / RUN_FILE))}: damaged (identity); move it away, or name another folder")
+    return dict(identity)
