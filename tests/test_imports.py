@@ -11,8 +11,9 @@ from support import CHECKOUT
 PACKAGE = CHECKOUT / "src" / "virnucpro_pl"
 LAYERS = [
     {"errors", "output_files"},
+    {"file_kinds", "standard_streams"},
     {"failures", "host_memory", "read_ahead", "stages", "durable", "stopping", "folder_lock", "log_file", "launchers"}
-    | {"standard_output", "standard_streams", "home_folder", "file_names"},
+    | {"standard_output", "home_folder", "file_names"},
     {"process_environment"},
     {"digests", "fetching"},
     {"sequence"},
