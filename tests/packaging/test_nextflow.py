@@ -17,6 +17,7 @@ import yaml
 import virnucpro_pl
 from support import CHECKOUT, file_name
 from virnucpro_pl.configuration import PACKAGE
+from virnucpro_pl.errors import escaped
 from virnucpro_pl.output_files import RESULT_FILES
 from virnucpro_pl.reporting.formats import EXTRA_FILES
 
@@ -171,7 +172,7 @@ def test_script_predicts_files_of_any_name(run_block: Callable[..., Path], tmp_p
     assert run["config"]["threads"] == 1
     assert run["model"]["weights"]["head"]["path"].endswith(head)
     rows = (results / "sequences.tsv").read_text(encoding="utf-8").splitlines()[1:]
-    assert [row.rsplit("\t", 1)[1] for row in rows] == NAMES
+    assert [row.rsplit("\t", 1)[1] for row in rows] == [*map(escaped, NAMES)]
     made = {path.name for path in folder.iterdir()} - {*NAMES, head, FOLDERS[0], "versions.yml", ".cache"}
     assert not made, "no folder that was not named"
 

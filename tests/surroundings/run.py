@@ -161,7 +161,7 @@ def run(names: str, words: list[str], minutes: float) -> tuple[bool, str]:
                 made.change(name)
         except Impossible as error:
             return False, f"not run: {error}"
-        command = [*made.prefix, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words]
+        command = [*made.prefix, sys.executable, "-m", "pytest", "-q", "-rfE", "-p", "no:cacheprovider", *words]
         try:
             done = subprocess.run(
                 command, cwd=made.folder, env=made.environment, umask=made.umask, timeout=60 * minutes,
@@ -171,7 +171,7 @@ def run(names: str, words: list[str], minutes: float) -> tuple[bool, str]:
             return False, f"not done after {minutes:g} minutes"
     lines = done.stdout.strip().splitlines()
     if done.returncode:
-        print(done.stdout[-6000:], done.stderr[-2000:], sep="\n")
+        print(done.stdout[-20000:], done.stderr[-2000:], sep="\n")
     return done.returncode == 0, next((line for line in reversed(lines) if " in " in line), done.stderr[-200:])
 
 
