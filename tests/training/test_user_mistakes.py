@@ -224,7 +224,7 @@ def test_one_file_by_two_paths_of_a_table(cli: Cli, genomes: Path, tmp_path: Pat
     [
         ({"resuls.threshold": 0.5}, "resuls.threshold: predict has no such setting; did you mean results.threshold"),
         ({"results.threshold": "0.5"}, "results.threshold=0.5: give a number, or null"),
-        ({"results.threshold": object()}, "results.threshold is a object; give text, a number"),
+        ({"results.threshold": 1j}, "results.threshold is a complex; give text, a number"),
         ({"data.chunk_length": "300"}, "data.chunk_length=300: give a whole number"),
         ({"data.num_workers": True}, "data.num_workers=true: give a whole number"),
         ({"data.token_budget": "auto"}, "data.token_budget=auto: only the command line finds one"),
