@@ -50,7 +50,7 @@ def test_experiment_composes(experiment: str) -> None:
 def test_experiment_wins_over_the_commands_own_settings(tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\noverwrite: true\ndata: {chunking: even}\n")
-    cfg = composed(f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine")
+    cfg = composed(f"hydra.searchpath=['file://{tmp_path}']", "experiment=mine")
     assert (cfg.overwrite, cfg.data.chunking) == (True, "even")
 
 

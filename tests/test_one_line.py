@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pytest
@@ -159,7 +160,7 @@ def test_settings_of_trainer_and_folders(cli: Cli, tmp_path: Path, setting: str,
 
 
 def shell(command: str) -> Result:
-    program = f"{sys.executable} -m virnucpro_pl"
+    program = f"{quote(sys.executable)} -m virnucpro_pl"
     done = subprocess.run(
         ["bash", "-c", command.replace("PROGRAM", program)], capture_output=True, text=True, timeout=PATIENCE
     )
@@ -168,7 +169,7 @@ def shell(command: str) -> Result:
 
 @pytest.mark.parametrize("words", ["predict output=-", "--version", "--help", "predict --cfg job", "weights list"])
 def test_results_for_a_closed_standard_output(words: str, tmp_path: Path) -> None:
-    one_line(shell(f"cd {tmp_path}; PROGRAM {words} >&- </dev/null"), 2, "standard output is closed")
+    one_line(shell(f"cd {quote(str(tmp_path))}; PROGRAM {words} >&- </dev/null"), 2, "standard output is closed")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -181,8 +182,8 @@ def test_results_for_a_full_standard_output(words: str) -> None:
 def test_the_sample_is_not_scored_in_place_of_piped_reads(stdin: str, tmp_path: Path) -> None:
     (tmp_path / "reads.fa").write_text(READS)
     before, after = ("", stdin) if stdin.startswith("<") else (stdin, "")
-    after = after.replace("FILE", str(tmp_path / "reads.fa"))
-    result = shell(f"{before} PROGRAM predict output={tmp_path / 'out'} {after}")
+    after = after.replace("FILE", quote(str(tmp_path / "reads.fa")))
+    result = shell(f"{before} PROGRAM predict output={quote(str(tmp_path / 'out'))} {after}")
     one_line(result, 2, "input: not given", "-i -", "</dev/null")
     assert not (tmp_path / "out").exists()
 

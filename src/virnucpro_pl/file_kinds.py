@@ -55,7 +55,7 @@ def check_kinds(folder: Path, names: Iterable[str]) -> None:
 def is_unexpected_kind(error: BaseException) -> bool:
     """Return whether an error says that something else than a file or folder of this program lies in its place.
 
-    >>> is_unexpected_kind(IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), "scores"))
+    >>> is_unexpected_kind(IsADirectoryError(errno.EISDIR, "Is a directory", "scores"))
     True
     """
     kinds = (errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EEXIST)

@@ -1,7 +1,9 @@
 """Memory of the host that programs of our kind keep asking for."""
 
 import ctypes
+import resource
 import sys
+from pathlib import Path
 from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # mallopt(3)
@@ -23,6 +25,18 @@ def keep_freed_memory() -> None:
 def return_freed_memory() -> None:
     """Hand back to the system what is kept."""
     _call_glibc("malloc_trim", 0)
+
+
+def peak_memory() -> int:
+    """Return the largest resident memory of this process so far, in bytes.
+
+    On Linux, ``ru_maxrss`` begins with the peak of the process that started this one, so ``VmHWM`` is read there.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(status.read_text(encoding="ascii", errors="replace").partition("VmHWM:")[2].split(None, 1)[0])
+    kib = 1024 if sys.platform != "darwin" else 1  # macOS counts bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kib
 
 
 def _call_glibc(name: str, *arguments: int) -> int:

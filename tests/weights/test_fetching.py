@@ -192,7 +192,7 @@ def test_weights_are_listed_fetched_named_and_verified(cli: Cli, hub: Hub, tmp_p
     fetched = cli("weights", "fetch", MODEL)
     assert fetched.code == 0, fetched.err
     paths = cli("weights", "path", MODEL)
-    settings = paths.out.split()
+    settings = paths.out.splitlines()
     assert len(settings) == 3
     assert predict(cli, tmp_path / "out", *settings).code == 0
     verified = cli("weights", "verify", MODEL)

@@ -1,7 +1,5 @@
 """Counting what goes through the encoders, and how long they wait for it."""
 
-import resource
-import sys
 import threading
 import time
 from pathlib import Path
@@ -12,6 +10,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from virnucpro_pl.data.batch import OrfBatch
+from virnucpro_pl.host_memory import peak_memory
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.figures import RankFigures
 from virnucpro_pl.results.summary import COUNTED
@@ -86,13 +85,12 @@ class Throughput(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the figures; called also where there was nothing to predict."""
-        kib = 1024 if sys.platform != "darwin" else 1  # macOS counts bytes
         figures: dict[str, Any] = {
             **self.counts,
             "seconds": self._seconds,
             "wait_seconds": self._wait_seconds,
             "max_wait_seconds": self._max_wait_seconds,
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kib,
+            "peak_memory_bytes": peak_memory(),
             "device": str(self._device),
             "attention": self._attention,
         }

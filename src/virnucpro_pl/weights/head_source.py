@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from virnucpro_pl.errors import DownloadError, UserError, escaped
@@ -112,8 +113,17 @@ class HeadSource:
         return fetched if fetched and fetched.is_file() else Path(self._name)
 
     def load(self) -> Head:
-        """Read the head; UserError when the file holds none."""
+        """Read the head.
+
+        Raises:
+            UserError: the file holds none, or weights that are not finite.
+        """
         head = load_head(self.read(), self.path)
+        for name, tensor in head.state_dict().items():
+            if not torch.isfinite(tensor).all():
+                raise UserError(
+                    f"{self.path}: {name} holds NaN or infinite numbers; copy the head again, or train another one"
+                )
         head.dropout.p = self.dropout
         return head
 
