@@ -95,6 +95,21 @@ def test_repeated_sequences_have_the_scores_of_the_first(predictor: Predictor) -
     assert len(set(table["max_virus_score"].to_pylist())) == 1
 
 
+@pytest.mark.parametrize("wrap", [lambda one: one, lambda one: [one]])
+def test_one_sequence_of_biopython_is_one_record(wrap: Callable[[Any], Any]) -> None:
+    letters = next(iter(READS.values()))
+    by_text = virnucpro_pl.predict(letters, settings=CPU)
+    assert virnucpro_pl.predict(wrap(Seq(letters)), settings=CPU).equals(by_text)
+    named = virnucpro_pl.predict(wrap(SeqRecord(Seq(letters), id="r1")), settings=CPU)
+    assert named["sequence_id"].to_pylist() == ["r1"]
+    assert named["call"] == by_text["call"]
+
+
+def test_a_sequence_without_letters_is_refused() -> None:
+    with pytest.raises(UserError, match=r"sequence 1: .*; give its letters"):
+        virnucpro_pl.predict([SeqRecord(Seq(None, 30), id="r1")], settings=CPU)
+
+
 def test_the_model_stays_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     from virnucpro_pl.weights.sources import Esm2Source
 

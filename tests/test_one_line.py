@@ -148,6 +148,7 @@ def test_verify_recognises_a_dataset(cli: Cli, tmp_path: Path) -> None:
         ("trainer.devices=[]", "give a number of devices"),
         ("trainer.num_nodes=x", "whole number"),
         ("trainer.num_nodes=0", "give a number of machines"),
+        ("model.head.dropout=5", "give a share from 0 to below 1"),
     ],
 )
 def test_settings_of_trainer_and_folders(cli: Cli, tmp_path: Path, setting: str, told: str) -> None:
@@ -192,6 +193,22 @@ def test_the_sample_is_named_in_the_log(cli: Cli, tmp_path: Path) -> None:
     result = cli("predict", f"output={tmp_path / 'out'}", CPU)
     assert result.code == 0, result.err
     assert "NO INPUT WAS GIVEN" in result.err
+
+
+def test_a_group_that_is_taken_away_is_refused(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nformats: null\n")
+    (tmp_path / "reads.fa").write_text(READS)
+    result = cli("predict", "--config-dir", tmp_path, "experiment=mine", tmp_path / "reads.fa", "-o", tmp_path / "out")
+    one_line(result, 2, "formats=null: a group of settings")
+
+
+def test_a_record_without_chunks_is_drawn(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "reads.fa").write_text(">empty\n")
+    assert cli("predict", tmp_path / "reads.fa", "-o", tmp_path / "out", CPU).code == 0
+    result = cli("report", f"output={tmp_path / 'out'}", "format=svg", "records=[empty]")
+    assert result.code == 0, result.err
+    one_line(cli("report", f"output={tmp_path / 'out'}", "format=[]"), 2, "format=[]: choose of html")
 
 
 def test_a_configuration_that_is_not_read_is_refused(cli: Cli, tmp_path: Path) -> None:

@@ -41,6 +41,13 @@ class Predict:
         assert result.code == 0, result.err
         return result
 
+    def accepted(self, *arguments: object) -> None:
+        """Have the other commands, and the same one again, take what was written for a finished run."""
+        for command in ("verify", "report"):
+            result = self.cli(command, f"output={self.output}")
+            assert result.code == 0, result.err
+        assert "Finished already" in self.ok(*arguments).err
+
     def text(self, name: str) -> str:
         return (self.output / name).read_text(encoding="utf-8")
 
@@ -302,12 +309,15 @@ def test_empty_input_gives_empty_results(predict: Predict, content: bytes, tmp_p
     assert len(predict.text(RECORD_TABLE).splitlines()) == 1
     assert not predict.chunks()
     assert "no records" in result.err
+    predict.accepted(f"input={path}")
 
 
 def test_input_without_any_orf_gives_its_records(predict: Predict, fasta: Callable[..., Path]) -> None:
-    predict.ok(f"input={fasta(('a', STOPPED), ('b', 'A'))}")
+    path = fasta(("a", STOPPED), ("b", "A"))
+    predict.ok(f"input={path}")
     assert predict.text(ORF_TABLE) == NOTHING_BUT_HEADERS[ORF_TABLE]
     assert [row["status"] for row in predict.rows()] == ["no_orf", "too_short"]
+    predict.accepted(f"input={path}")
 
 
 def test_repeated_names_are_kept_apart(predict: Predict, fasta: Callable[..., Path]) -> None:

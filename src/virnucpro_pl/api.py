@@ -22,6 +22,7 @@ from virnucpro_pl.calling import checked_head, rules_of
 from virnucpro_pl.composition import composed
 from virnucpro_pl.configuration import build
 from virnucpro_pl.data.datamodule import FastaDataModule
+from virnucpro_pl.digests import file_state
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.launchers import no_fabric_settings
 from virnucpro_pl.module import VirNucPro
@@ -211,13 +212,13 @@ def _predictor(model: str, settings: Mapping[str, Any]) -> Predictor:
         return _kept[1]
 
 
-def _state(value: Any) -> tuple[int, ...] | None:
+def _state(value: Any) -> list[int] | None:
     """Tell a file from the one that was there before, such as weights that were replaced."""
     try:
         found = Path(value).stat() if isinstance(value, str | Path) and value else None
     except (OSError, ValueError):
         return None
-    return found and (found.st_ino, found.st_size, found.st_mtime_ns)
+    return found and file_state(found)
 
 
 _one_at_a_time = threading.RLock()

@@ -28,7 +28,7 @@ def as_files(sequences: Any, folder: Path) -> tuple[list[str], list[str]]:
     Raises:
         UserError: a file is missing, or something is neither a path nor a sequence.
     """
-    if isinstance(sequences, str | Path):
+    if isinstance(sequences, str | Path) or _is_one(sequences):
         sequences = [sequences]
     if not isinstance(sequences, Iterable) or isinstance(sequences, bytes):
         raise UserError(f"sequences is a {type(sequences).__name__}; give a path, a sequence, or several")
@@ -43,6 +43,11 @@ def as_files(sequences: Any, folder: Path) -> tuple[list[str], list[str]]:
         for name, sequence in _named(given):
             stream.write(f">{name}\n{sequence}\n")
     return [str(file)], [STDIN]
+
+
+def _is_one(sequences: Any) -> bool:
+    """Return whether something is one record or sequence, such as Biopython's, which yield their letters."""
+    return hasattr(sequences, "seq") or hasattr(sequences, "reverse_complement")
 
 
 def _is_path(one: Any) -> bool:
@@ -68,9 +73,11 @@ def _named(given: Iterable[Any]) -> Iterator[tuple[str, str]]:
             case str():
                 name, sequence = f"sequence_{number}", one
             case (str(name), sequence) if _is_text(sequence):
-                sequence = str(sequence)
+                sequence = _text_of(sequence, number)
             case _ if isinstance(getattr(one, "id", None), str) and _is_text(getattr(one, "seq", None)):
-                name, sequence = one.id, str(one.seq)
+                name, sequence = one.id, _text_of(one.seq, number)
+            case _ if _is_one(one) and _is_text(one):
+                name, sequence = f"sequence_{number}", _text_of(one, number)
             case _:
                 raise UserError(
                     f"sequence {number} is {escaped(repr(one))[:60]}; give text, a pair of name and sequence, or a"
@@ -90,6 +97,13 @@ def _named(given: Iterable[Any]) -> Iterator[tuple[str, str]]:
 def _is_text(sequence: Any) -> bool:
     """Return whether something is a sequence as text or as an object of its own, not a missing value or a number."""
     return sequence is not None and not isinstance(sequence, bool | int | float | bytes | np.generic)
+
+
+def _text_of(sequence: Any, number: int) -> str:
+    try:
+        return str(sequence)
+    except ValueError as error:  # Biopython's, of a sequence of which the length alone is known
+        raise UserError(f"sequence {number}: {escaped(str(error))}; give its letters") from error
 
 
 def _is_undecodable(text: str) -> bool:

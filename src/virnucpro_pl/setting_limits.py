@@ -28,6 +28,8 @@ _LIMITS = {
     "resamples": _NOT_NEGATIVE,
     "threshold.precision": _Limit(lambda value: 0 < value <= 1, "a share above 0 and up to 1"),
     "threshold.false_positive_rate": _Limit(lambda value: 0 <= value < 1, "a share from 0 to below 1"),
+    "model.head.hidden_dim": _Limit(lambda value: value >= 1, "a whole number above 0; 512 is the published one"),
+    "model.head.dropout": _Limit(lambda value: 0 <= value < 1, "a share from 0 to below 1; 0.5 is the published one"),
     "optimizer.lr": _ABOVE_ZERO,
     "optimizer.weight_decay": _NOT_NEGATIVE,
     "optimizer.momentum": _Limit(lambda value: 0 <= value < 1, "a share from 0 to below 1; 0.9 is the published one"),

@@ -116,7 +116,8 @@ def _refuse_values_of_groups(cfg: DictConfig, command: str) -> None:
     for setting in settings_of(CONF, command):
         group, _, _ = setting.key.rpartition(".")
         value = value_of(cfg, group) if group else None
-        if value is not None and not OmegaConf.is_dict(value):
+        is_needed = (CONF / group).is_dir() and group not in _PARTS
+        if group and not OmegaConf.is_dict(value) and (value is not None or (is_needed and group in cfg)):
             raise UserError(f"{group}={_written(value)}: a group of settings; give one in it, such as {setting.key}=…")
 
 

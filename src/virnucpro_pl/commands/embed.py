@@ -131,7 +131,7 @@ class _Run(EncoderRun):
             {
                 **origin(self.cfg, self.began),
                 "starts": starts,
-                "resumed": len(starts) - 1,
+                "resumed": max(0, len(starts) - 1),
                 "model": {"name": self.model.name, "demo": self.model.demo, "weights": self.weights},
                 "engine": self.engine(throughput),
                 "counts": counts,

@@ -96,7 +96,7 @@ class _Run(EncoderRun):
         run: dict[str, Any] = {
             **origin(self.cfg, self.began),
             "starts": starts,
-            "resumed": len(starts) - 1,
+            "resumed": max(0, len(starts) - 1),
             "warnings": self._warnings(counts),
             "model": {
                 "name": self.model.name,

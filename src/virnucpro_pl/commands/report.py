@@ -27,6 +27,8 @@ def report(cfg: DictConfig) -> float:
     if not cfg.output:
         raise UserError("output: name the folder of a finished predict: output=FOLDER")
     formats = [cfg.format] if isinstance(cfg.format, str) else list(cfg.format)
+    if not formats:
+        raise UserError(f"format=[]: choose of html, {', '.join(FORMATS)}")
     if unknown := [name for name in formats if name not in ("html", *FORMATS)]:
         raise UserError(f"format={','.join(map(str, unknown))}: choose of html, {', '.join(FORMATS)}")
     records = list(cfg.records) if isinstance(cfg.records, ListConfig) else [str(cfg.records)] if cfg.records else []

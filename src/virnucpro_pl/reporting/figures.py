@@ -113,7 +113,7 @@ def _track_figure(tracks: Sequence[Track], threshold: float) -> Any:
         scores = track.chunks["max_virus_score"].fill_null(0.015).to_numpy()  # a stub, where there is none
         axes.bar(start, scores, end - start, align="edge", color=[_COLOURS[call] for call in calls], alpha=0.85)
         axes.axhline(threshold, color="black", linestyle=":", linewidth=0.8)
-        axes.set(ylim=(0, 1.02), xlim=(0, track.length), ylabel="virus score")
+        axes.set(ylim=(0, 1.02), xlim=(0, max(track.length, 1)), ylabel="virus score")
         axes.xaxis.set_major_formatter("{x:,.0f}")
         step = f", every {track.step}th chunk" if track.step > 1 else ""
         title = f"{_shown(track.sequence_id)}: {CALL_MEANING[track.call]}, {track.length:,} nt{step}"

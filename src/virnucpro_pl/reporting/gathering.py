@@ -221,9 +221,8 @@ def _read_chunks(data: ReportData, shown: pa.Table, most_points: int) -> None:
                 wanted = rows[(seen[record] + np.arange(len(rows))) % steps[record] == 0]
                 seen[record] += len(rows)
                 kept.append(pa.Table.from_batches([batch.take(pa.array(wanted))]))
-    chunks = pa.concat_tables(kept) if kept else None
+        chunks = pa.concat_tables([file.schema_arrow.empty_table().select(_CHUNK_COLUMNS), *kept])
     for row in shown.to_pylist():
-        assert chunks is not None, "every record that is shown has chunks"
         data.tracks.append(
             Track(
                 row["record"],

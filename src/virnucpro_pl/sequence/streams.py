@@ -72,7 +72,7 @@ def unchanged(raw: BinaryIO, path: str) -> Iterator[None]:
 
 def _state(raw: BinaryIO) -> tuple[int, int]:
     state = os.fstat(raw.fileno())
-    return state.st_size, state.st_mtime_ns
+    return state.st_size, state.st_mtime_ns  # not of the status, which a second link to the file changes
 
 
 def _changed(path: str) -> UserError:

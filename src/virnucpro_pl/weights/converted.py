@@ -36,7 +36,7 @@ def converted_folder(files: dict[str, Any], dtype: torch.dtype) -> Path:
     """Folder of the conversion of a checkpoint.
 
     Args:
-        files: path, size and time of change of its files.
+        files: path and state of its files.
         dtype: of the tensors.
     """
     identity = json.dumps([_FORMAT, files, str(dtype)], sort_keys=True)

@@ -128,17 +128,7 @@ class HeadSource:
         return head
 
     def new(self, num_inputs: int) -> Head:
-        """Return a head that has learned nothing, its weights drawn as published (Glorot & Bengio 2010).
-
-        Raises:
-            UserError: its sizes make no sense.
-        """
-        if self.hidden_dim < 1:
-            raise UserError(f"model.head.hidden_dim={self.hidden_dim}: give a number above 0; 512 is the published one")
-        if not 0 <= self.dropout < 1:
-            raise UserError(
-                f"model.head.dropout={self.dropout}: give a share from 0 to below 1; 0.5 is the published one"
-            )
+        """Return a head that has learned nothing, its weights drawn as published (Glorot & Bengio 2010)."""
         head = Head(num_inputs, self.hidden_dim, dropout=self.dropout)
         for layer in (head.hidden_layer, head.output_layer):
             nn.init.xavier_uniform_(layer.weight)

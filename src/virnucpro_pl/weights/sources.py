@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar, cast
 
 import torch
 
+from virnucpro_pl.digests import file_state
 from virnucpro_pl.encoders.dnabert_s import DnabertS, DnaTokenizer
 from virnucpro_pl.encoders.esm2 import Esm2
 from virnucpro_pl.errors import DownloadError, UserError, is_disk_full
@@ -237,6 +238,6 @@ def read_tokenizer(source: DnabertSSource) -> DnaTokenizer:
 
 
 def file_identities(path: Path) -> dict[str, list[int]]:
-    """Size and time of change (ns) of a file, or of each file in a folder."""
+    """Return the state of a file, or of each file in a folder."""
     files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-    return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
+    return {file.name: file_state(file.stat()) for file in files}
