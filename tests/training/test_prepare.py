@@ -229,6 +229,16 @@ def test_annotation_is_found_beside_a_genome_as_refseq_names_it(tmp_path: Path) 
     assert annotation_of(tmp_path / "none.fna") is None
 
 
+def test_files_of_one_name_are_groups_of_their_own(tmp_path: Path) -> None:
+    for name in ("virus/genomes.fa", "others/genomes.fa", "others/plasmids.fa", "others/plasmids.fna"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f">{name}\nACGT\n")
+    groups = {genome.file: genome.group for genome in read_genomes(tmp_path)}
+    assert groups == {name: name for name in groups}
+    (tmp_path / "others" / "genomes.fa").rename(tmp_path / "others" / "hosts.fa")
+    assert {genome.group for genome in read_genomes(tmp_path)} >= {"genomes", "hosts"}
+
+
 LINE_ENDS_OF_PYTHON = ["\u2028", "\u2029", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85"]
 """What ``str.splitlines`` splits at and no other program that reads tables"""
 

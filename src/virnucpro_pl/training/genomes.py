@@ -1,6 +1,7 @@
 """Which genomes a dataset is made of: a table, or a folder with one folder per class."""
 
 import io
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ def read_genomes(source: Path) -> list[Genome]:
 
     A table is tab-separated with a header: ``file`` (relative to the table; ``*`` stands for several), ``class`` (virus
     or others), ``group``, optional ``annotation`` and any further column, such as family. A folder has ``virus/`` and
-    ``others/`` in it; there the group of a file is its name.
+    ``others/`` in it; there the group of a file is its name, with its folder where another file has the same name.
 
     Raises:
         UserError: the table cannot be used, a file is missing or named twice, by whatever path, a folder of a class
@@ -78,7 +79,8 @@ def _from_folder(folder: Path) -> list[Genome]:
                 found.append(Genome(file, path, CLASSES.index(name), stem(path), annotation_of(path), {}))
     if not found:
         raise UserError(f"input={folder}: holds no files of genomes in folders called {' and '.join(CLASSES)}")
-    return found
+    files_of = Counter(genome.group for genome in found)
+    return [genome._replace(group=genome.file) if files_of[genome.group] > 1 else genome for genome in found]
 
 
 def _check_readable(path: Path) -> None:
