@@ -76,7 +76,7 @@ def _named(given: Iterable[Any]) -> Iterator[tuple[str, str]]:
                 sequence = _text_of(sequence, number)
             case _ if isinstance(getattr(one, "id", None), str) and _is_text(getattr(one, "seq", None)):
                 name, sequence = one.id, _text_of(one.seq, number)
-            case _ if _is_one(one) and _is_text(one):
+            case _ if not hasattr(one, "seq") and _is_one(one):
                 name, sequence = f"sequence_{number}", _text_of(one, number)
             case _:
                 raise UserError(
