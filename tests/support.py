@@ -1,6 +1,7 @@
 """What tests need beside fixtures."""
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -108,3 +109,21 @@ def open_genome(
     for stop in ("TAA", "TAG", "TGA", "TTA", "CTA", "TCA"):
         letters = letters.replace(stop, "GCC")
     return letters
+
+
+FAST_TRAINING = (
+    "trainer.accelerator=cpu",
+    "logger.tensorboard=null",
+    "split.shared=drop",
+    "optimizer=adamw",
+    "batch_size=16",
+)
+"""Settings of a training that takes seconds"""
+
+
+def make_unfinished(folder: Path, **changes: object) -> None:
+    """Leave what a training leaves that is killed, with changes to the settings it was started with."""
+    identity = json.loads((folder / "run.json").read_text())["identity"]
+    (folder / ".work").mkdir()
+    (folder / ".work" / "identity.json").write_text(json.dumps(identity | changes))
+    (folder / "run.json").unlink()

@@ -1,5 +1,8 @@
 """Names of the files and folders that each command leaves in its output folder."""
 
+import re
+from pathlib import Path
+
 RUN_FILE = "run.json"
 LOG_FILE = "run.log"
 WORK_FOLDER = ".work"
@@ -63,3 +66,26 @@ FOLDERS = frozenset(
     )
 )
 """What is a folder among all that commands leave in their output folders"""
+
+_SHARD_FILES = r"(weights\.json|[0-9a-f]{16}/(encoder\.json|[0-9a-f]{32}\.(arrow|damaged)))"
+_LOGGED = r"(events\.out\.tfevents\..*|hparams\.yaml|metrics\.csv)"
+_WITHIN = {
+    SHARDS: _SHARD_FILES,
+    EMBEDDINGS_FOLDER: rf"(\d+/)?(\.work/.*|run\.json|embeddings\.json|index\.parquet|{SHARDS}/{_SHARD_FILES})",
+    "checkpoints": r"(best|last)\.ckpt",
+    "csv": rf"(version_\d+/)?{_LOGGED}",
+    "tensorboard": rf"(version_\d+/)?{_LOGGED}",
+    ENCODER_FILES["dna_encoder"]: r"(config|tokenizer|tokenizer_config|special_tokens_map)\.json|pytorch_model\.bin",
+}
+"""Paths of the files that commands write within a folder"""
+
+
+def written_within(folder: Path) -> list[str]:
+    """Return the files within a folder of results that have the names of files of this program.
+
+    >>> written_within(Path("no such folder"))
+    []
+    """
+    pattern = re.compile(rf"({_WITHIN.get(folder.name, '(?!)')})(\.[0-9a-f]{{12}}\.tmp)?")
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+    return sorted(name for name in files if pattern.fullmatch(name))

@@ -41,6 +41,8 @@ _IN_WORK_FOLDER = re.compile(
     )
 )
 _ALL_FORMAT_FILES = tuple(name for files in FORMAT_FILES.values() for name in files)
+_EMBEDDING_COMMANDS = {"train", "test"}
+"""Commands that compute embeddings below their output folder"""
 _LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
 
 
@@ -189,9 +191,6 @@ def _claimed(folder: Path, command: str) -> set[str]:
         names.add(WORK_FOLDER)
         if (work / "identity.json").is_file():
             names |= {*FILES[command], *_ALL_FORMAT_FILES}
-    embeddings = folder / EMBEDDINGS_FOLDER
-    if _record(embeddings / RUN_FILE) or (embeddings / WORK_FOLDER / "identity.json").is_file():
-        names.add(EMBEDDINGS_FOLDER)
     for record_file in (RUN_FILE, COMPARISON):
         record = _record(folder / record_file)
         if record is None:
@@ -202,7 +201,26 @@ def _claimed(folder: Path, command: str) -> set[str]:
                 f"output={escaped(str(folder))}: holds the results of `{escaped(str(written_by))}`; give another folder"
             )
         names |= {record_file, *record["files"], *record.get("folders", ())}
+    makers = _makers(folder / EMBEDDINGS_FOLDER)
+    if makers - _EMBEDDING_COMMANDS:
+        names.discard(EMBEDDINGS_FOLDER)
+    elif makers:
+        names.add(EMBEDDINGS_FOLDER)
     return names
+
+
+def _makers(embeddings: Path) -> set[str]:
+    """Return the commands that have computed the embeddings in a folder, or in its folders, one of each dataset."""
+    makers = set()
+    for place in [embeddings, *(embeddings.iterdir() if embeddings.is_dir() else ())]:
+        if record := _record(place / RUN_FILE):
+            makers.add(str(record["command"][1]))
+        elif (unfinished := place / WORK_FOLDER / "identity.json").is_file():
+            try:
+                makers.add(str(json.loads(unfinished.read_text(encoding="utf-8"))["command"]))
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
+                makers.add("")
+    return makers
 
 
 def _is_our_work_folder(work: Path) -> bool:
@@ -215,10 +233,16 @@ def _is_our_work_folder(work: Path) -> bool:
     )
 
 
-def claimed_names(folder: Path) -> set[str] | None:
-    """Return the files and folders that the run record in a folder tells of, None where there is no record of ours."""
+def claimed_names(folder: Path) -> dict[str, list[str] | None] | None:
+    """Return the files and folders in the run record of a folder, None where there is no record of this program.
+
+    The value of a folder is the list of its files, None in records of earlier versions.
+    """
     record = _record(folder / RUN_FILE)
-    return None if record is None else {*record["files"], *record.get("folders", ())}
+    if record is None:
+        return None
+    folders = record.get("folders", ())
+    return dict.fromkeys([*record["files"], *folders]) | (folders if isinstance(folders, dict) else {})
 
 
 def _record(file: Path) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support import Result, open_genome
+from support import FAST_TRAINING, Result, open_genome
 
 SHARES = {"virus": (0.32, 0.18, 0.22, 0.28), "others": (0.18, 0.32, 0.28, 0.22)}  # of A, C, G, T
 
@@ -52,5 +52,29 @@ def prepared(cli: Callable[..., Result], tmp_path: Path) -> Callable[..., Result
 
     def run(*arguments: object) -> Result:
         return cli("prepare", f"output={tmp_path / 'dataset'}", *arguments)
+
+    return run
+
+
+@pytest.fixture
+def embeddings(cli: Callable[..., Result], dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Embeddings of the dataset by the demo model, computed once."""
+    folder = tmp_path_factory.getbasetemp() / f"embeddings-{dataset.name}"
+    if not (folder / "run.json").exists():
+        result = cli("embed", f"input={dataset}", f"output={folder}", "trainer.accelerator=cpu")
+        assert result.code == 0, result.err
+    return folder
+
+
+@pytest.fixture
+def train(cli: Callable[..., Result], dataset: Path, embeddings: Path, tmp_path: Path) -> Callable[..., Result]:
+    """Run ``train`` on the dataset and its embeddings, into ``tmp_path/head``."""
+
+    def run(*arguments: object, output: str = "head", epochs: int = 3) -> Result:
+        given = () if any(str(word).startswith("embeddings=") for word in arguments) else (f"embeddings={embeddings}",)
+        words = (f"input={dataset}", *given, f"output={tmp_path / output}")
+        overridden = {str(word).partition("=")[0] for word in arguments}
+        usual = [word for word in FAST_TRAINING if word.partition("=")[0] not in overridden]
+        return cli("train", *arguments, *words, *usual, f"trainer.max_epochs={epochs}")
 
     return run

@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning import Trainer, seed_everything
 
-from support import Result
+from support import FAST_TRAINING, Result, make_unfinished
 from virnucpro_pl.data.embeddings import Embeddings
 from virnucpro_pl.head import Head
 from virnucpro_pl.training.batches import EmbeddedOrfs, EpochBatches
@@ -22,42 +22,11 @@ from virnucpro_pl.weights.checkpoints import read_file
 from virnucpro_pl.weights.head_bundle import read_head_info
 
 Cli = Callable[..., Result]
-FAST = ("trainer.accelerator=cpu", "logger.tensorboard=null", "split.shared=drop", "optimizer=adamw", "batch_size=16")
-
-
-@pytest.fixture
-def embeddings(cli: Cli, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Embeddings of the dataset by the demo model, computed once."""
-    folder = tmp_path_factory.getbasetemp() / f"embeddings-{dataset.name}"
-    if not (folder / "run.json").exists():
-        result = cli("embed", f"input={dataset}", f"output={folder}", "trainer.accelerator=cpu")
-        assert result.code == 0, result.err
-    return folder
-
-
-@pytest.fixture
-def train(cli: Cli, dataset: Path, embeddings: Path, tmp_path: Path) -> Callable[..., Result]:
-    def run(*arguments: object, output: str = "head", epochs: int = 3) -> Result:
-        given = () if any(str(word).startswith("embeddings=") for word in arguments) else (f"embeddings={embeddings}",)
-        words = (f"input={dataset}", *given, f"output={tmp_path / output}")
-        overridden = {str(word).partition("=")[0] for word in arguments}
-        usual = [word for word in FAST if word.partition("=")[0] not in overridden]
-        return cli("train", *arguments, *words, *usual, f"trainer.max_epochs={epochs}")
-
-    return run
 
 
 def history(folder: Path) -> list[dict[str, float]]:
     found: list[dict[str, float]] = json.loads((folder / "run.json").read_text())["history"]
     return found
-
-
-def make_unfinished(folder: Path) -> None:
-    """Leave what a training leaves that is killed."""
-    identity = json.loads((folder / "run.json").read_text())["identity"]
-    (folder / ".work").mkdir()
-    (folder / ".work" / "identity.json").write_text(json.dumps(identity))
-    (folder / "run.json").unlink()
 
 
 # --- embed
@@ -203,7 +172,7 @@ def test_overfitting_32_examples(dataset: Path, embeddings: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["full", "lora"])
 def test_encoders_learn_and_are_written_in_the_published_formats(cli: Cli, dataset, tmp_path, mode: str) -> None:
-    words = (f"input={dataset}", f"output={tmp_path / 'head'}", *FAST, "trainer.max_epochs=1", "batch_size=64")
+    words = (f"input={dataset}", f"output={tmp_path / 'head'}", *FAST_TRAINING, "trainer.max_epochs=1", "batch_size=64")
     result = cli("train", *words, f"fine_tuning={mode}", "fine_tuning.lr=0.001")
     assert result.code == 0, result.err
     head, dna = tmp_path / "head" / "head.safetensors", tmp_path / "head" / "dna_encoder"

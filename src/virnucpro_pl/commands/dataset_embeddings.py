@@ -11,6 +11,7 @@ from virnucpro_pl.data.embeddings import Embeddings
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.head import Inputs
 from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.output_files import EMBEDDINGS_FOLDER, FILES
 from virnucpro_pl.stages import StageClock
 from virnucpro_pl.training.labelled_store import LabelledStore
 from virnucpro_pl.weights.head_bundle import HeadInfo
@@ -47,6 +48,11 @@ def embeddings_of(
         )
     check_inputs(embeddings, model.inputs)
     return embeddings
+
+
+def files_of(cfg: DictConfig, command: str) -> list[str]:
+    """Return the names of the results of a command, without the folder of embeddings where it has computed none."""
+    return [name for name in FILES[command] if name != EMBEDDINGS_FOLDER or cfg.embeddings is None]
 
 
 def check_encoders(embeddings: Embeddings, info: HeadInfo, head: str) -> None:

@@ -7,10 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from virnucpro_pl.configuration import command
 from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.folder_lock import LOCK_FILE, FolderLock, in_use
-from virnucpro_pl.output_files import RUN_FILE
+from virnucpro_pl.output_files import RUN_FILE, written_within
 from virnucpro_pl.output_folder import claimed_names
 from virnucpro_pl.results.identity import difference, identity_of_scores
 from virnucpro_pl.results.run_record import read_run_record
@@ -110,7 +111,8 @@ class RunFolder:
             UserError: it belongs to another run.
         """
         self.check(identity)
-        write_text(self._identity_file, json.dumps(identity_of_scores(identity), indent=2))
+        known = {"command": command()[1], **identity_of_scores(identity)}
+        write_text(self._identity_file, json.dumps(known, indent=2))
         assert self._lock is not None
         if not self._lock.share():  # turning it into a shared one lets go of it for a moment
             raise in_use(self._output)
@@ -154,7 +156,7 @@ class RunFolder:
         unfinished = self._identity_file.exists()
         for name in (*self._result_files, *self._extra_files):
             if unfinished or (claimed and name in claimed):
-                _remove(self._output / name)
+                _remove_written(self._output / name, (claimed or {}).get(name))
         if claimed is not None:
             _remove(self._output / RUN_FILE)
         self._empty_work()
@@ -173,3 +175,23 @@ def _remove(path: Path, ignore_errors: bool = False) -> None:
         path.unlink(missing_ok=True)
     else:
         shutil.rmtree(path, ignore_errors=ignore_errors)
+
+
+def _remove_written(path: Path, recorded: list[str] | None) -> None:
+    """Remove a result: a file, or of a folder the files that a run has written, and folders that are empty then.
+
+    Args:
+        path: file, link or folder; it may be missing.
+        recorded: files within the folder, as the run record has them; None where there is no record.
+    """
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    for name in written_within(path):
+        if recorded is None or name in recorded:
+            (path / name).unlink()
+    for folder in sorted((inner for inner in path.rglob("*") if inner.is_dir()), reverse=True):
+        with suppress(OSError):  # it holds files of others
+            folder.rmdir()
+    with suppress(OSError):
+        path.rmdir()

@@ -11,7 +11,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from virnucpro_pl.commands.building import build_score_trainer, make_room, origin
-from virnucpro_pl.commands.dataset_embeddings import check_encoders, embeddings_of
+from virnucpro_pl.commands.dataset_embeddings import check_encoders, embeddings_of, files_of
 from virnucpro_pl.commands.run_folder import RunFolder
 from virnucpro_pl.configuration import build, value_of
 from virnucpro_pl.durable import write_text
@@ -55,7 +55,7 @@ def test(cfg: DictConfig) -> float:
     margins = run.score_all(output)
     metrics = run.evaluate(margins, output)
     record = {**origin(cfg, began), "warnings": metrics["warnings"], "figures": metrics["overall"]}
-    record |= files_in(output, FILES["test"])
+    record |= files_in(output, files_of(cfg, "test"))
     write_text(output / RUN_FILE, json.dumps(record, indent=2) + "\n")
     RunFolder(output, Path(cfg.paths.work_dir), ()).clear_work()
     for line in _summary(metrics, output):

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from virnucpro_pl import __version__
 from virnucpro_pl.commands.building import build_fit_trainer, device_text, origin
-from virnucpro_pl.commands.dataset_embeddings import embeddings_of
+from virnucpro_pl.commands.dataset_embeddings import embeddings_of, files_of
 from virnucpro_pl.commands.run_folder import RunFolder
 from virnucpro_pl.commands.train_settings import (
     build_optimizer,
@@ -154,7 +154,7 @@ class _Run:
             },
             "figures": {**best, "epochs": len(module.history)},
             "history": module.history,
-            **files_in(self._output, FILES["train"]),
+            **files_in(self._output, files_of(cfg, "train")),
         }
 
     def _prepare(

@@ -7,7 +7,7 @@ from typing import Any
 from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.durable import flush
 from virnucpro_pl.errors import DamagedResultsError
-from virnucpro_pl.output_files import RESULT_FILES
+from virnucpro_pl.output_files import RESULT_FILES, written_within
 from virnucpro_pl.results.consensus import CallingRules
 from virnucpro_pl.results.scores import ScoreFile
 from virnucpro_pl.results.tables import write_results
@@ -36,14 +36,14 @@ def check_results(folder: Path, run: Mapping[str, Any]) -> None:
 
 
 def files_in(folder: Path, names: Iterable[str]) -> dict[str, Any]:
-    """Return what a run record tells of the files and folders of these names that are in a folder.
+    """Return the facts of the files of these names in a folder, and the files of this program in the folders.
 
-    They are what a later start of the same command may replace.
+    A later start of the same command may replace these, and nothing else.
     """
     there = [folder / name for name in names]
     return {
         "files": {path.name: file_facts(path) for path in there if path.is_file()},
-        "folders": [path.name for path in there if path.is_dir()],
+        "folders": {path.name: written_within(path) for path in there if path.is_dir()},
     }
 
 

@@ -1,0 +1,78 @@
+"""What ``train`` replaces in its output folder, and what it resumes there."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support import FAST_TRAINING, Result, make_unfinished
+
+Cli = Callable[..., Result]
+Train = Callable[..., Result]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder but the log."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "run.log"
+    }
+
+
+def refused(result: Result, *parts: str, code: int = 2) -> None:
+    errors = [line for line in result.err.splitlines() if line.startswith("Error")]
+    assert result.code == code, result.err
+    assert len(errors) == 1, result.err
+    assert "Traceback" not in result.err
+    for part in parts:
+        assert part in errors[0]
+
+
+# --- files of others
+
+
+@pytest.mark.parametrize("state", ["finished", "unfinished"])
+def test_embeddings_of_embed_are_never_replaced(
+    state: str, cli: Cli, train: Train, dataset: Path, embeddings: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(embeddings, tmp_path / "head" / "embeddings")
+    if state == "unfinished":
+        make_unfinished(tmp_path / "head" / "embeddings", command="embed")
+    before = content(tmp_path / "head")
+    words = (f"input={dataset}", f"output={tmp_path / 'head'}", *FAST_TRAINING, "trainer.max_epochs=1")
+    for more in ([], ["overwrite=true"]):
+        refused(cli("train", *words, *more), "holds embeddings, which `train` would replace and has not written")
+        assert content(tmp_path / "head") == before
+
+
+def test_embed_into_the_folder_of_a_head_is_not_part_of_it(
+    cli: Cli, train: Train, dataset: Path, tmp_path: Path, embeddings: Path
+) -> None:
+    assert train(epochs=1).code == 0
+    assert "embeddings" not in json.loads((tmp_path / "head" / "run.json").read_text())["folders"]
+    shutil.copytree(embeddings, tmp_path / "head" / "embeddings")
+    before = content(tmp_path / "head" / "embeddings")
+    refused(train("overwrite=true", epochs=1), "holds embeddings")
+    assert content(tmp_path / "head" / "embeddings") == before
+
+
+def test_overwrite_removes_only_files_that_train_has_written(cli: Cli, dataset: Path, tmp_path: Path) -> None:
+    head = tmp_path / "head"
+    words = (f"input={dataset}", f"output={head}", *FAST_TRAINING, "trainer.max_epochs=1", "overwrite=true")
+    assert cli("train", *words).code == 0
+    assert set(json.loads((head / "run.json").read_text())["folders"]) >= {"checkpoints", "csv", "embeddings"}
+    mine = ("checkpoints/mine.ckpt", "csv/notes.txt", "csv/version_0/notes.txt", "embeddings/shards/notes.txt")
+    for name in mine:
+        (head / name).write_text("mine")
+    for state in ("finished", "unfinished"):
+        if state == "unfinished":
+            make_unfinished(head)
+        old = list((head / "embeddings" / "shards").glob("*/*.arrow"))
+        assert old
+        assert cli("train", *words).code == 0
+        assert [(head / name).read_text() for name in mine] == ["mine"] * len(mine)
+        assert not any(shard.exists() for shard in old)
+        assert "checkpoints/mine.ckpt" not in (head / "run.json").read_text()
