@@ -112,7 +112,9 @@ def test_the_same_seed_gives_the_same_head_and_resuming_changes_nothing(train, t
     step = "scheduler.step_size=1"
     assert train(step, output="whole", epochs=4).code == 0
     assert train(step, output="stopped", epochs=2).code == 0
-    make_unfinished(tmp_path / "stopped")  # as if it had been killed after the second epoch
+    make_unfinished(
+        tmp_path / "stopped", **{"trainer.max_epochs": 4}
+    )  # as if it had been killed after the second epoch
     resumed = train(step, output="stopped", epochs=4)
     assert "Going on from" in resumed.err
     assert history(tmp_path / "stopped") == history(tmp_path / "whole")

@@ -14,11 +14,11 @@ Train = Callable[..., Result]
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder but the log."""
+    """Every file below a folder but log and lock."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != "run.log"
+        if path.is_file() and path.name not in ("run.log", "lock")
     }
 
 
@@ -76,3 +76,46 @@ def test_overwrite_removes_only_files_that_train_has_written(cli: Cli, dataset: 
         assert [(head / name).read_text() for name in mine] == ["mine"] * len(mine)
         assert not any(shard.exists() for shard in old)
         assert "checkpoints/mine.ckpt" not in (head / "run.json").read_text()
+
+
+# --- another run
+
+
+@pytest.mark.parametrize("state", ["finished", "unfinished"])
+def test_another_training_is_refused_in_the_folder_of_a_head(
+    state: str, cli: Cli, train: Train, dataset: Path, tmp_path: Path
+) -> None:
+    assert train(epochs=2).code == 0
+    assert "nothing to do" in train(epochs=2).err
+    half = tmp_path / "half"
+    assert cli("embed", f"input={dataset}", f"output={half}", "dtype=float16", "trainer.accelerator=cpu").code == 0
+    if state == "unfinished":
+        make_unfinished(tmp_path / "head")
+    before = content(tmp_path / "head")
+    whose = "the results of another run" if state == "finished" else "an unfinished run"
+    for words, epochs, told in (
+        ([], 3, "trainer.max_epochs=2 there, 3 here"),
+        (["callbacks.early_stopping.patience=1"], 2, "callbacks.early_stopping.patience=5 there, 1 here"),
+        (["callbacks.early_stopping=null"], 2, "callbacks.early_stopping=EarlyStopping there, None here"),
+        (["trainer.gradient_clip_val=1.0"], 2, "trainer.gradient_clip_val=None there, 1.0 here"),
+        ([f"embeddings={half}"], 2, "embeddings.dtype=float32 there, float16 here"),
+    ):
+        refused(train(*words, epochs=epochs), f"holds {whose}", told)
+        assert content(tmp_path / "head") == before
+
+
+def test_other_encoders_are_refused_in_the_folder_of_a_head(
+    cli: Cli, train: Train, dataset: Path, tmp_path: Path
+) -> None:
+    from virnucpro_pl.configuration import PACKAGE
+
+    encoder = tmp_path / "encoder"
+    shutil.copytree(PACKAGE / "demo" / "DNABERT-S", encoder)
+    words = ["train", f"input={dataset}", f"output={tmp_path / 'head'}", f"model.dna_encoder.weights={encoder}"]
+    words += [*FAST_TRAINING, "trainer.max_epochs=1"]
+    assert cli(*words).code == 0
+    assert "nothing to do" in cli(*words).err
+    assert "nothing to do" in train(epochs=1).err, "the same embeddings"
+    weights = encoder / "config.json"
+    weights.write_text(weights.read_text() + "\n")
+    refused(cli(*words), "holds the results of another run (model.dna_encoder.weights: other weights)")

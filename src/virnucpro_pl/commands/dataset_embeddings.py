@@ -1,12 +1,15 @@
 """The embeddings of a dataset: those that were given, or those computed now."""
 
 import copy
+import json
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from virnucpro_pl.commands.building import build_trainer
-from virnucpro_pl.commands.embed import embed_into
+from virnucpro_pl.commands.building import arithmetic_of, build_trainer, identify_encoders
+from virnucpro_pl.commands.embed import as_kept, embed_into
+from virnucpro_pl.data.embedding_cache import EncoderIdentities
 from virnucpro_pl.data.embeddings import Embeddings
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.head import Inputs
@@ -15,6 +18,8 @@ from virnucpro_pl.output_files import EMBEDDINGS_FOLDER, FILES
 from virnucpro_pl.stages import StageClock
 from virnucpro_pl.training.labelled_store import LabelledStore
 from virnucpro_pl.weights.head_bundle import HeadInfo
+
+_ENCODERS = ("dna_encoder", "protein_encoder")
 
 
 def embeddings_of(
@@ -48,6 +53,40 @@ def embeddings_of(
         )
     check_inputs(embeddings, model.inputs)
     return embeddings
+
+
+def fingerprint_of_encoders(
+    cfg: DictConfig, store: LabelledStore, model: VirNucPro, clock: StageClock, memo: Path
+) -> dict[str, Any]:
+    """Return the digests of the encoders whose embeddings are learned from, and the numerics of the embeddings.
+
+    Args:
+        cfg: of ``train``.
+        store: the dataset.
+        model: its encoders compute the embeddings where none are given.
+        clock: the model's.
+        memo: digest cache.
+
+    Raises:
+        UserError: the embeddings that are given, or the weights, cannot be read.
+    """
+    used = model.encoder_sources()
+    if cfg.fine_tuning.mode is not None:
+        texts = identify_encoders(model, {}, memo)
+    elif cfg.embeddings is not None:
+        encoders = Embeddings(Path(cfg.embeddings)).manifest["encoders"]
+        texts = EncoderIdentities(*(encoders[name]["identity"] if name in encoders else None for name in _ENCODERS))
+    else:
+        part = _embedding_config(cfg, store)
+        texts = as_kept(identify_encoders(model, arithmetic_of(build_trainer(part, clock), model), memo), part.dtype)
+    found: dict[str, Any] = {}
+    for name, text in zip(_ENCODERS, texts, strict=True):
+        if name in used and text is not None:
+            content = json.loads(text)
+            found[f"model.{name}.weights"] = content.pop("weights")
+            found["embeddings.dtype"] = content.pop("kept_as", "float32")
+            found |= {f"embeddings.{key}": value for key, value in content.items() if key != "encoder"}
+    return found
 
 
 def files_of(cfg: DictConfig, command: str) -> list[str]:

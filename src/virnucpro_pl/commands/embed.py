@@ -74,6 +74,15 @@ def embed_into(
     return _Run(cfg, trainer, clock, model, FILES["embed"], output, work).go()
 
 
+def as_kept(identities: EncoderIdentities, dtype: EmbeddingDtype) -> EncoderIdentities:
+    """Return the identities of encoders whose embeddings are kept in a format."""
+    if dtype == "float32":
+        return identities
+    return EncoderIdentities(
+        *(None if one is None else json.dumps(json.loads(one) | {"kept_as": dtype}) for one in identities)
+    )
+
+
 class _Run(EncoderRun):
     """One embedding of one input."""
 
@@ -95,12 +104,7 @@ class _Run(EncoderRun):
 
     def identify_encoders(self) -> EncoderIdentities:
         """Embeddings kept in half precision are others."""
-        found = super().identify_encoders()
-        if self.cfg.dtype == "float32":
-            return found
-        return EncoderIdentities(
-            *(None if one is None else json.dumps(json.loads(one) | {"kept_as": self.cfg.dtype}) for one in found)
-        )
+        return as_kept(super().identify_encoders(), self.cfg.dtype)
 
     def write_results(self) -> None:
         """Check that every ORF has its embeddings, write where they are, and finish the run."""

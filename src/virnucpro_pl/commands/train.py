@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from virnucpro_pl import __version__
 from virnucpro_pl.commands.building import build_fit_trainer, device_text, origin
-from virnucpro_pl.commands.dataset_embeddings import embeddings_of, files_of
+from virnucpro_pl.commands.dataset_embeddings import embeddings_of, files_of, fingerprint_of_encoders
+from virnucpro_pl.commands.fetched_weights import digest_memo_of_fetched
 from virnucpro_pl.commands.run_folder import RunFolder
 from virnucpro_pl.commands.train_settings import (
     build_optimizer,
@@ -74,7 +75,8 @@ def train(cfg: DictConfig) -> float:
         return math.nan
     try:
         folder.enter(cfg.overwrite)
-        identity = identity_of_training(cfg, store, trainer)
+        folder.check(identity_of_training(cfg, store, trainer))
+        identity = run.fingerprint()
         folder.check(identity)
         if folder.finished is None:
             run.split()
@@ -117,6 +119,12 @@ class _Run:
         if self._head_source.weights is not None:
             self._head_source.read()  # a mistake in it is told before anything is computed
         self._model.head_source = None  # its encoders are used, and the head is trained apart
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what the head depends on, the weights of the encoders included."""
+        memo = digest_memo_of_fetched(self._model) or Path(self._cfg.paths.work_dir) / "digests.json"
+        encoders = fingerprint_of_encoders(self._cfg, self._store, self._model, self._clock, memo)
+        return identity_of_training(self._cfg, self._store, self._trainer) | encoders
 
     def split(self) -> None:
         """Settle who is trained on, and say so; a dataset that cannot be split ends the run here."""

@@ -24,6 +24,13 @@ _IDENTITY = (
     *("split", "seed", "batch_size", "class_weights", "optimizer", "scheduler", "fine_tuning"),
     *("model.inputs", "model.head.hidden_dim", "model.head.dropout"),
 )
+_NOT_OF_RESULT = {
+    *("_target_", "accelerator", "devices", "num_nodes", "strategy", "precision", "logger", "default_root_dir"),
+    *("log_every_n_steps", "enable_model_summary", "enable_progress_bar", "num_sanity_val_steps"),
+}
+"""Settings of the trainer that leave the head as it is, or are in its fingerprint by another name"""
+_SHOWING = {"last", "progress", "epochs"}
+"""Callbacks that leave the head as it is"""
 
 
 def identity_of_training(cfg: DictConfig, store: LabelledStore, trainer: Trainer) -> dict[str, Any]:
@@ -34,10 +41,21 @@ def identity_of_training(cfg: DictConfig, store: LabelledStore, trainer: Trainer
         "input": [store.dataset["key"]],
         "model": cfg.model.name,
         **{name: value for key in _IDENTITY for name, value in _flat(key, OmegaConf.select(cfg, key)).items()},
+        **_trainer_settings(cfg),
         "model.head.weights": None if head is None else sorted(sha256_of(Path(head)).values()),
         "trainer.precision": str(trainer.precision),
         "device": trainer.strategy.root_device.type,
     }
+
+
+def _trainer_settings(cfg: DictConfig) -> dict[str, Any]:
+    """Return the settings of trainer and callbacks that the head depends on."""
+    trainer = {str(name): value for name, value in cfg.trainer.items() if not OmegaConf.is_config(value)}
+    found = {f"trainer.{name}": value for name, value in trainer.items() if name not in _NOT_OF_RESULT}
+    for name, node in cfg.callbacks.items():
+        if name not in _SHOWING:
+            found |= _flat(f"callbacks.{name}", node)
+    return found
 
 
 def _flat(key: str, node: Any) -> dict[str, Any]:
