@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from support import FAST_TRAINING, Result, make_unfinished
+from virnucpro_pl.weights.checkpoints import read_file
 
 Cli = Callable[..., Result]
 Train = Callable[..., Result]
@@ -119,3 +122,60 @@ def test_other_encoders_are_refused_in_the_folder_of_a_head(
     weights = encoder / "config.json"
     weights.write_text(weights.read_text() + "\n")
     refused(cli(*words), "holds the results of another run (model.dna_encoder.weights: other weights)")
+
+
+# --- damage
+
+
+def flip_bit(path: Path, place: int) -> None:
+    """Change one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def place_of_weights(path: Path) -> int:
+    """Return a place in the middle of the largest tensor of a checkpoint."""
+    with zipfile.ZipFile(path) as archive:
+        largest = max(archive.infolist(), key=lambda part: part.file_size)
+    return largest.header_offset + largest.file_size // 2
+
+
+def test_a_damaged_checkpoint_is_refused(train: Train, tmp_path: Path) -> None:
+    assert train(epochs=2).code == 0
+    head = tmp_path / "head" / "head.safetensors"
+    whole = read_file(head).tensors
+    make_unfinished(tmp_path / "head")
+    last = tmp_path / "head" / "checkpoints" / "last.ckpt"
+    sound = last.read_bytes()
+    for damage in (b"PK\x03\x04 cut short", sound[: len(sound) // 2], None):
+        last.write_bytes(sound if damage is None else damage)
+        if damage is None:
+            flip_bit(last, place_of_weights(last))
+        refused(train(epochs=2), "last.ckpt: damaged", "overwrite=true", "best.ckpt", code=1)
+    last.unlink()
+    assert train(epochs=2).code == 0
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in read_file(head).tensors.items())
+
+
+@pytest.mark.parametrize("name", ["index.parquet", "embeddings.json"])
+def test_damaged_embeddings_are_refused(name: str, train: Train, embeddings: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "embeddings"
+    shutil.copytree(embeddings, copy)
+    flip_bit(copy / name, (copy / name).stat().st_size // 2)
+    refused(train(f"embeddings={copy}", epochs=1), f"embeddings={copy}: damaged: {name} is not as it was written")
+    assert not (tmp_path / "head" / "head.safetensors").exists()
+
+
+def test_a_damaged_head_is_refused(cli: Cli, train: Train, dataset: Path, embeddings: Path, tmp_path: Path) -> None:
+    assert train(epochs=1).code == 0
+    head = tmp_path / "head" / "head.safetensors"
+    flip_bit(head, head.stat().st_size - 100)
+    given = f"model.head.weights={head}"
+    for words in (
+        ("predict", f"output={tmp_path / 'p'}", "data.chunk_length=100", "trainer.accelerator=cpu"),
+        ("test", f"input={dataset}", f"embeddings={embeddings}", f"output={tmp_path / 't'}"),
+        ("train", f"input={dataset}", f"embeddings={embeddings}", f"output={tmp_path / 'again'}", *FAST_TRAINING),
+        ("export", f"output={tmp_path / 'head.pth'}"),
+    ):
+        refused(cli(*words, given), f"{head}: damaged: its SHA-256 is not the one it was written with")

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from virnucpro_pl.commands.building import arithmetic_of, build_trainer, identify_encoders
 from virnucpro_pl.commands.embed import as_kept, embed_into
 from virnucpro_pl.data.embedding_cache import EncoderIdentities
-from virnucpro_pl.data.embeddings import Embeddings
+from virnucpro_pl.data.embeddings import Embeddings, read_manifest
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.head import Inputs
 from virnucpro_pl.module import VirNucPro
@@ -74,7 +74,7 @@ def fingerprint_of_encoders(
     if cfg.fine_tuning.mode is not None:
         texts = identify_encoders(model, {}, memo)
     elif cfg.embeddings is not None:
-        encoders = Embeddings(Path(cfg.embeddings)).manifest["encoders"]
+        encoders = read_manifest(Path(cfg.embeddings))["encoders"]
         texts = EncoderIdentities(*(encoders[name]["identity"] if name in encoders else None for name in _ENCODERS))
     else:
         part = _embedding_config(cfg, store)

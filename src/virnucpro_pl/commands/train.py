@@ -219,9 +219,12 @@ class _Run:
 
     def _keep_best(self, module: HeadTraining) -> dict[str, Any]:
         """Give the module its best weights back, and return the figures it had with them."""
-        paths = [self._output / "checkpoints" / name for name in ("last.ckpt", "best.ckpt")]
-        last, state = (torch.load(path, map_location="cpu", weights_only=True) for path in paths)
-        module.history = last["history"]  # spawned ranks kept theirs to themselves
+        best = self._output / "checkpoints" / "best.ckpt"
+        last = best.with_name("last.ckpt")
+        if not last.exists():  # resumed from the best one, which was of the last epoch
+            last = best
+        end, state = (torch.load(path, map_location="cpu", weights_only=True) for path in (last, best))
+        module.history = end["history"]  # spawned ranks kept theirs to themselves
         module.cpu().load_state_dict(state["state_dict"], strict=module.strict_loading)
         module.eval()
         return dict(next(row for row in module.history if row["epoch"] == state["epoch"]))

@@ -1,6 +1,8 @@
 """What a training depends on, and what it can go on from."""
 
-import logging
+import pickle
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from virnucpro_pl import __version__
 from virnucpro_pl.configuration import build, value_of
 from virnucpro_pl.digests import sha256_of
-from virnucpro_pl.errors import UserError, did_you_mean, escaped
+from virnucpro_pl.errors import DamagedWeightsError, UserError, did_you_mean, escaped
 from virnucpro_pl.file_names import utf8_name
 from virnucpro_pl.training.labelled_store import LabelledStore
 from virnucpro_pl.training.module import MakeOptimizer, MakeScheduler, logged_metrics
-
-log = logging.getLogger(__name__)
 
 _IDENTITY = (
     *("split", "seed", "batch_size", "class_weights", "optimizer", "scheduler", "fine_tuning"),
@@ -125,14 +125,27 @@ def class_weights(asked: Any, labels: NDArray[np.uint8]) -> tuple[float, float] 
 
 
 def usable_checkpoint(folder: Path) -> Path | None:
-    """Return the last checkpoint of an earlier start, the best one if that is damaged, None if there is none."""
-    for path in (folder / "last.ckpt", folder / "best.ckpt"):
-        if path.is_file():
-            try:
-                with utf8_name(path) as name:
-                    torch.load(name, map_location="cpu", weights_only=True, mmap=True)
-            except (RuntimeError, EOFError, OSError, ValueError):
-                log.warning("%s is damaged and not used", path)
-            else:
-                return path
-    return None
+    """Return the last checkpoint of an earlier start, the best one if the last was removed, None if there is none.
+
+    Raises:
+        DamagedWeightsError: one of them is damaged.
+    """
+    found = [path for path in (folder / "last.ckpt", folder / "best.ckpt") if path.is_file()]
+    for path in found:
+        if not _is_sound(path):
+            others = f", or remove it to continue from {found[1].name}" if path != found[-1] else ""
+            raise DamagedWeightsError(f"{path}: damaged; give overwrite=true to start over{others}")
+    return found[0] if found else None
+
+
+def _is_sound(path: Path) -> bool:
+    """Return whether a checkpoint can be read and has the CRC-32 of each part, which torch does not compare."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                return False
+        with utf8_name(path) as name:
+            torch.load(name, map_location="cpu", weights_only=True, mmap=True)
+    except (zipfile.BadZipFile, zlib.error, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError):
+        return False
+    return True

@@ -26,6 +26,8 @@ from virnucpro_pl.errors import UserError
 from virnucpro_pl.file_names import open_arrow
 from virnucpro_pl.head import Inputs
 from virnucpro_pl.output_files import EMBEDDINGS_FILE, INDEX_FILE, SHARDS
+from virnucpro_pl.results.publishing import file_facts
+from virnucpro_pl.results.run_record import read_run_record
 from virnucpro_pl.sequence.store import OrfStore
 
 FORMAT_VERSION = 1
@@ -100,7 +102,7 @@ class Embeddings:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.manifest = _read_manifest(folder)
+        self.manifest = read_manifest(folder)
         encoders = self.manifest["encoders"]
         self._shards = [
             _open_shards(folder, encoders[side]) if side in encoders else []
@@ -164,7 +166,13 @@ def _as_inputs(side: int) -> Inputs:
     return "protein" if side else "dna"
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the content of ``embeddings.json``, which ``run.json`` has the digest of, as of the index.
+
+    Raises:
+        UserError: there is none, or it or the index is damaged or of another version.
+    """
+    _check_digests(folder)
     path = folder / EMBEDDINGS_FILE
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
@@ -175,6 +183,19 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
         raise UserError(f"embeddings={folder}: of another version of this program; run `embed` again")
     return manifest
+
+
+def _check_digests(folder: Path) -> None:
+    """Compare manifest and index with their digests in ``run.json``; rows have checksums of their own.
+
+    Raises:
+        UserError: one of them was changed since it was written.
+    """
+    recorded = (read_run_record(folder) or {}).get("files")
+    for name in (EMBEDDINGS_FILE, INDEX_FILE):
+        path = folder / name
+        if isinstance(recorded, dict) and name in recorded and path.is_file() and recorded[name] != file_facts(path):
+            raise _damaged(folder, f"{name} is not as it was written")
 
 
 def _open_shards(folder: Path, encoder: dict[str, Any]) -> list[Shard]:

@@ -1,5 +1,6 @@
 """Heads as this program keeps them, with what is known of them, and as the published script does."""
 
+import hashlib
 import io
 import json
 import sys
@@ -19,7 +20,7 @@ from virnucpro_pl.weights.checkpoints import Checkpoint
 
 FORMAT_VERSION = 1
 PUBLISHED_THRESHOLD = 0.5
-_KEY = "virnucpro_head"
+_KEY, _DIGEST = "virnucpro_head", "sha256"
 _LONGEST_CHUNK = 1_000_000
 
 
@@ -66,12 +67,32 @@ def write_head(folder: Path, head: Head, info: HeadInfo) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     content = {"format_version": FORMAT_VERSION, **asdict(info)}
-    metadata = {"chunk_length": str(info.chunk_lengths[1]), _KEY: json.dumps(content)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
+    metadata = {"chunk_length": str(info.chunk_lengths[1]), _KEY: json.dumps(content)}
+    metadata[_DIGEST] = _digest(Checkpoint(tensors, metadata))
     with replacing(folder / HEAD_FILE) as unfinished:
         save_file(tensors, unfinished, metadata)
     write_text(folder / INFO_FILE, json.dumps(content, indent=2) + "\n")
     return folder / HEAD_FILE
+
+
+def check_digest(checkpoint: Checkpoint, path: Path) -> None:
+    """Compare a head with the digest in its file, which only ``train`` and ``test`` write.
+
+    Raises:
+        UserError: the two differ.
+    """
+    if _KEY in checkpoint.metadata and checkpoint.metadata.get(_DIGEST) not in (None, _digest(checkpoint)):
+        raise UserError(f"{path}: damaged: its SHA-256 is not the one it was written with; copy it again")
+
+
+def _digest(head: Checkpoint) -> str:
+    """Return the SHA-256 of names, types, shapes and values of the tensors, and of the description of the head."""
+    digest = hashlib.sha256(f"{head.metadata.get('chunk_length')} {head.metadata[_KEY]}\n".encode())
+    for name, tensor in sorted(head.tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read_head_info(checkpoint: Checkpoint, path: Path) -> HeadInfo | None:

@@ -16,7 +16,7 @@ from virnucpro_pl.weights.cache import files_folder, is_offline
 from virnucpro_pl.weights.checkpoints import Checkpoint, read_file
 from virnucpro_pl.weights.convert import load_head
 from virnucpro_pl.weights.file_fetch import PICKLE_BEGINNINGS, fetch_file
-from virnucpro_pl.weights.head_bundle import HeadInfo, read_head_info
+from virnucpro_pl.weights.head_bundle import HeadInfo, check_digest, read_head_info
 from virnucpro_pl.weights.sources import Pinned, file_identities
 
 _DOMAIN_SHARE = 0.6
@@ -49,9 +49,12 @@ class HeadSource:
         """Read the file, fetching a published head that is not there.
 
         Raises:
-            UserError: it is nowhere to be found, or unreadable.
+            UserError: it is nowhere to be found, unreadable, or damaged.
         """
-        return read_file(self.locate())
+        path = self.locate()
+        checkpoint = read_file(path)
+        check_digest(checkpoint, path)
+        return checkpoint
 
     def locate(self) -> Path:
         """Return the file, fetching a published head that is not there.
