@@ -123,7 +123,8 @@ FAST_TRAINING = (
 
 def make_unfinished(folder: Path, **changes: object) -> None:
     """Leave what a training leaves that is killed, with changes to the settings it was started with."""
-    identity = json.loads((folder / "run.json").read_text())["identity"]
+    run = json.loads((folder / "run.json").read_text())
+    files = [*run["files"], *run["folders"]]
     (folder / ".work").mkdir()
-    (folder / ".work" / "identity.json").write_text(json.dumps(identity | changes))
+    (folder / ".work" / "identity.json").write_text(json.dumps({"files": files, **run["identity"], **changes}))
     (folder / "run.json").unlink()

@@ -277,6 +277,9 @@ def test_wrong_settings_are_told(predictor: Predictor) -> None:
         Predictor("nothing")
     with pytest.raises(UserError, match=r"no\.such: predict has no such setting"):
         virnucpro_pl.predict(READS, settings={**CPU, "no.such": [1, 2]})
+    for key in ("data.chunk_length ", "data.chunk_length=", "data.chunk length"):
+        with pytest.raises(UserError, match=r"predict has no such setting; did you mean data\.chunk_length"):
+            virnucpro_pl.predict(READS, settings={**CPU, key: 300})
     with pytest.raises(UserError, match="in Python it is 1"):
         Predictor("demo", {**CPU, "trainer.devices": 2})
     with pytest.raises(UserError, match="trained on chunks of 150 to 500 nt"):

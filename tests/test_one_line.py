@@ -148,6 +148,10 @@ def test_verify_recognises_a_dataset(cli: Cli, tmp_path: Path) -> None:
         ("trainer.devices=[]", "give a number of devices"),
         ("trainer.num_nodes=x", "whole number"),
         ("trainer.num_nodes=0", "give a number of machines"),
+        ("+trainer.limit_predict_batches=0", "trainer.limit_predict_batches=0: give 1, or leave it out"),
+        ("+trainer.fast_dev_run=true", "trainer.fast_dev_run=true: give false"),
+        ("trainer.logger=true", "trainer.logger=true: give false"),
+        ("+data.chunk_length=300", "there is such a setting already; leave out the +"),
         ("model.head.dropout=5", "give a share from 0 to below 1"),
     ],
 )
@@ -215,3 +219,38 @@ def test_a_configuration_that_is_not_read_is_refused(cli: Cli, tmp_path: Path) -
     (tmp_path / "predict.yaml").write_text("input: reads.fa\n")
     result = cli("predict", "--config-dir", tmp_path, f"output={tmp_path / 'out'}")
     one_line(result, 2, "predict.yaml is not read", "experiment=NAME")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("- a\n- b\n", "mine.yaml: holds no settings; write one in each line, as NAME: VALUE"),
+        ("# @package _global_\noutput: [1_1]\n", "output=['1_1']: give one text, not several"),
+        ("a: [b\n", "mine.yaml: cannot be read as YAML"),
+    ],
+)
+def test_a_mistake_in_a_configuration_file_is_one_line(content: str, told: str, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(content)
+    (tmp_path / "reads.fa").write_text(READS)
+    one_line(cli("predict", "--config-dir", tmp_path, "experiment=mine", tmp_path / "reads.fa"), 2, told)
+
+
+@pytest.mark.parametrize("missing", ["NODE_RANK", "MASTER_ADDR", "MASTER_PORT"])
+def test_nodes_that_cannot_find_one_another_are_refused(
+    missing: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv(missing)
+    (tmp_path / "reads.fa").write_text(READS)
+    result = cli("predict", tmp_path / "reads.fa", "-o", tmp_path / "out", CPU, "trainer.num_nodes=2")
+    one_line(result, 2, f"trainer.num_nodes=2: {missing} is not set", "docs/clusters.md")
+
+
+def test_the_closing_line_names_a_report_of_this_run_only(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "reads.fa").write_text(READS)
+    words = ["predict", tmp_path / "reads.fa", "-o", tmp_path / "out", CPU, "formats.report=false"]
+    assert "(start with sequences.tsv;" in cli(*words).err
+    (tmp_path / "out" / "report.html").write_text("of somebody else")
+    assert "(start with sequences.tsv;" in cli(*words).err

@@ -331,6 +331,76 @@ def test_finished_results_that_are_gone_are_told(predict: Predict, tmp_path: Pat
     assert_refused(predict(), "viral.fasta is missing")
 
 
+@pytest.mark.parametrize("name", ["sequences.tsv", "kraken.tsv"])
+def test_finished_results_that_were_changed_are_refused(name: str, predict: Predict, tmp_path: Path) -> None:
+    assert predict("formats.kraken=true").code == 0
+    file = tmp_path / "out" / name
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b"0", b"1", 1))
+    assert_refused(predict("formats.kraken=true"), f"{name} is missing or was changed")
+    file.write_bytes(content)
+    assert predict("formats.kraken=true").code == 0
+
+
+# --- files of others
+
+
+def test_files_added_to_an_unfinished_run_are_not_its_own(cut_short: Predict, predict: Predict, tmp_path: Path) -> None:
+    cut_short()
+    mine = tmp_path / "out" / "kraken.tsv"
+    mine.write_text("mine")
+    for words in (["formats.kraken=true"], ["formats.kraken=true", "overwrite=true"]):
+        result = predict(*words)
+        assert (result.code, "holds kraken.tsv" in result.err) == (2, True)
+        assert mine.read_text() == "mine"
+    assert predict("overwrite=true").code == 0
+    assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["sequences.tsv", "kraken.tsv"])
+def test_files_that_appear_during_a_run_are_not_replaced(
+    name: str, predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, bytes]
+) -> None:
+    from virnucpro_pl.module import VirNucPro
+
+    mine = tmp_path / "out" / name
+
+    def writes(self):
+        mine.write_text("mine")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VirNucPro, "on_predict_end", writes)
+        result = predict("formats.kraken=true")
+    assert result.code == 2
+    assert f"{name} appeared there during the run" in result.err
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    again = predict("formats.kraken=true")
+    assert again.code == 0, again.err
+    assert files(tmp_path / "out") == undisturbed
+    assert mine.is_file()
+
+
+@pytest.mark.parametrize("last", ["sequences.tsv", "viral.fasta"])
+def test_a_run_that_was_killed_while_results_appeared_replaces_them(
+    last: str, predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, bytes]
+) -> None:
+    replace = Path.replace
+
+    def fails(self, target):
+        replace(self, target)
+        if Path(target).name == last:
+            raise PowerCut("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", fails)
+        assert predict().code == 1
+    assert (tmp_path / "out" / last).exists()
+    again = predict()
+    assert again.code == 0, again.err
+    assert files(tmp_path / "out") == undisturbed
+
+
 # --- signals
 
 

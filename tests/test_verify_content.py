@@ -240,6 +240,11 @@ def renamed(part: bytes) -> bytes:
     return part[:1] + b"x" + part[1:]
 
 
+def shortened(part: bytes) -> bytes:
+    name, line_end, rest = part.partition(b"\n")
+    return name.split()[0][:-1] + line_end + rest
+
+
 def unnamed(part: bytes) -> bytes:
     return part[:1] + b"\n" + part.split(b"\n", 1)[1]
 
@@ -248,7 +253,7 @@ def unnamed(part: bytes) -> bytes:
     ("name", "change"),
     [
         *((name, change) for name in ROW_FILES if name.endswith(".fasta") for change in (longer, renamed, unnamed)),
-        *((name, change) for name in ROW_FILES if name.endswith(".gz") for change in (longer, renamed)),
+        *((name, change) for name in ROW_FILES if name.endswith(".gz") for change in (longer, renamed, shortened)),
     ],
 )
 def test_changed_sequences_are_noticed(folder: Path, name: str, change: Callable[[bytes], bytes]) -> None:
@@ -345,6 +350,13 @@ def test_a_damaged_run_record_is_one_line(folder: Path, value: Any) -> None:
             continue
         (folder / "run.json").write_text(json.dumps(changed_at(run, path, value)))
         verified(folder)  # raises nothing else than the errors that are told in one line
+
+
+def test_a_run_record_without_command_is_damaged(folder: Path) -> None:
+    run = json.loads((folder / "run.json").read_text())
+    for command in ([], ["virnucpro-pl"]):
+        (folder / "run.json").write_text(json.dumps(run | {"command": command}))
+        assert "not that of a predict" in verified(folder)
 
 
 @pytest.mark.parametrize("name", ["../run.json", "/etc/passwd", "..", ".", "", "a/b", "a\0b", "\ud800"])

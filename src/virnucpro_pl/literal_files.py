@@ -36,7 +36,7 @@ class LiteralFileSource(FileConfigSource):
         """Load a file and encode its texts.
 
         Raises:
-            UserError: the file is not YAML.
+            UserError: the file is not YAML, or no mapping of names to values.
         """
         file = Path(self.path) / self._normalize_file_name(config_path)
         try:
@@ -45,6 +45,8 @@ class LiteralFileSource(FileConfigSource):
         except (OSError, ValueError, yaml.YAMLError) as error:
             reason = escaped(" ".join(str(error).split()))
             raise UserError(f"{escaped(str(file))}: cannot be read as YAML: {reason}") from error
+        if not isinstance(tree, yaml.MappingNode | None):
+            raise UserError(f"{escaped(str(file))}: holds no settings; write one in each line, as NAME: VALUE")
         header = self._get_header_dict(content)
         if tree is not None:
             _encode(tree, _package(header["package"], config_path), set())

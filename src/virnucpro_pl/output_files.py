@@ -16,6 +16,9 @@ RESULT_FILES = (ORF_TABLE, CONSENSUS_TABLE, RECORD_TABLE, CHUNK_TABLE, VIRAL_FAS
 
 REPORT = "report.html"
 FIGURES_FOLDER = "figures"
+PICTURES, FIGURE_FORMATS = ("scores", "lengths", "tracks"), ("png", "svg", "pdf")
+FIGURE_FILES = tuple(f"{FIGURES_FOLDER}/{picture}.{image}" for picture in PICTURES for image in FIGURE_FORMATS)
+"""What ``report`` adds to the results of ``predict``"""
 NONVIRAL, UNCALLED = "nonviral.fasta", "uncalled.fasta"
 KINDS = ("viral", "nonviral", "uncalled")
 FASTQ_FILES = tuple(f"{kind}{mate}.fastq.gz" for kind in KINDS for mate in ("", "_1", "_2"))

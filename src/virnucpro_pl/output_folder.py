@@ -19,6 +19,7 @@ from virnucpro_pl.file_kinds import check_kinds, unexpected_kind
 from virnucpro_pl.output_files import (
     COMPARISON,
     EMBEDDINGS_FOLDER,
+    FIGURE_FILES,
     FILES,
     FORMAT_FILES,
     LOG_FILE,
@@ -35,12 +36,14 @@ _READ_KEYS = (
 """Settings that name what a command reads"""
 _CACHE = "data.embedding_cache"
 """A folder that outlasts the run"""
+CLAIMED_FILES = "files"
+"""Key in ``identity.json`` of the names that an unfinished run may write"""
 _IN_WORK_FOLDER = re.compile(
     "|".join(
         (*map(re.escape, (*WORK_FILES, *WORK_FOLDERS)), r"reads_\d+\.fasta|(identity|starts|digests)\.json\..*\.tmp")
     )
 )
-_ALL_FORMAT_FILES = tuple(name for files in FORMAT_FILES.values() for name in files)
+_EXTRA_FILES = (*(name for files in FORMAT_FILES.values() for name in files), *FIGURE_FILES)
 _EMBEDDING_COMMANDS = {"train", "test"}
 """Commands that compute embeddings below their output folder"""
 _LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
@@ -60,7 +63,7 @@ def check_output(cfg: DictConfig, command: str) -> None:
     folder = Path(cfg.paths.output_dir)
     names = [*FILES[command], *_formats(cfg)]
     _check_place(folder)
-    cleared = [*FILES[command], *_ALL_FORMAT_FILES, RUN_FILE, LOG_FILE, WORK_FOLDER]
+    cleared = [*FILES[command], *_EXTRA_FILES, RUN_FILE, LOG_FILE, WORK_FOLDER]
     check_reads(
         cfg, [folder / name for name in cleared if os.path.lexists(folder / name)], f"output={escaped(str(folder))}"
     )
@@ -146,6 +149,8 @@ def _reads(cfg: DictConfig) -> Iterator[tuple[str, str]]:
         for name in value if isinstance(value, list) else [value]:
             if not isinstance(name, str):  # split= is a group of settings in train
                 continue
+            if name == "-" and key == "input":  # standard input may be a file
+                name = "/dev/stdin"
             for found in [name] if os.path.exists(name) else glob.glob(name):
                 yield key, found
 
@@ -188,9 +193,7 @@ def _claimed(folder: Path, command: str) -> set[str]:
     names: set[str] = set()
     work = folder / WORK_FOLDER
     if _is_our_work_folder(work):
-        names.add(WORK_FOLDER)
-        if (work / "identity.json").is_file():
-            names |= {*FILES[command], *_ALL_FORMAT_FILES}
+        names |= {WORK_FOLDER, *claimed_by_unfinished(work)}
     for record_file in (RUN_FILE, COMPARISON):
         record = _record(folder / record_file)
         if record is None:
@@ -231,6 +234,14 @@ def _is_our_work_folder(work: Path) -> bool:
     return all(map(_IN_WORK_FOLDER.fullmatch, names)) and (
         bool({"lock", "identity.json"} & names) or names <= {"ranks", "figures"}
     )
+
+
+def claimed_by_unfinished(work: Path) -> set[str]:
+    """Return the names of the files that the unfinished run of a work folder has written, or was about to."""
+    try:
+        return set(map(str, json.loads((work / "identity.json").read_text(encoding="utf-8"))[CLAIMED_FILES]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return set()
 
 
 def claimed_names(folder: Path) -> dict[str, list[str] | None] | None:

@@ -23,18 +23,31 @@ def process_environment(devices: Devices, num_nodes: int, slurm: bool) -> Cluste
         slurm: whether srun has started one process per task.
 
     Raises:
-        UserError: this is no task of a SLURM job step, or SLURM does not say how many of them a node has.
+        UserError: this is no task of a SLURM job step, or SLURM does not say how many of them a node has; or several
+            nodes are asked for, and their addresses are not in the environment.
     """
     match launcher(devices, num_nodes, slurm):
         case "slurm":
             return _slurm_environment()
         case "torchrun":
             return TorchElasticEnvironment()
+    if num_nodes > 1:
+        _check_nodes(num_nodes)
     environment = LightningEnvironment()
     if not (HydraConfig.initialized() and is_started_by_lightning(HydraConfig.get().job.name)):
         forget_other_launchers(num_nodes)
         environment.set_global_rank(0)  # else loggers are silent where RANK or SLURM_PROCID is left over
     return environment
+
+
+def _check_nodes(num_nodes: int) -> None:
+    """Refuse to wait for nodes that cannot find one another."""
+    wrong = [name for name in ("NODE_RANK", "MASTER_PORT") if not os.environ.get(name, "").isdecimal()]
+    if wrong := [*wrong, *(["MASTER_ADDR"] if not os.environ.get("MASTER_ADDR") else [])]:
+        raise UserError(
+            f"trainer.num_nodes={num_nodes}: {wrong[0]} is not set, or no number; start the command on every node with"
+            " MASTER_ADDR, MASTER_PORT and NODE_RANK, with torchrun, or with trainer=slurm (docs/clusters.md)"
+        )
 
 
 def _slurm_environment() -> SLURMEnvironment:

@@ -1,5 +1,6 @@
 """Settings of ``predict`` that are given as Python objects."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ def check_python_settings(settings: object) -> None:
     for key in settings:
         if not isinstance(key, str):
             raise UserError(f"settings: the name {key!r} is a {type(key).__name__}; give text, such as 'data.chunking'")
+        if not re.fullmatch(r"[\w./@]+", key):
+            raise UserError(f"settings: {escaped(key)}: predict has no such setting{did_you_mean(key, known)}")
         is_used = key.startswith(_USED) or key in _USED_WHOLE
         if is_used and key not in _UNUSED:
             continue

@@ -51,7 +51,11 @@ _LIMITS = {
     "trainer.check_val_every_n_epoch": _Limit(
         lambda value: value == 1, "1; early stopping and the best weights need a validation loss in every epoch"
     ),
-    "trainer.fast_dev_run": _Limit(lambda value: not value, "false; it leaves no checkpoints, which train reads"),
+    "trainer.limit_predict_batches": _Limit(
+        lambda value: value == 1, "1, or leave it out; results hold every record, so cut the input instead"
+    ),
+    "trainer.fast_dev_run": _Limit(lambda value: not value, "false; a run of one batch leaves no results"),
+    "trainer.logger": _Limit(lambda value: not value, "false; run.json and run.log hold what is measured"),
 }
 _NEEDED = {"train": ("callbacks.best", "callbacks.last")}
 

@@ -16,7 +16,7 @@ from virnucpro_pl.errors import UserError, did_you_mean, escaped
 from virnucpro_pl.output_files import WORK_FOLDER
 from virnucpro_pl.setting_limits import check_limits
 from virnucpro_pl.settings_help import settings_of
-from virnucpro_pl.text_settings import shown
+from virnucpro_pl.text_settings import is_text, shown, takes_list
 
 
 class _Kind(NamedTuple):
@@ -98,6 +98,10 @@ def check_values(cfg: DictConfig, command: str) -> None:
                 raise UserError(
                     f"{group}.{name}={escaped(str(part))}: give a class, {group}.{name}._target_=MODULE.CLASS"
                 )
+    for setting in settings_of(CONF, command):
+        value = value_of(cfg, setting.key)
+        if isinstance(value, list | dict) and is_text(setting.key) and not takes_list(setting.key):
+            raise UserError(f"{setting.key}={_written(value)}: give one text, not several")
     for key, kind in _kinds(command):
         parent, _, name = key.rpartition(".")
         if name not in ((value_of(cfg, parent) if parent else cfg) or ()):
@@ -260,6 +264,8 @@ def _explain_one(override: str, command: str, is_sweep: bool) -> str:
     if key in _EXTRAS:
         return f"{typed}: no such plugin; {_EXTRAS[key]}"
     names = _names(command)
+    if override.startswith("+") and key in names:
+        return f"{typed}: there is such a setting already; leave out the +"
     if not any(key == name or name.startswith(f"{key}.") for name in names):
         return f"{typed}: {command} has no such setting{did_you_mean(key, names)}; `{command} --help` lists them"
     if "," in value and not is_sweep:

@@ -4,7 +4,7 @@ import gc
 import json
 import logging
 import os
-import shutil
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 SWEEP_TABLE = "sweep.tsv"
 DONE, CACHED, OUT_OF_MEMORY, FAILED = "done", "done, with cached embeddings", "out of memory", "failed"
 _ROWS_FOLDER = ".sweep"  # a launcher may run jobs in other processes, so their rows meet on disk
+_ROW_FILE = re.compile(r"\d+\.json(\.tmp)?")
 
 
 class JobRow(NamedTuple):
@@ -99,7 +100,7 @@ class SweepTable(Callback):
             _check_folder(Path(config.hydra.sweep.dir))
         except UserError as error:
             _refuse(str(error))
-        shutil.rmtree(_rows_folder(config), ignore_errors=True)
+        _remove_rows(_rows_folder(config))
 
     def on_job_start(self, config: DictConfig, *, task_function: TaskFunction, **kwargs: Any) -> None:
         """Let go of what the job before held, so that each has the whole memory and a peak of its own."""
@@ -124,7 +125,7 @@ class SweepTable(Callback):
         """Print the table and, if a job failed, end with its exit status."""
         folder = _rows_folder(config)
         rows = _read_rows(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove_rows(folder)
         if not rows:
             return
         _print(rows, self._names)
@@ -206,6 +207,20 @@ def _check_folder(folder: Path) -> None:
         file = folder / name
         if os.path.lexists(file) and sign not in file.read_text(encoding="utf-8", errors="replace"):
             raise UserError(f"{place}: holds {name}, which no sweep has written; move it away, or give another folder")
+    rows = folder / _ROWS_FOLDER
+    if os.path.lexists(rows) and not (
+        rows.is_dir() and all(_ROW_FILE.fullmatch(path.name) and not path.is_dir() for path in rows.iterdir())
+    ):
+        raise UserError(
+            f"{place}: holds {_ROWS_FOLDER}, which no sweep has written; move it away, or give another folder"
+        )
+
+
+def _remove_rows(folder: Path) -> None:
+    for path in folder.glob("*"):
+        path.unlink()
+    with suppress(FileNotFoundError):
+        folder.rmdir()
 
 
 def _print(rows: list[JobRow], names: Sequence[str]) -> None:

@@ -103,6 +103,16 @@ def test_a_consensus_without_scores_is_compared_by_label_with_one_that_has_them(
     assert again.code == 0, again.err
 
 
+def test_ids_of_records_keep_their_quotes(cli: Cli, tmp_path: Path) -> None:
+    one, two = tmp_path / "one.tsv", tmp_path / "two.tsv"
+    one.write_text('sequence_id\tcall\n"a"\tvirus\na\tothers\n')
+    two.write_text('sequence_id\tcall\na\tothers\n"a"\tvirus\n')
+    words = ["compare", f"reference={one}", "mode=record", f"output={tmp_path}"]
+    assert cli(*words, f"candidate={two}").code == 0
+    two.write_text("sequence_id\tcall\na\tothers\n")
+    assert cli(*words, f"candidate={two}").code == 1
+
+
 def test_ids_that_pandas_quoted_are_those_without_quotes(cli: Cli, tmp_path: Path) -> None:
     quoted, plain = tmp_path / "quoted.csv", tmp_path / "plain.csv"
     quoted.write_text('Modified_ID\tIs_Virus\n"x""y_chunk_1"\tTrue\n')

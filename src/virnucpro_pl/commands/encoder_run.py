@@ -63,7 +63,7 @@ class EncoderRun(ABC):
         self.cfg = cfg
         self.trainer = trainer
         self.output, self.work = output, work
-        self.folder = RunFolder(output, work, result_files, extra_files)
+        self.folder = RunFolder(output, work, result_files, extra_files, progressive=not extra_files)
         self.model = model
         self._figures = RankFigures(Path(cfg.paths.work_dir) / "figures")
         self.datamodule: FastaDataModule = build(

@@ -24,7 +24,7 @@ from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD, CallingRules
 from virnucpro_pl.results.identity import THRESHOLD, identity_of_scores
 from virnucpro_pl.results.input_notes import input_warnings
 from virnucpro_pl.results.parts import PartsOfModel
-from virnucpro_pl.results.publishing import check_results, file_facts, publish
+from virnucpro_pl.results.publishing import file_facts, publish
 from virnucpro_pl.results.run_check import finished_run
 from virnucpro_pl.results.starts import Starts
 from virnucpro_pl.results.summary import DEMO_WARNING, found_line, merge_figures, summary_lines
@@ -87,7 +87,16 @@ class _Run(EncoderRun):
         datamodule = self.datamodule
         inputs, manifest = datamodule.inputs, datamodule.store.manifest
         after = StageClock()
-        calls, files = publish(datamodule.store, inputs, datamodule.gather, self.work, self.output, self._rules, after)
+        calls, files = publish(
+            datamodule.store,
+            inputs,
+            datamodule.gather,
+            self.folder.claim_files,
+            self.work,
+            self.output,
+            self._rules,
+            after,
+        )
         sources = zip(manifest["inputs"], inputs, calls.pop("files"), strict=True)
         counts = {key: value for key, value in manifest.items() if key not in ("format_version", "files", "settings")}
         counts["inputs"] = [{**source, "path": path, "calls": by_call} for source, path, by_call in sources]
@@ -131,12 +140,12 @@ class _Run(EncoderRun):
             if all((self.output / f).exists() for f in files)
         }
         missing = self._formats.missing(there)
-        if self.folder.finished:
-            asked = (files for name, files in FORMAT_FILES.items() if getattr(missing, name))
-            check_added(self.output, itertools.chain.from_iterable(asked))
-            if any(missing):
-                check_results(self.output, run)
+        asked = itertools.chain.from_iterable(files for name, files in FORMAT_FILES.items() if getattr(missing, name))
         run["formats"] = dict(there)
+        if self.folder.finished:
+            check_added(self.output, asked)
+        else:
+            self.folder.claim_files(asked)
         for key, names in missing.write(self.output, run, self.datamodule.inputs, store):
             run["formats"][key] = names
             run["files"] |= {name: file_facts(self.output / name) for name in names}
@@ -181,7 +190,7 @@ class _Run(EncoderRun):
         if uses_sample(self.cfg):
             log.warning("NO INPUT WAS GIVEN: these are calls of the packaged sample; name your reads: input=FILE")
         log.info(found_line(run))
-        start = REPORT if (self.output / REPORT).exists() else RECORD_TABLE
+        start = REPORT if "report" in run["formats"] and self._formats.report else RECORD_TABLE
         log.info("Results: %s (start with %s; viral records: %s)", self.output, start, VIRAL_FASTA)
         if self.cfg.output == "-":
             copy_to_standard_output(self.output / RECORD_TABLE)

@@ -8,9 +8,9 @@ from omegaconf import DictConfig, ListConfig
 
 from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.output_files import FIGURES_FOLDER, REPORT, RUN_FILE
+from virnucpro_pl.output_files import FIGURE_FILES, FIGURE_FORMATS, REPORT, RUN_FILE
 from virnucpro_pl.output_folder import check_added
-from virnucpro_pl.reporting.figures import FORMATS, PICTURES, write_figures
+from virnucpro_pl.reporting.figures import write_figures
 from virnucpro_pl.reporting.page import write_report
 from virnucpro_pl.results.publishing import check_results, file_facts
 from virnucpro_pl.results.run_check import finished_run
@@ -28,13 +28,13 @@ def report(cfg: DictConfig) -> float:
         raise UserError("output: name the folder of a finished predict: output=FOLDER")
     formats = [cfg.format] if isinstance(cfg.format, str) else list(cfg.format)
     if not formats:
-        raise UserError(f"format=[]: choose of html, {', '.join(FORMATS)}")
-    if unknown := [name for name in formats if name not in ("html", *FORMATS)]:
-        raise UserError(f"format={','.join(map(str, unknown))}: choose of html, {', '.join(FORMATS)}")
+        raise UserError(f"format=[]: choose of html, {', '.join(FIGURE_FORMATS)}")
+    if unknown := [name for name in formats if name not in ("html", *FIGURE_FORMATS)]:
+        raise UserError(f"format={','.join(map(str, unknown))}: choose of html, {', '.join(FIGURE_FORMATS)}")
     records = list(cfg.records) if isinstance(cfg.records, ListConfig) else [str(cfg.records)] if cfg.records else []
     folder = Path(cfg.output)
-    images = [name for name in formats if name in FORMATS]
-    pictures = [f"{FIGURES_FOLDER}/{picture}.{image}" for picture in PICTURES for image in images]
+    images = [name for name in formats if name in FIGURE_FORMATS]
+    pictures = [name for name in FIGURE_FILES if name.rpartition(".")[2] in images]
     run = finished_run(folder, "report")
     check_added(folder, [*([REPORT] if "html" in formats else []), *pictures])
     check_results(folder, run)

@@ -1,6 +1,7 @@
 """The output folder of a run: whose it is, and who works in it."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -9,11 +10,12 @@ from typing import Any
 
 from virnucpro_pl.configuration import command
 from virnucpro_pl.durable import write_text
-from virnucpro_pl.errors import UserError
+from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.folder_lock import LOCK_FILE, FolderLock, in_use
-from virnucpro_pl.output_files import RUN_FILE, written_within
-from virnucpro_pl.output_folder import claimed_names
+from virnucpro_pl.output_files import FIGURES_FOLDER, RUN_FILE, written_within
+from virnucpro_pl.output_folder import CLAIMED_FILES, claimed_by_unfinished, claimed_names
 from virnucpro_pl.results.identity import difference, identity_of_scores
+from virnucpro_pl.results.publishing import file_facts
 from virnucpro_pl.results.run_record import read_run_record
 
 _PATIENCE = 30.0  # seconds: what was started by a process that was killed notices within a few
@@ -26,14 +28,23 @@ class RunFolder:
         output: folder of the results.
         work: folder within it of what is needed until they are there.
         result_files: names of the results, files or folders.
+        progressive: whether results are written from the beginning of the run on, not at its end.
         extra_files: names of what can be made again of them, which a finished run may lack.
     """
 
-    def __init__(self, output: Path, work: Path, result_files: Iterable[str], extra_files: Iterable[str] = ()):
+    def __init__(
+        self,
+        output: Path,
+        work: Path,
+        result_files: Iterable[str],
+        extra_files: Iterable[str] = (),
+        progressive: bool = True,
+    ):
         self._output = output
         self._work = work
         self._result_files = tuple(result_files)
         self._extra_files = tuple(extra_files)
+        self._progressive = progressive
         self._identity_file = work / "identity.json"
         self._lock: FolderLock | None = None
         self._known: dict[str, Any] = {}
@@ -91,17 +102,17 @@ class RunFolder:
             raise self._refusal(f"holds {whose} ({told})")
 
     def check_files(self) -> None:
-        """Make sure that the results of a finished run are all there.
+        """Compare the results of a finished run with their digests.
 
         Raises:
-            UserError: one of them is not.
+            UserError: one of them is missing or was changed.
         """
         assert self.finished is not None
         for name, file in self.finished["files"].items():
             path = self._output / name
-            if name in self._extra_files:
+            if name in self._extra_files and not os.path.lexists(path):
                 continue
-            if not isinstance(file, dict) or not path.is_file() or path.stat().st_size != file.get("bytes"):
+            if not path.is_file() or file_facts(path) != file:
                 raise self._refusal(f"holds a finished run, but {name} is missing or was changed since")
 
     def claim(self, identity: Mapping[str, Any]) -> None:
@@ -111,14 +122,35 @@ class RunFolder:
             UserError: it belongs to another run.
         """
         self.check(identity)
-        known = {"command": command()[1], **identity_of_scores(identity)}
-        write_text(self._identity_file, json.dumps(known, indent=2))
+        files = self._known.get(CLAIMED_FILES, list(self._result_files) if self._progressive else [])
+        self._known = {"command": command()[1], CLAIMED_FILES: files, **identity_of_scores(identity)}
+        write_text(self._identity_file, json.dumps(self._known, indent=2))
         assert self._lock is not None
         if not self._lock.share():  # turning it into a shared one lets go of it for a moment
             raise in_use(self._output)
 
+    def claim_files(self, names: Iterable[str]) -> None:
+        """Note the names of files before they are written, so that a start after this one was killed may replace them.
+
+        Raises:
+            UserError: a file of such a name appeared since the output folder was checked.
+        """
+        names = list(names)
+        claimed = self._known[CLAIMED_FILES]
+        for name in names:
+            if name not in claimed and os.path.lexists(self._output / name):
+                raise UserError(
+                    f"output={escaped(str(self._output))}: {name} appeared there during the run, and `{command()[1]}`"
+                    " has not written it; move it away and start the same command again, which keeps what is computed"
+                )
+        self._known[CLAIMED_FILES] = sorted({*claimed, *names})
+        write_text(self._identity_file, json.dumps(self._known, indent=2))
+
     def finish(self, run: dict[str, Any]) -> None:
         """Leave the run record, which makes the run a finished one, and remove what was needed only until here."""
+        for name in self._known[CLAIMED_FILES]:
+            if name in self._extra_files and name not in run["files"]:  # of an earlier start with other formats
+                (self._output / name).unlink(missing_ok=True)
         self.note(run)
         self.clear_work()
 
@@ -153,10 +185,12 @@ class RunFolder:
     def _clear(self) -> None:
         """Remove what an earlier run has written; what others put beside it stays."""
         claimed = claimed_names(self._output)
-        unfinished = self._identity_file.exists()
+        unfinished = claimed_by_unfinished(self._work)
         for name in (*self._result_files, *self._extra_files):
-            if unfinished or (claimed and name in claimed):
+            if name in unfinished or (claimed and name in claimed):
                 _remove_written(self._output / name, (claimed or {}).get(name))
+        with suppress(OSError):  # there are none, or files of others
+            (self._output / FIGURES_FOLDER).rmdir()
         if claimed is not None:
             _remove(self._output / RUN_FILE)
         self._empty_work()

@@ -15,8 +15,6 @@ from virnucpro_pl.reporting.wording import CALL_MEANING
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD
 from virnucpro_pl.results.identity import THRESHOLD
 
-FORMATS = ("png", "svg", "pdf")
-PICTURES = ("scores", "lengths", "tracks")
 _COLOURS = dict(zip(CALLS, ("#c8553d", "#2f7f96", "#b08d2e", "#a9b3bd"), strict=True))
 _MOST_POINTS = 4000
 _LONGEST_NAME = 60

@@ -1,6 +1,7 @@
 """Agreement of the files that ``formats`` asks for with the tables they are made of, row by row."""
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import zip_longest
@@ -60,9 +61,15 @@ def _check_reads(folder: Path, run: Mapping[str, Any]) -> None:
         raise DisagreementError(RUN_FILE, "counts.inputs: mates and records do not fit one another") from error
     if sorted(chosen) != sorted(run["formats"]["fastq"]):
         raise DisagreementError(RUN_FILE, "formats.fastq: not the files that mates of counts.inputs ask for")
+    added = re.compile(rf"(/[12])?({re.escape(run['counts']['duplicate_suffix'])}[0-9]+)?")
     for name, is_in in chosen.items():
-        # An id is the name of a read, or that with the number of its mate or of its repetition.
-        compare_sequences(name, _reads_in(folder / name), _records_among(folder, is_in), str.startswith)
+        compare_sequences(
+            name,
+            _reads_in(folder / name),
+            _records_among(folder, is_in),
+            # An id is the name of a read, or that with the number of its mate or of its repetition.
+            lambda record, read: record.startswith(read) and bool(added.fullmatch(record, len(read))),
+        )
 
 
 def _reads_in(path: Path) -> Iterator[tuple[str, int]]:

@@ -91,10 +91,10 @@ def read_call_table(path: Path, mode: Mode, name: str) -> CallTable:
         )
         raise UserError(f"{name}={path}: {file.name} is no {mode} table; {advice}")
     run = read_run_record(file.parent)
-    labels = table.column(layout.label).combine_chunks()
+    ids, labels = (table.column(column).combine_chunks() for column in (layout.id, layout.label))
     return CallTable(
         file,
-        _unquoted(table.column(layout.id).combine_chunks()),
+        ids if mode == "record" else _unquoted(ids),
         labels,
         _scores(table, layout.others, file, labels),
         _scores(table, layout.virus, file, labels),

@@ -51,6 +51,7 @@ def publish(
     store: OrfStore,
     inputs: list[str],
     gather: Callable[[ScoreFile], None],
+    claim: Callable[[Iterable[str]], None],
     work: Path,
     output: Path,
     rules: CallingRules,
@@ -62,6 +63,7 @@ def publish(
         store: the ORFs.
         inputs: the files it was made of, as they are called now.
         gather: fills in (orfs, 2) scores, or raises because some are missing.
+        claim: refuses names of files that are in the output folder and not of this run, before any is moved there.
         work: folder the files are written in first.
         output: folder they are moved to when all of them are complete and on the disk.
         rules: how scores become calls.
@@ -72,6 +74,7 @@ def publish(
 
     Raises:
         MissingScoresError: some ORFs have no score.
+        UserError: a file of others has one of the names.
         DamagedStoreError: the store was changed while the run was going.
         OSError: there is no space.
     """
@@ -87,6 +90,7 @@ def publish(
             written = work / "results" / name
             flush(written)
             files[name] = file_facts(written)
+        claim(RESULT_FILES)
         for name in RESULT_FILES:
             (work / "results" / name).replace(output / name)
         flush(output)

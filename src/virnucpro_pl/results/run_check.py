@@ -68,6 +68,7 @@ _SHAPE: dict[Any, Any] = {
         "bases": int,
         "chunks": int,
         "orfs": int,
+        "duplicate_suffix": str,
         "saved": {"orfs": int, "proteins": int},
         "record_status": _COUNT_EACH,
         "chunk_status": _COUNT_EACH,
@@ -138,6 +139,8 @@ def check_run_record(run: Mapping[str, Any]) -> None:
         UserError: something is missing, has another type, or is no name of a file in the folder.
     """
     _check(run, _SHAPE, "")
+    if run["command"][1:2] != ["predict"]:
+        raise UserError(f"{RUN_FILE}: command is {escaped(repr(run['command']))[:60]}, not that of a predict")
     listed = [name for names in run["formats"].values() for name in names]
     for listed_name in run["files"]:
         name = listed_name.removeprefix(f"{FIGURES_FOLDER}/")
