@@ -509,13 +509,54 @@ def test_second_run_fetches_nothing(server: Server, command: Callable[..., str],
     assert table.read_text().endswith("# mine\n"), "columns may have been added to it"
 
 
-def test_damaged_file_is_fetched_again_alone(server: Server, command: Callable[..., str], tmp_path: Path) -> None:
+def test_files_of_the_user_are_not_replaced(server: Server, command: Callable[..., str], tmp_path: Path) -> None:
+    folder = tmp_path / "genomes"
+    for name in (*VIRAL, f"{VIRAL[0]}.part", "genomes.tsv", "download.json"):
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text("mine\n")
+        with pytest.raises(UserError, match=rf"{name} (was not written by `download`|does not have the MD5 of RefSeq)"):
+            command("divisions=[viral]")
+        assert {path.name: path.read_text() for path in folder.iterdir()} == {name: "mine\n"}
+        (folder / name).unlink()
+    assert not server.got(".gz")
+
+
+def test_changed_file_is_fetched_again_once_it_is_moved_away(
+    server: Server, command: Callable[..., str], tmp_path: Path
+) -> None:
     command("divisions=[viral]")
     file = tmp_path / "genomes" / VIRAL[1]
     file.write_bytes(file.read_bytes()[:-1] + b"!")
+    table = tmp_path / "genomes" / "genomes.tsv"
+    table.write_text(table.read_text() + "# mine\n")
+    with pytest.raises(UserError, match=f"{VIRAL[1]} does not have the MD5 of RefSeq release 230; move it away"):
+        command("divisions=[viral]")
+    file.rename(tmp_path / "mine.gz")
     command("divisions=[viral]")
     assert file.read_bytes() == server.files[f"/release/viral/{VIRAL[1]}"]
     assert [len(server.got(name)) for name in VIRAL] == [1, 2]
+    assert table.read_text().endswith("# mine\n")
+
+
+def test_another_selection_replaces_its_own_table_only(
+    server: Server, command: Callable[..., str], tmp_path: Path
+) -> None:
+    server.volume("bacteria", 1)
+    server.publish()
+    both = "divisions=[viral,bacteria]"
+    command("divisions=[viral]")
+    table, record = (tmp_path / "genomes" / name for name in ("genomes.tsv", "download.json"))
+    path = "/release/bacteria/bacteria.1.genomic.gbff.gz"
+    server.faults[path] = [status(503)] * 3
+    with pytest.raises(DownloadError):
+        command(both)
+    command(both)
+    assert "bacteria.1" in table.read_text()
+    table.write_text(table.read_text().replace("others", "virus"))
+    before = table.read_text(), record.read_text()
+    with pytest.raises(UserError, match=r"genomes\.tsv was not written by `download`, or was changed since"):
+        command("divisions=[viral]")
+    assert (table.read_text(), record.read_text()) == before
 
 
 def test_same_command_goes_on_after_a_failure(

@@ -10,9 +10,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.fetching.polite_http import Patience, PoliteClient
 from virnucpro_pl.folder_lock import alone_in
-from virnucpro_pl.training.download_record import RECORD, Selection
+from virnucpro_pl.training.download_record import RECORD, TABLE, Selection
 from virnucpro_pl.training.refseq import wanted_counts
-from virnucpro_pl.training.release_download import TABLE
 from virnucpro_pl.training.release_download import download as download_release
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,7 @@
 """Files that come in pieces: what there is of them survives any stop, and they get their names when complete."""
 
 import hashlib
+import os
 from pathlib import Path
 
 from virnucpro_pl.durable import flush
@@ -20,6 +21,10 @@ class PartialFile:
     def size(self) -> int:
         """Return how many bytes are there."""
         return self.path.stat().st_size if self.path.exists() else 0
+
+    def is_foreign(self) -> bool:
+        """Return whether a file of this name is there that another program has left: it has no version beside it."""
+        return os.path.lexists(self.path) and not self._version.is_file()
 
     def version(self) -> str:
         """Return its version; empty if that is not known, so that nothing can be added."""

@@ -1,5 +1,6 @@
 """``download.json``: which files of a release a folder is for, where they come from, and their checksums."""
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping
@@ -8,12 +9,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from virnucpro_pl import __version__
+from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.durable import write_text
-from virnucpro_pl.errors import UserError
+from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.fetching.polite_http import RemoteFile
-from virnucpro_pl.training.refseq import Volume, is_checksum, is_file_name, select_volumes
+from virnucpro_pl.file_kinds import unexpected_kind
+from virnucpro_pl.training.refseq import Volume, genome_table, is_checksum, is_file_name, select_volumes
 
 RECORD = "download.json"
+TABLE = "genomes.tsv"
+"""What ``prepare`` reads"""
 _FORMAT_VERSION = 1
 
 
@@ -40,6 +45,10 @@ class Plan(NamedTuple):
             volume for division in selection.counts for volume in select_volumes(names, division, None, selection.seed)
         ]
 
+    def table(self, selection: Selection) -> str:
+        """Return the content of ``genomes.tsv``."""
+        return genome_table(self.volumes(selection))
+
 
 def _identity(selection: Selection) -> dict[str, Any]:
     return {"source": selection.source, "counts": dict(selection.counts), "seed": selection.seed}
@@ -53,6 +62,7 @@ def write_record(folder: Path, selection: Selection, plan: Plan, finished: bool)
         "release": plan.release,
         "selection": _identity(selection),
         "finished": _date(time.time()) if finished else None,
+        "table": hashlib.sha256(plan.table(selection).encode()).hexdigest(),
         "files": [
             {**file._asdict(), "fetched": _date((folder / file.name).stat().st_mtime) if finished else None}
             for file in plan.files
@@ -66,18 +76,38 @@ def _date(seconds: float) -> str:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Return what an earlier call has left; nothing if there was none, or what it left is damaged.
+    """Return the record of an earlier call, empty if there is none or it is of another version.
 
     Raises:
-        UserError: the file is sound, but not ours.
+        UserError: the file was not written by ``download``.
     """
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except FileNotFoundError:
         return {}
+    except (OSError, ValueError, RecursionError):
+        record = None
     if not isinstance(record, dict) or "format_version" not in record:
-        raise UserError(f"{folder / RECORD}: no download has written it; give another output folder")
+        raise _foreign(folder, RECORD)
     return record if record["format_version"] == _FORMAT_VERSION else {}
+
+
+def check_table(folder: Path, record: dict[str, Any]) -> None:
+    """Refuse to replace a ``genomes.tsv`` that was edited, or was there before.
+
+    Raises:
+        UserError: its digest is not that in the record.
+    """
+    table = folder / TABLE
+    if unexpected_kind(table) or (table.exists() and sha256_of(table)[TABLE] != record.get("table")):
+        raise _foreign(folder, TABLE)
+
+
+def _foreign(folder: Path, name: str) -> UserError:
+    return UserError(
+        f"output={escaped(str(folder))}: {name} was not written by `download`, or was changed since; move it away, or"
+        " give another folder"
+    )
 
 
 def plan_of(record: dict[str, Any], selection: Selection) -> Plan | None:

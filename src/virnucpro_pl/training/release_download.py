@@ -1,6 +1,7 @@
 """Downloading a selection of a RefSeq release into a folder; the same call again goes on where it stopped."""
 
 import logging
+import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -9,22 +10,20 @@ from threading import Lock
 
 from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import DownloadError, UserError, escaped
-from virnucpro_pl.fetching.partial_file import PART, md5_of
+from virnucpro_pl.fetching.partial_file import PART, PartialFile, md5_of
 from virnucpro_pl.fetching.polite_http import NotFoundError, PoliteClient, RemoteFile
-from virnucpro_pl.training.download_record import RECORD, Plan, Selection, plan_of, read_record, write_record
-from virnucpro_pl.training.refseq import (
-    genome_table,
-    is_division,
-    listed_divisions,
-    listed_files,
-    read_checksums,
-    select_volumes,
+from virnucpro_pl.training.download_record import (
+    TABLE,
+    Plan,
+    Selection,
+    check_table,
+    plan_of,
+    read_record,
+    write_record,
 )
+from virnucpro_pl.training.refseq import is_division, listed_divisions, listed_files, read_checksums, select_volumes
 
 log = logging.getLogger(__name__)
-
-TABLE = "genomes.tsv"
-"""What ``prepare`` reads"""
 
 _LONGEST_LISTING, _LONGEST_LIST = 64 << 20, 512 << 20  # bytes
 _SECONDS_BETWEEN_LINES = 20.0
@@ -40,17 +39,19 @@ def download(selection: Selection, folder: Path, client: PoliteClient, connectio
         connections: files that are fetched at a time.
 
     Raises:
-        UserError: the selection cannot be had, the disk is too small, or the folder holds another release.
+        UserError: the selection cannot be had, the disk is too small, or the folder holds another release, or files
+            that ``download`` has not written and would replace.
         DownloadError: the server does not give what it should.
     """
     folder.mkdir(parents=True, exist_ok=True)
     record = read_record(folder)
-    if (folder / TABLE).exists() and not (folder / RECORD).exists():
-        raise UserError(f"output={folder} holds {TABLE}, which no download has written; give another folder")
     plan = plan_of(record, selection)
+    is_new = plan is None
+    if is_new:
+        check_table(folder, record)
     missing = [] if plan is None else _missing(plan, folder)
     if plan is not None and not missing and record.get("finished") and (folder / TABLE).exists():
-        return plan  # and the table as it is, which may have been added to
+        return plan
     if plan is None or missing:
         release = _release_number(client, selection.source)
         if record.get("release", release) != release:
@@ -62,9 +63,12 @@ def download(selection: Selection, folder: Path, client: PoliteClient, connectio
             plan = _make_plan(selection, release, client)
             missing = _missing(plan, folder)
     _check_space(plan, missing, folder)
+    if is_new:
+        (folder / TABLE).unlink(missing_ok=True)
     write_record(folder, selection, plan, finished=False)
     _fetch_all(missing, folder, client, connections)
-    write_text(folder / TABLE, genome_table(plan.volumes(selection)))
+    if not (folder / TABLE).exists():  # columns may have been added to it
+        write_text(folder / TABLE, plan.table(selection))
     write_record(folder, selection, plan, finished=True)
     return plan
 
@@ -189,8 +193,27 @@ def _fetch_all(files: list[RemoteFile], folder: Path, client: PoliteClient, conn
 
 
 def _missing(plan: Plan, folder: Path) -> list[RemoteFile]:
-    """Return the files that are not there, or not as they should be."""
-    return [file for file in plan.files if not _is_right(folder / file.name, file)]
+    """Return the files that are not there.
+
+    Raises:
+        UserError: a file of this name is there, but is not that of the release.
+    """
+    missing = []
+    for file in plan.files:
+        path = folder / file.name
+        if not os.path.lexists(path):
+            missing.append(file)
+        elif not _is_right(path, file):
+            raise UserError(
+                f"output={escaped(str(folder))}: {file.name} does not have the MD5 of RefSeq release {plan.release};"
+                " move it away to fetch that of the release, or give another folder"
+            )
+        if PartialFile(path).is_foreign():
+            raise UserError(
+                f"output={escaped(str(folder))}: {file.name}{PART} was not written by `download`; move it away, or give"
+                " another folder"
+            )
+    return missing
 
 
 def _is_right(path: Path, file: RemoteFile) -> bool:
