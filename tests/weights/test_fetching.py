@@ -247,6 +247,28 @@ def test_weights_are_carried_to_a_machine_without_a_network(
     assert results(tmp_path / "here") == results(tmp_path / "there")
 
 
+def test_an_export_replaces_another_one_only_if_told_to(cli: Cli, tmp_path: Path) -> None:
+    stick = tmp_path / "stick"
+    words = ("weights", "export", stick, MODEL)
+    assert cli(*words).code == 0
+    assert cli(*words).code == 0, "the same weights"
+    manifest = json.loads((stick / "manifest.json").read_text())
+    other = {name: file for name, file in manifest["files"].items() if not name.endswith(".pth")}
+    (stick / "manifest.json").write_text(json.dumps({"format_version": 1, "files": other}))
+    result = cli(*words)
+    assert result.code == 2
+    assert f"folder={stick}: holds an export of other weights; give another folder, or overwrite=true" in result.err
+    assert json.loads((stick / "manifest.json").read_text())["files"] == other
+    assert cli(*words, "overwrite=true").code == 0
+    assert json.loads((stick / "manifest.json").read_text()) == manifest
+    mine = next(stick.rglob("config.json"))
+    mine.write_text("mine")
+    result = cli(*words, "overwrite=true")
+    assert result.code == 2
+    assert f"{mine}: not written by `weights export`, or changed since; move it away" in result.err
+    assert mine.read_text() == "mine"
+
+
 @pytest.mark.parametrize("damage", ["a byte", "missing", "outside", "no list"])
 def test_a_damaged_export_is_not_taken_in(cli: Cli, tmp_path: Path, damage: str) -> None:
     stick = tmp_path / "stick"

@@ -141,7 +141,7 @@ def _convert(cfg: DictConfig) -> int:
 
 def _export(cfg: DictConfig) -> int:
     """Copy the weights into a folder that can be carried to a machine without a network."""
-    return export_weights(_model(cfg).sources(), _folder(cfg))
+    return export_weights(_model(cfg).sources(), _folder(cfg), cfg.overwrite)
 
 
 def _import(cfg: DictConfig) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -22,20 +23,22 @@ MANIFEST = "manifest.json"
 _FORMAT = 1
 
 
-def export_weights(sources: Mapping[str, HeadSource | DnabertSSource | Esm2Source], folder: Path) -> int:
+def export_weights(
+    sources: Mapping[str, HeadSource | DnabertSSource | Esm2Source], folder: Path, overwrite: bool = False
+) -> int:
     """Copy published weights into a folder, fetching what is not here; return how many files it holds.
 
     Args:
         sources: of a model, by part; files of the user's own are left to the user.
         folder: where to; what is there already and right is kept.
+        overwrite: replace an export of other weights.
 
     Raises:
-        UserError: weights are nowhere to be found, or there is no room.
+        UserError: weights are nowhere to be found, there is no room, or files in the folder may not be replaced.
         OSError: the folder cannot be written.
     """
-    if (folder / MANIFEST).exists():
-        _manifest(folder)  # of weights, or it is not replaced
     files: dict[str, dict[str, Any]] = {}
+    origins: dict[str, Path] = {}
     for name, source in sources.items():
         if source.lock_name is None:
             log.warning("model.%s.weights=%s is a file of yours: copy it yourself", name, source.weights)
@@ -48,12 +51,36 @@ def export_weights(sources: Mapping[str, HeadSource | DnabertSSource | Esm2Sourc
             relative = f"weights/{repository.replace('/', '--')}/{revision}/{file.name}"
             digest = sha256_of(file)[file.name]
             files[relative] = {"sha256": digest, "bytes": file.stat().st_size, "source": source.lock_name}
-            _copy(file, folder / relative, digest)
+            origins[relative] = file
+    _check_replaced(folder, files, overwrite)
+    for relative, file in origins.items():
+        _copy(file, folder / relative, files[relative]["sha256"])
     manifest = {"format_version": _FORMAT, "files": files}
     write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     total = sum(file["bytes"] for file in files.values())
     log.info("Exported: %d files, %s, in %s; there: weights import folder=FOLDER", len(files), gigabytes(total), folder)
     return len(files)
+
+
+def _check_replaced(folder: Path, files: Mapping[str, dict[str, Any]], overwrite: bool) -> None:
+    """Refuse to replace an export of other weights, or files that no export has written.
+
+    Args:
+        folder: of the export.
+        files: the new manifest.
+        overwrite: whether an export of other weights may be replaced.
+
+    Raises:
+        UserError: something may not be replaced.
+    """
+    there = _manifest(folder) if os.path.lexists(folder / MANIFEST) else {}
+    if there and there != files and not overwrite:
+        raise UserError(f"folder={folder}: holds an export of other weights; give another folder, or overwrite=true")
+    for name, file in files.items():
+        path = folder / name
+        ours = {file["sha256"], there.get(name, file)["sha256"]}
+        if os.path.lexists(path) and not (path.is_file() and sha256_of(path)[path.name] in ours):
+            raise UserError(f"{path}: not written by `weights export`, or changed since; move it away")
 
 
 def import_weights(folder: Path) -> int:
