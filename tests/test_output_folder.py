@@ -241,6 +241,10 @@ def test_prepare_removes_nothing_of_others(cli: Cli, tmp_path: Path) -> None:
     assert content(tmp_path) == before
     Path("dataset/notes.txt").unlink()
     assert cli("prepare", "genomes", "output=dataset", "overwrite=true").code == 0
+    Path("mine").mkdir()
+    Path("mine/run.log").write_text("mine\n")
+    refused(cli("prepare", "genomes", "output=mine"), "output=mine: holds run.log, which this program has not written")
+    assert content(Path("mine")) == {"run.log": b"mine\n"}
 
 
 @pytest.mark.parametrize("key", ["paths.work_dir", "paths.output_dir", "data.input", "callbacks.ranks.folder"])

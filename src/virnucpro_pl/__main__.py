@@ -34,7 +34,7 @@ from virnucpro_pl.failures import (
 from virnucpro_pl.home_folder import provide_caches
 from virnucpro_pl.log_file import LogFile
 from virnucpro_pl.output_files import FILES
-from virnucpro_pl.output_folder import check_output, claim_default_folder, make_output_folder
+from virnucpro_pl.output_folder import check_log, check_output, claim_default_folder, make_output_folder
 from virnucpro_pl.preflight import check_inputs
 from virnucpro_pl.settings_check import check_settings, explain_refusal
 from virnucpro_pl.standard_output import check_standard_output, results_on_standard_output
@@ -136,8 +136,9 @@ def _open_log(folder: Path, name: str) -> None:
     """Write the log to a file in the output folder as well.
 
     Raises:
-        UserError: the folder cannot be made.
+        UserError: the folder cannot be made, or another program has written the file.
     """
+    check_log(folder / name)
     make_output_folder(folder)
     handler = LogFile(folder / name, delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

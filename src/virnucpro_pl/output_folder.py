@@ -75,11 +75,25 @@ def check_output(cfg: DictConfig, command: str) -> None:
     check_kinds(folder, [*names, RUN_FILE, WORK_FOLDER, *work_names])
     check_kinds(folder / EMBEDDINGS_FOLDER, [RUN_FILE, WORK_FOLDER, *work_names])
     claimed = _claimed(folder, command)
-    strange = [target.name for target in there if target.name not in claimed and not _is_our_log(target)]
+    logs = {LOG_FILE} if _is_our_log(folder / LOG_FILE) else set()
+    strange = [target.name for target in there if target.name not in claimed | logs]
     if strange:
         raise UserError(
             f"output={escaped(str(folder))}: holds {', '.join(strange)}, which `{command}` would replace and has not"
             " written; move it away, or give another folder"
+        )
+
+
+def check_log(file: Path) -> None:
+    """Refuse to add lines to a file that is no log of this program.
+
+    Raises:
+        UserError: it is there, and another program has written it.
+    """
+    if os.path.lexists(file) and not _is_our_log(file):
+        raise UserError(
+            f"output={escaped(str(file.parent))}: holds {file.name}, which this program has not written; move it away,"
+            " or give another folder"
         )
 
 
@@ -270,7 +284,7 @@ def _record(file: Path) -> dict[str, Any] | None:
 
 def _is_our_log(target: Path) -> bool:
     """Return whether a file is a log of this program, to which lines are added."""
-    if target.name != LOG_FILE or not target.is_file():
+    if not target.is_file():
         return False
     with target.open("rb") as stream:
         head = stream.read(64)
