@@ -31,7 +31,7 @@ LAYERS = [
     {"sequence_input", "command_line", "output_folder", "preflight", "python_settings", "setting_limits"},
     {"settings_check"},
     {"api", "checkup"},
-    {"commands", "sweep"},
+    {"commands", "sweep", "hydra_files"},
     {"__main__"},
 ]
 FORBIDDEN = {

@@ -247,6 +247,22 @@ def test_prepare_removes_nothing_of_others(cli: Cli, tmp_path: Path) -> None:
     assert content(Path("mine")) == {"run.log": b"mine\n"}
 
 
+@pytest.mark.parametrize("sweep", [[], ["-m"]])
+def test_hydra_writes_no_configuration_over_files_of_the_user(sweep: list[str], cli: Cli, tmp_path: Path) -> None:
+    Path("reads.fa").write_text(READS)
+    Path("mine").mkdir()
+    Path("mine/config.yaml").write_text("mine")
+    Path("conf/experiment").mkdir(parents=True)
+    Path("conf/experiment/x.yaml").write_text("# @package _global_\nhydra:\n  output_subdir: mine\n")
+    before = content(tmp_path)
+    words = ["predict", *sweep, "reads.fa", "-o", "out", CPU]
+    for more in (["hydra.output_subdir=mine"], ["--config-dir", "conf", "experiment=x"]):
+        refused(
+            cli(*words, *more), "hydra.output_subdir=mine: run.json holds the configuration; leave this setting out"
+        )
+        assert content(tmp_path) == before
+
+
 @pytest.mark.parametrize("key", ["paths.work_dir", "paths.output_dir", "data.input", "callbacks.ranks.folder"])
 def test_settings_of_the_program_itself_name_no_folder_of_others(key: str, cli: Cli, tmp_path: Path) -> None:
     Path("reads.fa").write_text(READS)
