@@ -110,6 +110,14 @@ def test_settings_of_test_have_limits(cli: Cli, tmp_path: Path, word: str, told:
         "callbacks.best.monitor=val_los",
         "callbacks.best.mode=up",
         "class_weights=[1]",
+        "fine_tuning=full fine_tuning.mode=half",
+        "fine_tuning=lora fine_tuning.rank=0",
+        "fine_tuning=lora fine_tuning.rank=x",
+        "fine_tuning=full model.fp8=true",
+        "model.head.hidden_dim=0",
+        "split.by=planet",
+        "model.dna_encoder.weights=/nowhere",
+        "embeddings=/",
     ],
 )
 def test_train_finds_mistakes_before_it_removes_an_earlier_head(
@@ -122,7 +130,8 @@ def test_train_finds_mistakes_before_it_removes_an_earlier_head(
     (output / "head.safetensors").write_text("x")
     given = [f"input={dataset}", f"output={output}", "overwrite=true", "trainer.accelerator=cpu"]
     result = cli("train", *given, *words.split())
-    refused(result, words.split()[-1].lstrip("+").partition(".")[0])
+    told = "fine_tuning" if "fp8" in words else words.split()[-1].lstrip("+").partition(".")[0]
+    refused(result, told.partition("=")[0])
     assert (output / "head.safetensors").read_text() == "x"
     assert (output / "run.json").exists()
 

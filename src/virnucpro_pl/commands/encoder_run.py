@@ -131,6 +131,8 @@ class EncoderRun(ABC):
         Mistakes in weights, input and folder stop the run here, on the first rank, before other processes start.
         """
         self.folder.enter(self.cfg.overwrite)
+        if self.cfg.overwrite:
+            self.folder.clear()
         self.folder.check(self.identity)
         weights = self.model.identity()
         if self.folder.finished is not None:

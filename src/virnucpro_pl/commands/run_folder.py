@@ -64,7 +64,7 @@ class RunFolder:
         """Make sure that nobody else is at work here, and look at what is there.
 
         Args:
-            overwrite: remove whatever is there and start over.
+            overwrite: start over, whatever is there; ``clear`` removes it.
 
         Raises:
             UserError: another run is at work.
@@ -74,9 +74,7 @@ class RunFolder:
         self._lock = FolderLock(self._work / LOCK_FILE)
         if not self._lock.take_alone(_PATIENCE):
             raise in_use(self._output)
-        if overwrite:
-            self._clear()
-        elif not self._read_finished() and self._identity_file.exists():
+        if not overwrite and not self._read_finished() and self._identity_file.exists():
             try:
                 self._known = dict(json.loads(self._identity_file.read_text(encoding="utf-8")))
             except (ValueError, TypeError) as error:
@@ -114,6 +112,19 @@ class RunFolder:
                 continue
             if not path.is_file() or file_facts(path) != file:
                 raise self._refusal(f"holds a finished run, but {name} is missing or was changed since")
+
+    def clear(self) -> None:
+        """Remove what an earlier run has written; what others put beside it stays."""
+        claimed = claimed_names(self._output)
+        unfinished = claimed_by_unfinished(self._work)
+        for name in (*self._result_files, *self._extra_files):
+            if name in unfinished or (claimed and name in claimed):
+                _remove_written(self._output / name, (claimed or {}).get(name))
+        with suppress(OSError):  # there are none, or files of others
+            (self._output / FIGURES_FOLDER).rmdir()
+        if claimed is not None:
+            _remove(self._output / RUN_FILE)
+        self._empty_work()
 
     def claim(self, identity: Mapping[str, Any]) -> None:
         """Make the folder that of the run with this identity, and let its other ranks in.
@@ -181,19 +192,6 @@ class RunFolder:
         return UserError(
             f"output={self._output} {reason}; give another folder, or overwrite=true to remove it and start over"
         )
-
-    def _clear(self) -> None:
-        """Remove what an earlier run has written; what others put beside it stays."""
-        claimed = claimed_names(self._output)
-        unfinished = claimed_by_unfinished(self._work)
-        for name in (*self._result_files, *self._extra_files):
-            if name in unfinished or (claimed and name in claimed):
-                _remove_written(self._output / name, (claimed or {}).get(name))
-        with suppress(OSError):  # there are none, or files of others
-            (self._output / FIGURES_FOLDER).rmdir()
-        if claimed is not None:
-            _remove(self._output / RUN_FILE)
-        self._empty_work()
 
     def _empty_work(self) -> None:
         """Remove all but the lock; other ranks may be leaving signs of life there."""

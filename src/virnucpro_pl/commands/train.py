@@ -18,6 +18,7 @@ from virnucpro_pl.commands.building import build_fit_trainer, device_text, origi
 from virnucpro_pl.commands.dataset_embeddings import embeddings_of, files_of, fingerprint_of_encoders
 from virnucpro_pl.commands.fetched_weights import digest_memo_of_fetched
 from virnucpro_pl.commands.run_folder import RunFolder
+from virnucpro_pl.commands.train_report import LEAKING, log_result, log_split, sizes_of
 from virnucpro_pl.commands.train_settings import (
     build_optimizer,
     check_monitors,
@@ -25,12 +26,18 @@ from virnucpro_pl.commands.train_settings import (
     identity_of_training,
     usable_checkpoint,
 )
-from virnucpro_pl.commands.trained_encoders import describe_encoders, export_encoders, load_encoders
+from virnucpro_pl.commands.trained_encoders import (
+    describe_encoders,
+    export_encoders,
+    fine_tuning_options,
+    load_encoders,
+)
 from virnucpro_pl.configuration import build
-from virnucpro_pl.errors import OutOfMemoryError, UserError, escaped, is_out_of_memory
+from virnucpro_pl.data.embeddings import Embeddings
+from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
 from virnucpro_pl.head import Head
 from virnucpro_pl.module import VirNucPro
-from virnucpro_pl.output_files import CURVES, FILES, HEAD_FILE
+from virnucpro_pl.output_files import CURVES, EMBEDDINGS_FOLDER, FILES
 from virnucpro_pl.results.publishing import files_in
 from virnucpro_pl.results.summary import DEMO_WARNING
 from virnucpro_pl.stages import StageClock
@@ -39,13 +46,11 @@ from virnucpro_pl.training.curves import plot_curves
 from virnucpro_pl.training.datamodule import LabelledOrfs
 from virnucpro_pl.training.labelled_store import LabelledStore
 from virnucpro_pl.training.module import EncoderTraining, HeadTraining
-from virnucpro_pl.training.splits import PARTS, TRAIN, Split, SplitSettings, split_records
+from virnucpro_pl.training.splits import TRAIN, Split, SplitSettings, split_records
 from virnucpro_pl.weights.head_bundle import HeadInfo, write_head
 from virnucpro_pl.weights.head_source import HeadSource
 
 log = logging.getLogger(__name__)
-
-_LEAKING = "split at random: pieces of one genome are trained on and tested, so the figures are too good"
 
 
 def train(cfg: DictConfig) -> float:
@@ -80,6 +85,8 @@ def train(cfg: DictConfig) -> float:
         folder.check(identity)
         if folder.finished is None:
             run.split()
+            if cfg.overwrite:
+                folder.clear()
             folder.claim(identity)
             folder.finish({**run.fit(), "identity": identity})
         else:
@@ -88,7 +95,7 @@ def train(cfg: DictConfig) -> float:
     finally:
         folder.leave()
     assert folder.finished is not None
-    return _tell(folder.finished, output)
+    return log_result(folder.finished, output)
 
 
 class _Run:
@@ -109,16 +116,32 @@ class _Run:
         self._trainer = trainer
         self._output = output
         self._began = began
-        # Here, before an earlier head is removed; its weights depend on the split and are computed later.
+        # Mistakes are found here, before an earlier head is removed; class weights depend on the split, computed later.
         class_weights(cfg.class_weights, store.labels)
         self._learning = build_optimizer(cfg)
         self._clock = StageClock()
         self._model: VirNucPro = build(cfg.model, clock=self._clock)
         assert self._model.head_source is not None, "every model configuration has a head"
         self._head_source: HeadSource = self._model.head_source
-        if self._head_source.weights is not None:
-            self._head_source.read()  # a mistake in it is told before anything is computed
         self._model.head_source = None  # its encoders are used, and the head is trained apart
+        self._check()
+
+    def _check(self) -> None:
+        """Raise UserError for mistakes in what is learned, and from what."""
+        cfg = self._cfg
+        width = None
+        if cfg.fine_tuning.mode is not None:
+            fine_tuning_options(self._model, cfg.fine_tuning)
+        elif cfg.embeddings is not None:
+            width = self._embeddings().width(self._model.inputs)
+        elif self._trainer.world_size > 1:
+            raise UserError("trainer.devices: several devices need embeddings=FOLDER; run `embed` on them first")
+        self._head(width)
+
+    def _embeddings(self) -> Embeddings:
+        cfg = self._cfg
+        computed = self._output / EMBEDDINGS_FOLDER
+        return embeddings_of(cfg, self._store, self._model, self._clock, cfg.embeddings, computed)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what the head depends on, the weights of the encoders included."""
@@ -132,7 +155,7 @@ class _Run:
         self._split = split_records(self._store, self._settings, self._cfg.seed)
         self._parts = self._split.parts[self._store.orf_records]
         self._labels = self._store.labels[self._store.orf_records]
-        _log_split(self._split, self._parts, self._labels)
+        log_split(self._split, self._parts, self._labels)
 
     def fit(self) -> dict[str, Any]:
         """Train, write the head, and return the record of the run."""
@@ -150,10 +173,10 @@ class _Run:
         plot_curves(module.history, int(best["epoch"]), self._output / CURVES)
         return {
             **origin(cfg, self._began),
-            "warnings": [*([DEMO_WARNING] if info.demo else []), *([_LEAKING] if split.leaks else [])],
+            "warnings": [*([DEMO_WARNING] if info.demo else []), *([LEAKING] if split.leaks else [])],
             "model": {"name": self._model.name, "inputs": self._model.inputs, "encoders": encoders},
             "dataset": info.data,
-            "split": {"by": split.by, "leaking": split.leaks, "dropped": split.num_dropped, **_sizes(parts, labels)},
+            "split": {"by": split.by, "leaking": split.leaks, "dropped": split.num_dropped, **sizes_of(parts, labels)},
             "engine": {
                 "precision": str(self._trainer.precision),
                 "device": str(self._trainer.strategy.root_device),
@@ -184,21 +207,19 @@ class _Run:
             module = EncoderTraining(self._model, head, encoder_lr=cfg.fine_tuning.lr, **arguments)
             data = LabelledOrfs(tokens, parts, cfg.batch_size, cfg.seed, scoring_batch_size=cfg.batch_size)
             return module, data, {}
-        if self._trainer.world_size > 1 and cfg.embeddings is None:
-            raise UserError("trainer.devices: several devices need embeddings=FOLDER; run `embed` on them first")
-        computed = self._output / "embeddings"
-        embeddings = embeddings_of(cfg, self._store, self._model, self._clock, cfg.embeddings, computed)
+        embeddings = self._embeddings()
         inputs = self._model.inputs
         head = self._head(embeddings.width(inputs))
         data = LabelledOrfs(EmbeddedOrfs(embeddings, labels, inputs), parts, cfg.batch_size, cfg.seed)
         return HeadTraining(head, **arguments), data, describe_encoders(embeddings, inputs)
 
-    def _head(self, num_inputs: int) -> Head:
+    def _head(self, num_inputs: int | None) -> Head:
+        """Return the head to train; None takes any number of inputs, to check all else."""
         seed_everything(self._cfg.seed, workers=True, verbose=False)  # here: embedding may have drawn numbers before
         if self._head_source.weights is None:
-            return self._head_source.new(num_inputs)
+            return self._head_source.new(num_inputs or 1)
         head = self._head_source.load().requires_grad_(True)
-        if head.num_inputs != num_inputs:
+        if num_inputs is not None and head.num_inputs != num_inputs:
             raise UserError(
                 f"model.head.weights={self._head_source.weights} takes {head.num_inputs} numbers, but the embeddings"
                 f" have {num_inputs}; choose a head trained on these encoders, or leave it out for a new one"
@@ -251,40 +272,3 @@ class _Run:
             },
             demo=self._model.demo,
         )
-
-
-def _sizes(parts: NDArray[np.int8], labels: NDArray[np.uint8]) -> dict[str, dict[str, int]]:
-    """ORFs of each class in each part."""
-    return {
-        part: {
-            name: int(((parts == number) & (labels == label)).sum()) for label, name in enumerate(("others", "virus"))
-        }
-        for number, part in enumerate(PARTS)
-    }
-
-
-def _log_split(split: Split, parts: NDArray[np.int8], labels: NDArray[np.uint8]) -> None:
-    for part, counts in _sizes(parts, labels).items():
-        groups = f" in {len(split.groups[part]):,} groups" if split.groups.get(part) and split.by != "split" else ""
-        log.info("  %-10s %s viral ORFs, %s others%s", part, f"{counts['virus']:,}", f"{counts['others']:,}", groups)
-    if split.num_dropped:
-        log.info("  %s fragments left out: an earlier part has their sequence", f"{split.num_dropped:,}")
-    if split.leaks:
-        log.warning("Warning: %s", _LEAKING)
-
-
-def _tell(run: dict[str, Any], output: Path) -> float:
-    figures = run["figures"]
-    log.info(
-        "Best epoch %d of %d: validation loss %.4f, average precision %.4f, AUROC %.4f, accuracy %.4f (single ORFs)",
-        figures["epoch"] + 1,
-        figures["epochs"],
-        figures["val_loss"],
-        figures["val_average_precision"],
-        figures["val_auroc"],
-        figures["val_accuracy"],
-    )
-    for warning in run["warnings"]:
-        log.warning("Warning: %s", escaped(warning))
-    log.info("Head: %s (test it with `test model.head.weights=%s`)", output / HEAD_FILE, output / HEAD_FILE)
-    return float(figures["val_average_precision"])

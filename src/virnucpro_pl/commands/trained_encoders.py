@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from virnucpro_pl.data.dataset import Tokenizers
 from virnucpro_pl.data.embeddings import Embeddings
@@ -13,8 +13,21 @@ from virnucpro_pl.errors import UserError
 from virnucpro_pl.head import Inputs
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.output_files import ENCODER_FILES
-from virnucpro_pl.training.fine_tuning import merge, unfreeze
+from virnucpro_pl.training.fine_tuning import check_settings, merge, unfreeze
 from virnucpro_pl.weights.encoder_export import write_dnabert_s, write_esm2
+
+
+def fine_tuning_options(model: VirNucPro, settings: DictConfig) -> dict[str, Any]:
+    """Return how the encoders of a model learn, as arguments of ``unfreeze``.
+
+    Raises:
+        UserError: the settings make no sense.
+    """
+    if model.arithmetic.fp8 or model.arithmetic.exact:
+        raise UserError("fine_tuning: model.fp8 and model.exact are for prediction only; leave them out")
+    options = {str(key): value for key, value in settings.items() if key != "lr"}
+    check_settings(**options)
+    return options
 
 
 def load_encoders(model: VirNucPro, settings: DictConfig) -> Tokenizers:
@@ -23,9 +36,7 @@ def load_encoders(model: VirNucPro, settings: DictConfig) -> Tokenizers:
     Raises:
         UserError: the settings make no sense, or weights cannot be read.
     """
-    options = {str(key): value for key, value in (OmegaConf.to_container(settings) or {}).items() if key != "lr"}  # type: ignore[union-attr]
-    if model.arithmetic.fp8 or model.arithmetic.exact:
-        raise UserError("fine_tuning: model.fp8 and model.exact are for prediction only; leave them out")
+    options = fine_tuning_options(model, settings)
     model.configure_model()
     for encoder in (model.dna_encoder, model.protein_encoder):
         if encoder is not None:

@@ -1,5 +1,6 @@
 """Letting encoders learn: whole, or by low-rank adapters."""
 
+from importlib.util import find_spec
 from typing import Literal, TypeVar, get_args
 
 from torch import nn
@@ -12,6 +13,27 @@ Mode = Literal["full", "lora"]
 _Encoder = TypeVar("_Encoder", DnabertS, Esm2)
 
 
+def check_settings(mode: str, rank: int = 8, alpha: float = 16.0) -> None:
+    """Refuse settings that make no sense.
+
+    Args:
+        mode: ``full`` or ``lora``.
+        rank: of the adapters.
+        alpha: scale of what adapters add, over the rank.
+
+    Raises:
+        UserError: the message names the setting, or a package that is missing.
+    """
+    if mode not in get_args(Mode):
+        raise UserError(f"fine_tuning.mode={mode}: choose one of {', '.join(get_args(Mode))}")
+    if mode == "full":
+        return
+    if not isinstance(rank, int) or not isinstance(alpha, int | float) or rank < 1 or alpha <= 0:
+        raise UserError(f"fine_tuning.rank={rank}, fine_tuning.alpha={alpha}: give numbers above 0; 8 and 16 are usual")
+    if find_spec("peft") is None:
+        raise UserError("fine_tuning=lora needs peft: pip install 'virnucpro-pl[lora]'")
+
+
 def unfreeze(encoder: DnabertS | Esm2, mode: Mode, rank: int = 8, alpha: float = 16.0) -> None:
     """Let an encoder learn, in place.
 
@@ -20,22 +42,13 @@ def unfreeze(encoder: DnabertS | Esm2, mode: Mode, rank: int = 8, alpha: float =
         mode: ``full``: all its weights; ``lora``: adapters of all its linear layers (Hu et al. 2021, arXiv:2106.09685).
         rank: of the adapters.
         alpha: scale of what adapters add, over the rank.
-
-    Raises:
-        UserError: the settings make no sense, or adapters need a package that is missing.
     """
-    if mode not in get_args(Mode):
-        raise UserError(f"fine_tuning.mode={mode}: choose one of {', '.join(get_args(Mode))}")
     encoder.train()
     if mode == "full":
         encoder.requires_grad_(True)
         return
-    if rank < 1 or alpha <= 0:
-        raise UserError(f"fine_tuning.rank={rank}, fine_tuning.alpha={alpha}: give numbers above 0; 8 and 16 are usual")
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise UserError("fine_tuning=lora needs peft: pip install 'virnucpro-pl[lora]'") from error
+    from peft import LoraConfig, inject_adapter_in_model
+
     linear = [name for name, module in encoder.named_modules() if isinstance(module, nn.Linear)]
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=linear), encoder)
 
