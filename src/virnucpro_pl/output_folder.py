@@ -277,7 +277,10 @@ def _record(file: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         is_ours = isinstance(record["files"], dict) and record["command"][0] == "virnucpro-pl" and record["command"][1:]
-    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError):
+        folders = record.get("folders", [])
+        lists = [folders] if isinstance(folders, list) else [names for names in folders.values() if names is not None]
+        is_ours = is_ours and all(isinstance(name, str) for names in lists for name in names)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return None
     return record if is_ours else None
 

@@ -179,3 +179,23 @@ def test_a_damaged_head_is_refused(cli: Cli, train: Train, dataset: Path, embedd
         ("export", f"output={tmp_path / 'head.pth'}"),
     ):
         refused(cli(*words, given), f"{head}: damaged: its SHA-256 is not the one it was written with")
+
+
+def test_damaged_run_records_are_one_line(
+    cli: Cli, train: Train, dataset: Path, embeddings: Path, tmp_path: Path
+) -> None:
+    assert train(epochs=1).code == 0
+    shutil.copytree(embeddings, tmp_path / "embeddings")
+    embed = ("embed", f"input={dataset}", f"output={tmp_path / 'embeddings'}", "trainer.accelerator=cpu")
+    for name, key, again in (
+        ("head", "warnings", lambda: train(epochs=1)),
+        ("embeddings", "counts", lambda: cli(*embed)),
+    ):
+        file = tmp_path / name / "run.json"
+        run = json.loads(file.read_text())
+        for damaged in (key, "figures", "started", "folders"):
+            for value in (None, 3, {"shards": 3}, [[]]):
+                file.write_text(json.dumps({**run, damaged: value}))
+                refused(again(), "output=")
+        file.write_text(json.dumps(run))
+        assert "nothing to do" in again().err

@@ -22,6 +22,7 @@ from virnucpro_pl.errors import UserError
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.output_files import EMBEDDINGS_FILE, FILES, INDEX_FILE, SHARDS
 from virnucpro_pl.results.publishing import files_in
+from virnucpro_pl.results.run_check import check_reported
 from virnucpro_pl.results.slices import ResultReader
 from virnucpro_pl.results.starts import Starts
 from virnucpro_pl.results.summary import merge_figures
@@ -89,7 +90,11 @@ class _Run(EncoderRun):
     def prepare(self) -> bool:
         """As for every run; in another precision it is another."""
         self.identity["dtype"] = self.cfg.dtype
-        return super().prepare()
+        if super().prepare():
+            return True
+        assert self.folder.finished is not None
+        check_reported(self.folder.finished, "embed", self.output)
+        return False
 
     def check_parts(self, digests: dict[str, list[str]]) -> None:
         """Whole chunks have nothing for ESM-2."""

@@ -39,6 +39,7 @@ from virnucpro_pl.head import Head
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.output_files import CURVES, EMBEDDINGS_FOLDER, FILES
 from virnucpro_pl.results.publishing import files_in
+from virnucpro_pl.results.run_check import check_reported
 from virnucpro_pl.results.summary import DEMO_WARNING
 from virnucpro_pl.stages import StageClock
 from virnucpro_pl.training.batches import EmbeddedOrfs, TokenisedOrfs
@@ -91,6 +92,7 @@ def train(cfg: DictConfig) -> float:
             folder.finish({**run.fit(), "identity": identity})
         else:
             folder.check_files()
+            check_reported(folder.finished, "train", output)
             log.info("Finished already, %s; nothing to do", folder.finished["started"])
     finally:
         folder.leave()

@@ -80,6 +80,23 @@ _SHAPE: dict[Any, Any] = {
         },
     },
 }
+_METRICS = ("val_loss", "val_average_precision", "val_auroc", "val_accuracy")
+_SHAPES: dict[str, dict[Any, Any]] = {
+    "embed": {
+        "started": str,
+        "counts": {"orfs": int},
+        "figures": {
+            "tokens_per_second": float,
+            "encoders": {_EACH: {**_SPEED, "sequences": int, "cached": int}},
+        },
+    },
+    "train": {
+        "started": str,
+        "warnings": [str],
+        "figures": {"epoch": int, "epochs": int, **dict.fromkeys(_METRICS, float)},
+    },
+}
+"""What a later start of these commands reads of their run records"""
 _WORDS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
@@ -130,6 +147,26 @@ def finished_run(folder: Path, command: str) -> dict[str, Any]:
             f"{folder}: {error}; it is damaged or of another version: run predict again, overwrite=true"
         ) from error
     return run
+
+
+def check_reported(run: Mapping[str, Any], command: str, folder: Path) -> None:
+    """Check the types of what ``embed`` or ``train`` reports of a finished run.
+
+    Args:
+        run: its run record.
+        command: which of the two.
+        folder: its output folder.
+
+    Raises:
+        UserError: something is missing or has another type.
+    """
+    try:
+        _check(run, _SHAPES[command], "")
+    except UserError as error:
+        raise UserError(
+            f"output={escaped(str(folder))}: {error}; it is damaged or of another version: give overwrite=true to start"
+            " over"
+        ) from error
 
 
 def check_run_record(run: Mapping[str, Any]) -> None:
