@@ -32,9 +32,9 @@ from virnucpro_pl.failures import (
     one_line,
 )
 from virnucpro_pl.home_folder import provide_caches
-from virnucpro_pl.log_file import LogFile
+from virnucpro_pl.log_file import LogFile, check_log
 from virnucpro_pl.output_files import FILES
-from virnucpro_pl.output_folder import check_log, check_output, claim_default_folder, make_output_folder
+from virnucpro_pl.output_folder import check_output, claim_default_folder, make_output_folder
 from virnucpro_pl.preflight import check_inputs
 from virnucpro_pl.settings_check import check_settings, explain_refusal
 from virnucpro_pl.standard_output import check_standard_output, results_on_standard_output

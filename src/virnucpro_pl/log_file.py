@@ -1,11 +1,15 @@
 """The log file of a run, whose own troubles end no run."""
 
 import logging
+import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
 
-from virnucpro_pl.errors import ESCAPE
+from virnucpro_pl.errors import ESCAPE, UserError, escaped
+
+_LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
 
 
 class LogFile(logging.FileHandler):
@@ -41,3 +45,25 @@ class LogFile(logging.FileHandler):
         self._silent = True
         with suppress(OSError):  # what it still holds cannot be written either
             self.close()
+
+
+def check_log(file: Path) -> None:
+    """Refuse to add lines to a file that is no log of this program.
+
+    Raises:
+        UserError: it is there, and another program has written it.
+    """
+    if os.path.lexists(file) and not is_own_log(file):
+        raise UserError(
+            f"output={escaped(str(file.parent))}: holds {file.name}, which this program has not written; move it away,"
+            " or give another folder"
+        )
+
+
+def is_own_log(target: Path) -> bool:
+    """Return whether a file is a log of this program, to which lines are added."""
+    if not target.is_file():
+        return False
+    with target.open("rb") as stream:
+        head = stream.read(64)
+    return not head or _LOG_LINE.match(head) is not None

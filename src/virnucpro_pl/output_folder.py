@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from virnucpro_pl.configuration import value_of
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.file_kinds import check_kinds, unexpected_kind
+from virnucpro_pl.log_file import is_own_log
 from virnucpro_pl.output_files import (
     COMPARISON,
     EMBEDDINGS_FOLDER,
@@ -46,7 +47,6 @@ _IN_WORK_FOLDER = re.compile(
 _EXTRA_FILES = (*(name for files in FORMAT_FILES.values() for name in files), *FIGURE_FILES)
 _EMBEDDING_COMMANDS = {"train", "test"}
 """Commands that compute embeddings below their output folder"""
-_LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
 
 
 def check_output(cfg: DictConfig, command: str) -> None:
@@ -75,25 +75,12 @@ def check_output(cfg: DictConfig, command: str) -> None:
     check_kinds(folder, [*names, RUN_FILE, WORK_FOLDER, *work_names])
     check_kinds(folder / EMBEDDINGS_FOLDER, [RUN_FILE, WORK_FOLDER, *work_names])
     claimed = _claimed(folder, command)
-    logs = {LOG_FILE} if _is_our_log(folder / LOG_FILE) else set()
+    logs = {LOG_FILE} if is_own_log(folder / LOG_FILE) else set()
     strange = [target.name for target in there if target.name not in claimed | logs]
     if strange:
         raise UserError(
             f"output={escaped(str(folder))}: holds {', '.join(strange)}, which `{command}` would replace and has not"
             " written; move it away, or give another folder"
-        )
-
-
-def check_log(file: Path) -> None:
-    """Refuse to add lines to a file that is no log of this program.
-
-    Raises:
-        UserError: it is there, and another program has written it.
-    """
-    if os.path.lexists(file) and not _is_our_log(file):
-        raise UserError(
-            f"output={escaped(str(file.parent))}: holds {file.name}, which this program has not written; move it away,"
-            " or give another folder"
         )
 
 
@@ -283,15 +270,6 @@ def _record(file: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return None
     return record if is_ours else None
-
-
-def _is_our_log(target: Path) -> bool:
-    """Return whether a file is a log of this program, to which lines are added."""
-    if not target.is_file():
-        return False
-    with target.open("rb") as stream:
-        head = stream.read(64)
-    return not head or _LOG_LINE.match(head) is not None
 
 
 def claim_default_folder(folder: str) -> str:
