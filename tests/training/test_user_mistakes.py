@@ -1,6 +1,7 @@
 """Mistakes of the user: one line, exit status 2, no traceback, and nothing is lost."""
 
 import errno
+import gzip
 import json
 import os
 import shutil
@@ -208,6 +209,18 @@ def test_folders_in_the_folder_of_a_class(cli: Cli, genomes: Path, tmp_path: Pat
     refused(cli(*words), f"{inner}: a folder in the folder of a class")
     inner.rename(inner.with_name(".hidden"))
     assert cli(*words, "data.chunk_length=100").code == 0
+
+
+def test_sequence_files_beside_the_folders_of_classes(cli: Cli, genomes: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "genomes"
+    shutil.copytree(genomes, folder)
+    words = ["prepare", f"input={folder}", f"output={tmp_path / 'dataset'}", "data.chunk_length=100"]
+    for name, content in (("x.fna", b">x\nACGT\n"), ("x.gz", gzip.compress(b">x\nACGT\n")), ("x", b"LOCUS       x\n")):
+        (folder / name).write_bytes(content)
+        refused(cli(*words), f"{folder / name}: lies in no folder of a class; move it to others or virus")
+        (folder / name).unlink()
+    (folder / "README.md").write_text("Genomes of this study\n")
+    assert cli(*words).code == 0
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])

@@ -40,7 +40,7 @@ def read_genomes(source: Path) -> list[Genome]:
 
     Raises:
         UserError: the table cannot be used, a file is missing or named twice, by whatever path, a folder of a class
-            holds folders, or only one class is there.
+            holds folders, sequences lie beside these folders, or only one class is there.
     """
     if not source.exists():
         raise UserError(f"input={source}: no such table or folder; check the path")
@@ -61,6 +61,11 @@ def read_genomes(source: Path) -> list[Genome]:
 
 def _from_folder(folder: Path) -> list[Genome]:
     found = []
+    if loose := [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and _holds_genomes(path)]:
+        raise UserError(
+            f"{escaped(str(loose[0]))}: lies in no folder of a class; move it to {' or '.join(CLASSES)} in {folder}, or"
+            " elsewhere, or name it in a table, input=genomes.tsv"
+        )
     for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
         name = _SYNONYMS.get(inner.name.lower(), inner.name.lower())
         if name not in CLASSES:
@@ -81,6 +86,17 @@ def _from_folder(folder: Path) -> list[Genome]:
         raise UserError(f"input={folder}: holds no files of genomes in folders called {' and '.join(CLASSES)}")
     files_of = Counter(genome.group for genome in found)
     return [genome._replace(group=genome.file) if files_of[genome.group] > 1 else genome for genome in found]
+
+
+def _holds_genomes(path: Path) -> bool:
+    """Return whether a path is a FASTA or GenBank file, by its content."""
+    if not can_be_read_again(str(path)):
+        return False
+    try:
+        with open_decompressed(path) as stream:
+            return stream.read(6).startswith((b">", b"LOCUS "))
+    except (OSError, UserError):
+        return False
 
 
 def _check_readable(path: Path) -> None:
