@@ -166,6 +166,25 @@ def test_heads_whose_weights_are_not_finite(
     refused(result, f"{head}: bn1.running_var holds NaN or infinite numbers")
 
 
+@pytest.mark.parametrize("command", ["predict", "embed"])
+def test_encoders_whose_weights_are_not_finite(cli: Cli, tmp_path: Path, demo_head: Path, command: str) -> None:
+    encoder = tmp_path / "encoder"
+    shutil.copytree(demo_head.parent / "DNABERT-S", encoder)
+    file = next(encoder.glob("*.bin"))
+    state = torch.load(file, weights_only=True)
+    name = next(name for name in state if name.endswith("mlp.wo.weight"))
+    state[name][0, 0] = float("nan")
+    torch.save(state, file)
+    reads = tmp_path / "reads.fa"
+    reads.write_text(">read\n" + "ATGGCTGCAAAAGCTGGT" * 10 + "\n")
+    words = [f"input={reads}", f"model.dna_encoder.weights={encoder}", "trainer.accelerator=cpu"]
+    more = ["model.head.any_encoder=true"] if command == "predict" else []
+    result = cli(command, *words, *more, f"output={tmp_path / 'out'}")
+    assert result.code == 2, result.err
+    assert f"Error: {encoder}: layers.0.wo.weight holds NaN or infinite numbers as float32; copy" in result.err
+    assert "Traceback" not in result.err
+
+
 @pytest.fixture(scope="session")
 def demo_head() -> Path:
     """The packaged head."""

@@ -278,3 +278,15 @@ def test_sha256_is_that_of_the_files(dna_folder, head_file):
     assert sha256_of(dna_folder) == {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in dna_folder.iterdir()
     }
+
+
+# Weights that are not finite
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_encoders_whose_weights_are_not_finite(dna_folder, refused, value):
+    file = dna_folder / "pytorch_model.bin"
+    state = torch.load(file, weights_only=True)
+    state["encoder.layer.0.mlp.wo.weight"][1, 2] = value
+    torch.save(state, file)
+    refused(DnabertSSource(str(dna_folder)).load, dna_folder, "layers.0.wo.weight holds NaN or infinite numbers")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 import torch
+from torch import nn
 
 from virnucpro_pl.digests import file_state
 from virnucpro_pl.encoders.dnabert_s import DnabertS, DnaTokenizer
@@ -143,15 +144,18 @@ class EncoderSource(Generic[EncoderT]):
         """Read the encoder in torch's default dtype onto its default device, from its conversion if there is one.
 
         Raises:
-            UserError: there is no such checkpoint, or it is damaged.
+            UserError: there is no such checkpoint, it is damaged, or it holds weights that are not finite.
         """
         path = self.locate()
         converted = converted_folder(file_identities(path), torch.get_default_dtype())
         if is_converted(converted):
             with reading_ahead(converted):
-                return cast("EncoderT", read_converted(converted))
-        with reading_ahead(path):
-            return self._read(path)
+                encoder = cast("EncoderT", read_converted(converted))
+        else:
+            with reading_ahead(path):
+                encoder = self._read(path)
+        _check_finite(encoder, path)
+        return encoder
 
     def _read(self, path: Path) -> EncoderT:
         raise NotImplementedError
@@ -241,3 +245,13 @@ def file_identities(path: Path) -> dict[str, list[int]]:
     """Return the state of a file, or of each file in a folder."""
     files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
     return {file.name: file_state(file.stat()) for file in files}
+
+
+def _check_finite(encoder: nn.Module, path: Path) -> None:
+    """Raise UserError if a weight is NaN or infinite."""
+    for name, tensor in encoder.state_dict().items():
+        # Both are NaN where one number is; isfinite() takes ten times as long on the CPU.
+        if tensor.is_floating_point() and tensor.numel() and not all(map(torch.isfinite, torch.aminmax(tensor))):
+            hint = "" if tensor.dtype == torch.float32 else ", or give trainer.precision=32-true"
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise UserError(f"{path}: {name} holds NaN or infinite numbers as {kind}; copy the encoder again{hint}")
