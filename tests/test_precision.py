@@ -103,11 +103,11 @@ def test_neighbours_change_no_score(
 
 
 def test_scores_that_are_no_numbers_stop_the_run(cli: Callable[..., Result], tmp_path: Path) -> None:
-    """Weights beyond float16: no result file of half precision, the usual ones of float32."""
+    """Activations beyond float16: no result file of half precision, the usual ones of float32."""
     source = MINI / "models" / "esm" / "esm2_t2_mini_UR50D.pt"
     checkpoint = load_safely(source)
-    (name,) = [name for name in checkpoint["model"] if name.endswith("embed_tokens.weight")]
-    checkpoint["model"][name] = checkpoint["model"][name].float() * 1e6
+    for name in [name for name in checkpoint["model"] if name.endswith(("fc1.weight", "fc2.weight"))]:
+        checkpoint["model"][name] = checkpoint["model"][name].float() * 1e4
     torch.save(checkpoint, tmp_path / "esm2_large.pt")
     command = ["predict", f"input={MINI / 'inputs' / 'mini.fa'}", *model_overrides(MINI), "trainer.accelerator=cpu"]
     command += [f"model.protein_encoder.weights={tmp_path / 'esm2_large.pt'}", f"output={tmp_path / 'out'}"]

@@ -16,7 +16,7 @@ from virnucpro_pl.commands.ranks import check_output_is_named
 from virnucpro_pl.configuration import build
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.module import VirNucPro
-from virnucpro_pl.output_files import FORMAT_FILES, RECORD_TABLE, REPORT, RESULT_FILES, VIRAL_FASTA
+from virnucpro_pl.output_files import FIGURE_FILES, FORMAT_FILES, RECORD_TABLE, REPORT, RESULT_FILES, VIRAL_FASTA
 from virnucpro_pl.output_folder import check_added
 from virnucpro_pl.preflight import uses_sample
 from virnucpro_pl.reporting.formats import EXTRA_FILES, Formats
@@ -61,7 +61,7 @@ class _Run(EncoderRun):
         self._head = checked_head(model, cfg.data.chunk_length)
         self._rules = rules_of(rules, self._head)
         output, work = Path(cfg.paths.output_dir), Path(cfg.paths.work_dir)
-        super().__init__(cfg, trainer, clock, model, RESULT_FILES, output, work, EXTRA_FILES)
+        super().__init__(cfg, trainer, clock, model, RESULT_FILES, output, work, (*EXTRA_FILES, *FIGURE_FILES))
         self._formats: Formats = build(cfg.formats)
         self._formats.check(self.datamodule.inputs)
         self.identity[THRESHOLD] = self._rules.limit

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.output_files import FIGURE_FILES, FORMAT_FILES
+from virnucpro_pl.output_files import FORMAT_FILES
 from virnucpro_pl.reporting.downstream_tables import write_bed, write_kraken, write_multiqc
 from virnucpro_pl.reporting.page import write_report
 from virnucpro_pl.reporting.sequence_files import records_of_inputs, records_of_store, write_fastq, write_nonviral
 from virnucpro_pl.sequence.streams import can_be_read_again, shown_name
 
-EXTRA_FILES = (*itertools.chain.from_iterable(FORMAT_FILES.values()), *FIGURE_FILES)
-"""Names of all that may be written beside the result files, figures included"""
+EXTRA_FILES = tuple(itertools.chain.from_iterable(FORMAT_FILES.values()))
+"""Names of all that may be written"""
 
 
 class Formats(NamedTuple):
