@@ -218,6 +218,12 @@ def test_a_sweep_replaces_its_own_files_only(cli: Cli, tmp_path: Path) -> None:
         assert result.code == 2
         assert f"holds {name}" in result.err
         assert content(out) == {name: b"mine"}
+    Path("compare").mkdir()
+    Path("compare/multirun.yaml").write_text("mine")
+    words = ["reference=one.tsv", "candidate=two.tsv", "output=compare", "mode=record,consensus"]
+    result = cli("compare", "-m", *words)
+    assert (result.code, "holds multirun.yaml" in result.err) == (2, True)
+    assert content(Path("compare")) == {"multirun.yaml": b"mine"}
     Path("rows/.sweep").mkdir(parents=True)
     Path("rows/.sweep/notes").write_text("mine")
     result = cli("predict", "-m", "reads.fa", "-o", "rows", CPU, "data.token_budget=64,128")

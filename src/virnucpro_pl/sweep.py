@@ -195,7 +195,7 @@ def _refuse(reason: str) -> NoReturn:
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuse a folder whose table of a sweep, or configuration of one, is not ours.
+    """Refuse a folder whose table or rows of a sweep are not ours.
 
     Raises:
         UserError: it is not, or Hydra cannot take its name.
@@ -203,10 +203,12 @@ def _check_folder(folder: Path) -> None:
     place = f"output={escaped(str(folder))}"
     if "${" in str(folder.absolute()):
         raise UserError(f"{place}: with -m, Hydra takes no folder with ${{ in its name; give another one")
-    for name, sign in ((SWEEP_TABLE, "job\toverrides\t"), ("multirun.yaml", f"{__name__}.SweepTable")):
-        file = folder / name
-        if os.path.lexists(file) and sign not in file.read_text(encoding="utf-8", errors="replace"):
-            raise UserError(f"{place}: holds {name}, which no sweep has written; move it away, or give another folder")
+    table = folder / SWEEP_TABLE
+    is_own = table.is_file() and table.read_text(encoding="utf-8", errors="replace").startswith("job\toverrides\t")
+    if os.path.lexists(table) and not is_own:
+        raise UserError(
+            f"{place}: holds {SWEEP_TABLE}, which no sweep has written; move it away, or give another folder"
+        )
     rows = folder / _ROWS_FOLDER
     if os.path.lexists(rows) and not (
         rows.is_dir() and all(_ROW_FILE.fullmatch(path.name) and not path.is_dir() for path in rows.iterdir())
