@@ -124,7 +124,7 @@ FAST_TRAINING = (
 def make_unfinished(folder: Path, **changes: object) -> None:
     """Leave what a training leaves that is killed, with changes to the settings it was started with."""
     run = json.loads((folder / "run.json").read_text())
-    files = [*run["files"], *run["folders"]]
+    files = {name: [facts] for name, facts in run["files"].items()} | {name: [] for name in run["folders"]}
     (folder / ".work").mkdir()
     (folder / ".work" / "identity.json").write_text(json.dumps({"files": files, **run["identity"], **changes}))
     (folder / "run.json").unlink()

@@ -151,6 +151,10 @@ def test_verify_recognises_a_dataset(cli: Cli, tmp_path: Path) -> None:
         ("+trainer.limit_predict_batches=0", "trainer.limit_predict_batches=0: give 1, or leave it out"),
         ("+trainer.fast_dev_run=true", "trainer.fast_dev_run=true: give false"),
         ("trainer.logger=true", "trainer.logger=true: give false"),
+        ("threads=100000", "threads=100000: give a whole number from 1 to 4096"),
+        ("data.num_workers=99999", "give a whole number from 0 to 1024"),
+        ("data.token_budget=99999999999999999999", "too large; give a whole number of tokens"),
+        ("data.chunk_length=99999999999999999999", "too large; give a whole number of bases"),
         ("+data.chunk_length=300", "there is such a setting already; leave out the +"),
         ("model.head.dropout=5", "give a share from 0 to below 1"),
     ],
@@ -246,6 +250,15 @@ def test_nodes_that_cannot_find_one_another_are_refused(
     (tmp_path / "reads.fa").write_text(READS)
     result = cli("predict", tmp_path / "reads.fa", "-o", tmp_path / "out", CPU, "trainer.num_nodes=2")
     one_line(result, 2, f"trainer.num_nodes=2: {missing} is not set", "docs/clusters.md")
+
+
+def test_a_limit_of_file_sizes_is_told(tmp_path: Path) -> None:
+    (tmp_path / "reads.fa").write_text(READS)
+    words = f"predict input={quote(str(tmp_path / 'reads.fa'))} output={quote(str(tmp_path / 'out'))}"
+    result = shell(f"ulimit -f 1000; PROGRAM {words}")
+    assert result.code == 1
+    assert "a limit of file sizes" in result.err.splitlines()[-1]
+    assert "Traceback" not in result.err
 
 
 def test_the_closing_line_names_a_report_of_this_run_only(cli: Cli, tmp_path: Path) -> None:

@@ -248,9 +248,9 @@ def test_prepare_removes_nothing_of_others(cli: Cli, tmp_path: Path) -> None:
     Path("dataset/notes.txt").unlink()
     assert cli("prepare", "genomes", "output=dataset", "overwrite=true").code == 0
     Path("mine").mkdir()
-    Path("mine/run.log").write_text("mine\n")
+    Path("mine/run.log").write_text("2026-11-30 10:00:00,123 INFO pipeline: mine\n")
     refused(cli("prepare", "genomes", "output=mine"), "output=mine: holds run.log, which this program has not written")
-    assert content(Path("mine")) == {"run.log": b"mine\n"}
+    assert content(Path("mine")) == {"run.log": b"2026-11-30 10:00:00,123 INFO pipeline: mine\n"}
 
 
 @pytest.mark.parametrize("sweep", [[], ["-m"]])

@@ -401,6 +401,47 @@ def test_a_run_that_was_killed_while_results_appeared_replaces_them(
     assert files(tmp_path / "out") == undisturbed
 
 
+@pytest.mark.parametrize("name", ["kraken.tsv", "viral_chunks.bed", "sequences.tsv"])
+def test_files_of_a_failed_run_are_known_by_their_content(
+    name: str, predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``kraken.tsv`` and the tables were written, ``viral_chunks.bed`` was not."""
+    from virnucpro_pl.reporting import formats
+
+    def fails(*_: object) -> None:
+        raise PowerCut("power cut")
+
+    words = ["formats.kraken=true", "formats.bed=true"]
+    with monkeypatch.context() as patch:
+        patch.setattr(formats, "write_bed", fails)
+        assert predict(*words).code == 1
+    mine = tmp_path / "out" / name
+    assert mine.exists() == (name != "viral_chunks.bed")
+    mine.write_text("mine")
+    for more in (words, [*words, "overwrite=true"]):
+        result = predict(*more)
+        assert (result.code, f"holds {name}" in result.err) == (2, True)
+    if name != "sequences.tsv":
+        assert predict("overwrite=true").code == 0
+    assert mine.read_text() == "mine"
+
+
+def test_formats_of_a_failed_run_that_are_not_wanted_any_more_are_removed(
+    predict: Predict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from virnucpro_pl.reporting import formats
+
+    def fails(*_: object) -> None:
+        raise PowerCut("power cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(formats, "write_bed", fails)
+        assert predict("formats.kraken=true", "formats.bed=true").code == 1
+    assert (tmp_path / "out" / "kraken.tsv").exists()
+    assert predict().code == 0
+    assert not (tmp_path / "out" / "kraken.tsv").exists()
+
+
 # --- signals
 
 

@@ -48,6 +48,11 @@ def sha256_of(path: Path, memo: Path | None = None) -> dict[str, str]:
     return digests
 
 
+def file_facts(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file, as ``run.json`` has them."""
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)[path.name]}
+
+
 def sha256_of_stream(stream: BinaryIO) -> str:
     """SHA-256 of what is left of a stream."""
     digest = hashlib.sha256()

@@ -3,12 +3,34 @@
 import os
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 UNFINISHED = ".tmp"
 """How the names of files end that were being written"""
+
+_observer: ContextVar[Callable[[Path, Path], None] | None] = ContextVar("observer", default=None)
+
+
+@contextmanager
+def announced_to(observer: Callable[[Path, Path], None]) -> Iterator[None]:
+    """Call an observer with each complete file and its later path before it gets its name.
+
+    An error that the observer raises keeps the file from appearing.
+    """
+    token = _observer.set(observer)
+    try:
+        yield
+    finally:
+        _observer.reset(token)
+
+
+def announce(unfinished: Path, path: Path) -> None:
+    """Call the observer, if there is one, before a file is renamed to ``path``."""
+    if observer := _observer.get():
+        observer(unfinished, path)
 
 
 @contextmanager
@@ -29,6 +51,7 @@ def replacing(path: Path) -> Iterator[Path]:
         if unfinished.stat().st_mode != permissions:
             unfinished.chmod(stat.S_IMODE(permissions))
         flush(unfinished)
+        announce(unfinished, path)
         unfinished.replace(path)
         flush(path.parent)  # else a power cut can take the new name back
     except BaseException:

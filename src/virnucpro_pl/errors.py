@@ -95,13 +95,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, or what caused it, says that there is no space left.
+    """Whether an error, or what caused it, says that there is no space left, or none within a quota or limit.
 
     >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device"))
     True
     """
     cause = error.__cause__ or error.__context__
-    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return is_full or (cause is not None and is_disk_full(cause))
 
 

@@ -33,7 +33,9 @@ def one_line(error: BaseException) -> str:
     "KeyError: 'scores'"
     """
     if is_disk_full(error):
-        return f"{_full_file(error)}no space left on the disk; free some"
+        return (
+            f"{_full_file(error)}no space left on the disk, or a limit of file sizes is reached; free some"
+        )
     if isinstance(error, OSError) and is_unexpected_kind(error):
         return f"{escaped(str(error.filename))}: {error.strerror}, which this program has not made; move it away"
     if isinstance(error, UserError | RunFailedError):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from virnucpro_pl.errors import ESCAPE, UserError, escaped
 
-_LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
+_LOG_LINE = re.compile(rb"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ virnucpro_pl[.:]", re.MULTILINE)
+_HEAD_BYTES = 1 << 16
 
 
 class LogFile(logging.FileHandler):
@@ -65,5 +66,5 @@ def is_own_log(target: Path) -> bool:
     if not target.is_file():
         return False
     with target.open("rb") as stream:
-        head = stream.read(64)
-    return not head or _LOG_LINE.match(head) is not None
+        head = stream.read(_HEAD_BYTES)  # other libraries may have written the first lines
+    return not head or _LOG_LINE.search(head) is not None

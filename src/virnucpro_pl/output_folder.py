@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from virnucpro_pl.configuration import value_of
+from virnucpro_pl.digests import file_facts
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.file_kinds import check_kinds, unexpected_kind
 from virnucpro_pl.log_file import is_own_log
@@ -22,6 +23,7 @@ from virnucpro_pl.output_files import (
     EMBEDDINGS_FOLDER,
     FIGURE_FILES,
     FILES,
+    FOLDERS,
     FORMAT_FILES,
     LOG_FILE,
     RUN_FILE,
@@ -38,7 +40,7 @@ _READ_KEYS = (
 _CACHE = "data.embedding_cache"
 """A folder that outlasts the run"""
 CLAIMED_FILES = "files"
-"""Key in ``identity.json`` of the names that an unfinished run may write"""
+"""Key in ``identity.json`` of size and digest of the files that an unfinished run has written, by name"""
 _IN_WORK_FOLDER = re.compile(
     "|".join(
         (*map(re.escape, (*WORK_FILES, *WORK_FOLDERS)), r"reads_\d+\.fasta|(identity|starts|digests)\.json\..*\.tmp")
@@ -194,7 +196,7 @@ def _claimed(folder: Path, command: str) -> set[str]:
     names: set[str] = set()
     work = folder / WORK_FOLDER
     if _is_our_work_folder(work):
-        names |= {WORK_FOLDER, *claimed_by_unfinished(work)}
+        names |= {WORK_FOLDER, *claimed_by_unfinished(folder)}
     for record_file in (RUN_FILE, COMPARISON):
         record = _record(folder / record_file)
         if record is None:
@@ -237,12 +239,20 @@ def _is_our_work_folder(work: Path) -> bool:
     )
 
 
-def claimed_by_unfinished(work: Path) -> set[str]:
-    """Return the names of the files that the unfinished run of a work folder has written, or was about to."""
+def claimed_by_unfinished(folder: Path) -> set[str]:
+    """Return the names of the files that the unfinished run of an output folder has written, and of its folders.
+
+    A file of such a name with another digest is not one of them.
+    """
     try:
-        return set(map(str, json.loads((work / "identity.json").read_text(encoding="utf-8"))[CLAIMED_FILES]))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        claimed = json.loads((folder / WORK_FOLDER / "identity.json").read_text(encoding="utf-8"))[CLAIMED_FILES]
+        return {name for name, written in claimed.items() if "/" not in name and _is_as_written(folder / name, written)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return set()
+
+
+def _is_as_written(path: Path, written: list[Any]) -> bool:
+    return file_facts(path) in written if path.is_file() else path.name in FOLDERS
 
 
 def claimed_names(folder: Path) -> dict[str, list[str] | None] | None:

@@ -22,13 +22,20 @@ _ABOVE_ZERO = _Limit(lambda value: 0 < value < inf, "a number above 0")
 _NOT_NEGATIVE = _Limit(lambda value: 0 <= value < inf, "a number, 0 or more")
 _ONE_OR_MORE = _Limit(lambda value: value >= 1, "a whole number above 0")
 _ONE_OR_MORE_OR_ANY = _Limit(lambda value: value >= 1 or value == -1, "a whole number above 0, or -1 for no limit")
+LARGEST = 10**12
+"""Above all that a setting can count, and below what the libraries take"""
 _LIMITS = {
+    "threads": _Limit(lambda value: 1 <= value <= 4096, "a whole number from 1 to 4096, or null for all cores"),
+    "data.num_workers": _Limit(lambda value: 0 <= value <= 1024, "a whole number from 0 to 1024"),
+    "data.depth": _Limit(lambda value: 1 <= value <= 10**6, "a whole number from 1 to 1000000"),
     "seed": _Limit(lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295"),
     "batch_size": _Limit(lambda value: value >= 2, "2 or more, as batch normalisation needs; 32 is the published size"),
     "resamples": _NOT_NEGATIVE,
     "threshold.precision": _Limit(lambda value: 0 < value <= 1, "a share above 0 and up to 1"),
     "threshold.false_positive_rate": _Limit(lambda value: 0 <= value < 1, "a share from 0 to below 1"),
-    "model.head.hidden_dim": _Limit(lambda value: value >= 1, "a whole number above 0; 512 is the published one"),
+    "model.head.hidden_dim": _Limit(
+        lambda value: 1 <= value <= 10**6, "a whole number from 1 to 1000000; 512 is the published one"
+    ),
     "model.head.dropout": _Limit(lambda value: 0 <= value < 1, "a share from 0 to below 1; 0.5 is the published one"),
     "optimizer.lr": _ABOVE_ZERO,
     "optimizer.weight_decay": _NOT_NEGATIVE,

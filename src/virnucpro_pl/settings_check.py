@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from virnucpro_pl.configuration import CONF, job_folder, typed_settings, value_of
 from virnucpro_pl.errors import UserError, did_you_mean, escaped
 from virnucpro_pl.output_files import WORK_FOLDER
-from virnucpro_pl.setting_limits import check_limits
+from virnucpro_pl.setting_limits import LARGEST, check_limits
 from virnucpro_pl.settings_help import settings_of
 from virnucpro_pl.text_settings import is_text, shown, takes_list
 
@@ -112,6 +112,8 @@ def check_values(cfg: DictConfig, command: str) -> None:
         is_right = isinstance(value, kind.types) and (kind is _FLAG or not isinstance(value, bool))
         if not is_right and value not in kind.words:
             raise UserError(f"{key}={_written(value)}: give {kind.name}")
+        if isinstance(value, int) and value > LARGEST:
+            raise UserError(f"{key}={_written(value)}: too large; give {kind.name}, {LARGEST} at most")
     check_limits(cfg, command, _written)
 
 

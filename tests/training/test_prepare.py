@@ -216,6 +216,38 @@ def test_published_rule_keeps_frames_of_annotated_proteins_of_the_same_record(pr
     assert annotated_proteins(tmp_path / "aa.genomic.gbff")["aa.1"].count("*") >= 1
 
 
+def test_genbank_files_that_lack_letters_are_refused(tmp_path: Path, prepared) -> None:
+    """Biopython only warns of them."""
+    annotated_genome(tmp_path, "aa", open_genome(np.random.default_rng(1), 600), [SimpleLocation(0, 300, 1)])
+    file = tmp_path / "aa.genomic.gbff"
+    lines = file.read_text().splitlines(keepends=True)
+    origin = next(number for number, line in enumerate(lines) if line.startswith("ORIGIN"))
+    for damaged in (lines[: origin + 4], [*lines[: origin + 2], *lines[origin + 3 :]], lines[:-1]):
+        file.write_text("".join(damaged))
+        with pytest.raises(UserError, match="incomplete or damaged"):
+            annotated_proteins(file)
+        source = table(tmp_path, "aa.genomic.gbff\tvirus\ta", "aa.1.genomic.fna\tothers\tb")
+        result = prepared(f"input={source}", "data.chunk_length=60", "data.balance=false")
+        assert result.code == 2
+        assert "aa.genomic.gbff: incomplete or damaged" in result.err
+
+
+def test_annotation_that_lacks_records_is_warned_of(tmp_path: Path, prepared) -> None:
+    rng = np.random.default_rng(1)
+    for name in ("aa", "bb"):
+        annotated_genome(tmp_path, name, open_genome(rng, 600), [SimpleLocation(0, 300, 1)])
+    both = tmp_path / "aa.1.genomic.fna"
+    both.write_text(both.read_text() + (tmp_path / "bb.1.genomic.fna").read_text())
+    source = table(tmp_path, "aa.1.genomic.fna\tvirus\ta", "bb.1.genomic.fna\tothers\tb")
+    words = [f"input={source}", "data.rule=annotated", "data.chunk_length=60", "data.balance=false"]
+    result = prepared(*words)
+    assert result.code == 0, result.err
+    assert "aa.genomic.gbff: has 1 of the 2 records of " in result.err
+    (tmp_path / "bb.genomic.gbff").write_text((tmp_path / "aa.genomic.gbff").read_text())
+    result = prepared(*words, "overwrite=true")
+    assert (result.code, "bb.genomic.gbff: has 0 of the 1 records" in result.err) == (2, True)
+
+
 def test_annotation_is_found_beside_a_genome_as_refseq_names_it(tmp_path: Path) -> None:
     for name in (
         "viral.1.1.genomic.fna.gz",

@@ -23,6 +23,7 @@ from virnucpro_pl.configuration import build
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.data.embedding_cache import EncoderIdentities
 from virnucpro_pl.digests import sha256_of
+from virnucpro_pl.durable import announced_to
 from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.results.figures import RankFigures
@@ -63,7 +64,7 @@ class EncoderRun(ABC):
         self.cfg = cfg
         self.trainer = trainer
         self.output, self.work = output, work
-        self.folder = RunFolder(output, work, result_files, extra_files, progressive=not extra_files)
+        self.folder = RunFolder(output, work, result_files, extra_files)
         self.model = model
         self._figures = RankFigures(Path(cfg.paths.work_dir) / "figures")
         self.datamodule: FastaDataModule = build(
@@ -87,7 +88,8 @@ class EncoderRun(ABC):
                 try:
                     self.run_encoders()
                     if is_first:
-                        self.write_results()
+                        with announced_to(self.folder.note_appearing):
+                            self.write_results()
                 except Exception as error:
                     self._check_store(error)
                     raise

@@ -14,6 +14,7 @@ from virnucpro_pl.commands.building import build_trainer, origin
 from virnucpro_pl.commands.encoder_run import EncoderRun
 from virnucpro_pl.commands.ranks import check_output_is_named
 from virnucpro_pl.configuration import build
+from virnucpro_pl.digests import file_facts
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.module import VirNucPro
 from virnucpro_pl.output_files import FIGURE_FILES, FORMAT_FILES, RECORD_TABLE, REPORT, RESULT_FILES, VIRAL_FASTA
@@ -24,7 +25,7 @@ from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD, CallingRules
 from virnucpro_pl.results.identity import THRESHOLD, identity_of_scores
 from virnucpro_pl.results.input_notes import input_warnings
 from virnucpro_pl.results.parts import PartsOfModel
-from virnucpro_pl.results.publishing import file_facts, publish
+from virnucpro_pl.results.publishing import publish
 from virnucpro_pl.results.run_check import finished_run
 from virnucpro_pl.results.starts import Starts
 from virnucpro_pl.results.summary import DEMO_WARNING, found_line, merge_figures, summary_lines
@@ -91,7 +92,6 @@ class _Run(EncoderRun):
             datamodule.store,
             inputs,
             datamodule.gather,
-            self.folder.claim_files,
             self.work,
             self.output,
             self._rules,
@@ -144,8 +144,6 @@ class _Run(EncoderRun):
         run["formats"] = dict(there)
         if self.folder.finished:
             check_added(self.output, asked)
-        else:
-            self.folder.claim_files(asked)
         for key, names in missing.write(self.output, run, self.datamodule.inputs, store):
             run["formats"][key] = names
             run["files"] |= {name: file_facts(self.output / name) for name in names}

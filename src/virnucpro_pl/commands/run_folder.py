@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from virnucpro_pl.configuration import command
+from virnucpro_pl.digests import file_facts
 from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.folder_lock import LOCK_FILE, FolderLock, in_use
-from virnucpro_pl.output_files import FIGURES_FOLDER, RUN_FILE, written_within
+from virnucpro_pl.output_files import FIGURES_FOLDER, FOLDERS, RUN_FILE, written_within
 from virnucpro_pl.output_folder import CLAIMED_FILES, claimed_by_unfinished, claimed_names
 from virnucpro_pl.results.identity import difference, identity_of_scores
-from virnucpro_pl.results.publishing import file_facts
 from virnucpro_pl.results.run_record import read_run_record
 
 _PATIENCE = 30.0  # seconds: what was started by a process that was killed notices within a few
@@ -28,7 +28,6 @@ class RunFolder:
         output: folder of the results.
         work: folder within it of what is needed until they are there.
         result_files: names of the results, files or folders.
-        progressive: whether results are written from the beginning of the run on, not at its end.
         extra_files: names of what can be made again of them, which a finished run may lack.
     """
 
@@ -38,13 +37,11 @@ class RunFolder:
         work: Path,
         result_files: Iterable[str],
         extra_files: Iterable[str] = (),
-        progressive: bool = True,
     ):
         self._output = output
         self._work = work
         self._result_files = tuple(result_files)
         self._extra_files = tuple(extra_files)
-        self._progressive = progressive
         self._identity_file = work / "identity.json"
         self._lock: FolderLock | None = None
         self._known: dict[str, Any] = {}
@@ -116,7 +113,7 @@ class RunFolder:
     def clear(self) -> None:
         """Remove what an earlier run has written; what others put beside it stays."""
         claimed = claimed_names(self._output)
-        unfinished = claimed_by_unfinished(self._work)
+        unfinished = claimed_by_unfinished(self._output)
         for name in (*self._result_files, *self._extra_files):
             if name in unfinished or (claimed and name in claimed):
                 _remove_written(self._output / name, (claimed or {}).get(name))
@@ -133,33 +130,39 @@ class RunFolder:
             UserError: it belongs to another run.
         """
         self.check(identity)
-        files = self._known.get(CLAIMED_FILES, list(self._result_files) if self._progressive else [])
+        files = self._known.get(CLAIMED_FILES) or {name: [] for name in self._result_files if name in FOLDERS}
         self._known = {"command": command()[1], CLAIMED_FILES: files, **identity_of_scores(identity)}
         write_text(self._identity_file, json.dumps(self._known, indent=2))
         assert self._lock is not None
         if not self._lock.share():  # turning it into a shared one lets go of it for a moment
             raise in_use(self._output)
 
-    def claim_files(self, names: Iterable[str]) -> None:
-        """Note the names of files before they are written, so that a start after this one was killed may replace them.
+    def note_appearing(self, unfinished: Path, path: Path) -> None:
+        """Note the digest of a result before it gets its name, so that a later start knows it for a file of this run.
+
+        Args:
+            unfinished: the complete file.
+            path: where it will be; files that are no results of this folder are not noted.
 
         Raises:
-            UserError: a file of such a name appeared since the output folder was checked.
+            UserError: there is a file of others, which appeared since the output folder was checked.
         """
-        names = list(names)
-        claimed = self._known[CLAIMED_FILES]
-        for name in names:
-            if name not in claimed and os.path.lexists(self._output / name):
-                raise UserError(
-                    f"output={escaped(str(self._output))}: {name} appeared there during the run, and `{command()[1]}`"
-                    " has not written it; move it away and start the same command again, which keeps what is computed"
-                )
-        self._known[CLAIMED_FILES] = sorted({*claimed, *names})
-        write_text(self._identity_file, json.dumps(self._known, indent=2))
+        name = path.name
+        if path.parent != self._output or name not in (*self._result_files, *self._extra_files):
+            return
+        written = self._known[CLAIMED_FILES].setdefault(name, [])
+        if os.path.lexists(path) and not (path.is_file() and file_facts(path) in written):
+            raise UserError(
+                f"output={escaped(str(self._output))}: {name} appeared there during the run, and `{command()[1]}` has"
+                " not written it; move it away and start the same command again, which keeps what is computed"
+            )
+        if (facts := file_facts(unfinished)) not in written:
+            written.append(facts)
+            write_text(self._identity_file, json.dumps(self._known, indent=2))
 
     def finish(self, run: dict[str, Any]) -> None:
         """Leave the run record, which makes the run a finished one, and remove what was needed only until here."""
-        for name in self._known[CLAIMED_FILES]:
+        for name in claimed_by_unfinished(self._output):
             if name in self._extra_files and name not in run["files"]:  # of an earlier start with other formats
                 (self._output / name).unlink(missing_ok=True)
         self.note(run)

@@ -34,6 +34,7 @@ from virnucpro_pl.commands.trained_encoders import (
 )
 from virnucpro_pl.configuration import build
 from virnucpro_pl.data.embeddings import Embeddings
+from virnucpro_pl.durable import announced_to
 from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
 from virnucpro_pl.head import Head
 from virnucpro_pl.module import VirNucPro
@@ -89,7 +90,9 @@ def train(cfg: DictConfig) -> float:
             if cfg.overwrite:
                 folder.clear()
             folder.claim(identity)
-            folder.finish({**run.fit(), "identity": identity})
+            with announced_to(folder.note_appearing):
+                record = run.fit()
+            folder.finish({**record, "identity": identity})
         else:
             folder.check_files()
             check_reported(folder.finished, "train", output)

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from virnucpro_pl.digests import sha256_of
-from virnucpro_pl.durable import flush
+from virnucpro_pl.digests import file_facts
+from virnucpro_pl.durable import announce, flush
 from virnucpro_pl.errors import DamagedResultsError
 from virnucpro_pl.output_files import RESULT_FILES, written_within
 from virnucpro_pl.results.consensus import CallingRules
@@ -13,11 +13,6 @@ from virnucpro_pl.results.scores import ScoreFile
 from virnucpro_pl.results.tables import write_results
 from virnucpro_pl.sequence.store import OrfStore, check_unchanged
 from virnucpro_pl.stages import CONSENSUS, WRITING, StageClock
-
-
-def file_facts(path: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file, as ``run.json`` has them."""
-    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)[path.name]}
 
 
 def check_results(folder: Path, run: Mapping[str, Any]) -> None:
@@ -51,7 +46,6 @@ def publish(
     store: OrfStore,
     inputs: list[str],
     gather: Callable[[ScoreFile], None],
-    claim: Callable[[Iterable[str]], None],
     work: Path,
     output: Path,
     rules: CallingRules,
@@ -63,7 +57,6 @@ def publish(
         store: the ORFs.
         inputs: the files it was made of, as they are called now.
         gather: fills in (orfs, 2) scores, or raises because some are missing.
-        claim: refuses names of files that are in the output folder and not of this run, before any is moved there.
         work: folder the files are written in first.
         output: folder they are moved to when all of them are complete and on the disk.
         rules: how scores become calls.
@@ -90,7 +83,8 @@ def publish(
             written = work / "results" / name
             flush(written)
             files[name] = file_facts(written)
-        claim(RESULT_FILES)
+        for name in RESULT_FILES:
+            announce(work / "results" / name, output / name)
         for name in RESULT_FILES:
             (work / "results" / name).replace(output / name)
         flush(output)

@@ -37,11 +37,21 @@ def annotated_proteins(path: Path) -> dict[str, str]:
 
 
 def genbank_records(path: Path) -> Iterator[Any]:
-    """Yield the records of a GenBank file, plain or compressed, as Biopython's ``SeqRecord``."""
+    """Yield the records of a GenBank file, plain or compressed, as Biopython's ``SeqRecord``.
+
+    Raises:
+        UserError: a record has not the length that its LOCUS line gives, or no end.
+    """
     with open_decompressed(path) as binary, warnings.catch_warnings():
         stream = io.TextIOWrapper(binary, encoding="ascii", errors="strict")
         warnings.simplefilter("ignore", BiopythonWarning)  # of odd locations and dates, which do not matter here
-        yield from SeqIO.parse(stream, "genbank")  # type: ignore[no-untyped-call]
+        for message in ("Premature end", "Expected sequence length"):
+            warnings.filterwarnings("error", message, BiopythonWarning)
+        try:
+            yield from SeqIO.parse(stream, "genbank")  # type: ignore[no-untyped-call]
+        except BiopythonWarning as error:
+            reason = str(error).rstrip(".")
+            raise UserError(f"{path}: incomplete or damaged ({reason}); copy or download it again") from error
 
 
 def _translations(record: Any) -> Iterator[str]:

@@ -7,7 +7,7 @@ of sequences, and what is sampled does not depend on the order of files.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -133,6 +133,8 @@ def find_candidates(genome: Genome, settings: PrepareSettings, cutter: Cutter) -
     if not bases:
         raise UserError(f"{genome.path}: holds no sequences; leave it out or copy it again")
     _check_letters(genome, read)
+    if settings.rule == "annotated":
+        _check_annotation(genome, names, annotated)
     all_frames = np.concatenate(frames)
     facts = {
         "sha256": _digest(genome, read),
@@ -259,6 +261,16 @@ def _proteins_of(genome: Genome) -> dict[str, str]:
             " annotation, or use data.rule=orfs"
         )
     return annotated_proteins(genome.annotation)
+
+
+def _check_annotation(genome: Genome, names: list[str], annotated: Mapping[str, str]) -> None:
+    """Warn of records that the annotation lacks, whose fragments are left out; refuse one that lacks all."""
+    lacking = sum(name not in annotated for name in names)
+    text = f"{genome.annotation}: has {len(names) - lacking:,} of the {len(names):,} records of {genome.path}"
+    if lacking == len(names):
+        raise UserError(f"{text}; name the file that belongs to it, or use data.rule=orfs")
+    if lacking:
+        log.warning("Warning: %s; the fragments of the others are left out", escaped(text))
 
 
 def describe(genome: Genome, file: Candidates, chosen: NDArray[np.bool_], num_orfs: int) -> dict[str, Any]:
