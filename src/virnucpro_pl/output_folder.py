@@ -62,8 +62,7 @@ def check_output(cfg: DictConfig, command: str) -> None:
         UserError: nothing can be written there, a file that would be replaced is read, or was not written by this
             program.
     """
-    folder = Path(cfg.paths.output_dir)
-    names = [*FILES[command], *_formats(cfg)]
+    folder, names = Path(cfg.paths.output_dir), [*FILES[command], *_formats(cfg)]
     _check_place(folder)
     cleared = [*FILES[command], *_EXTRA_FILES, RUN_FILE, LOG_FILE, WORK_FOLDER]
     check_reads(
@@ -240,10 +239,7 @@ def _is_our_work_folder(work: Path) -> bool:
 
 
 def claimed_by_unfinished(folder: Path) -> set[str]:
-    """Return the names of the files that the unfinished run of an output folder has written, and of its folders.
-
-    A file of such a name with another digest is not one of them.
-    """
+    """Return the names of the files that the unfinished run of a folder has written, by their digests, and folders."""
     try:
         claimed = json.loads((folder / WORK_FOLDER / "identity.json").read_text(encoding="utf-8"))[CLAIMED_FILES]
         return {name for name, written in claimed.items() if "/" not in name and _is_as_written(folder / name, written)}
