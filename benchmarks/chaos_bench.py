@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from virnucpro_pl.output_files import RESULT_FILES
+from virnucpro_pl.files.output_files import RESULT_FILES
 
 LIMIT = 600.0
 """Seconds after which a run counts as hung"""

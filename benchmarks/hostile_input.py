@@ -103,8 +103,8 @@ def build(path: Path, folder: Path) -> None:
     """Build the store of a file, and tell outcome, seconds and peak memory."""
     from virnucpro_pl.errors import UserError
     from virnucpro_pl.failures import one_line
+    from virnucpro_pl.host.stage_clock import StageClock
     from virnucpro_pl.sequence.store import StoreSettings, prepare_store
-    from virnucpro_pl.stages import StageClock
 
     try:
         store = prepare_store([str(path)], folder, StoreSettings(300), StageClock())

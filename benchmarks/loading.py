@@ -77,7 +77,7 @@ def load(path: str, dtype: str, device: str, wait: bool) -> None:
     """In a process of its own: load, and tell what that took."""
     import lightning  # noqa: F401 - as the program does; what it imports of torch is not loading
 
-    from virnucpro_pl.weights.sources import Esm2Source
+    from virnucpro_pl.models.weights.sources import Esm2Source
 
     source = Esm2Source(path)
     if device != "cpu":
@@ -172,7 +172,7 @@ def main() -> None:
         found = {name: measure(path, path, arguments.dtype, arguments.device)
                  for name, path in write_checkpoints(folder, arguments.size).items()}  # fmt: skip
         os.environ["VIRNUCPRO_CACHE"] = str(folder / "cache")
-        from virnucpro_pl.weights.sources import Esm2Source
+        from virnucpro_pl.models.weights.sources import Esm2Source
 
         weights = folder / "esm2_random.pt"
         began = time.perf_counter()

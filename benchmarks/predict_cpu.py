@@ -30,8 +30,8 @@ from random_models import ESM2, write_models
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from virnucpro_pl.encoders.dnabert_s import DnabertS
-    from virnucpro_pl.head import Head
+    from virnucpro_pl.models.encoders.dnabert_s import DnabertS
+    from virnucpro_pl.models.head import Head
 
 CHUNK_LENGTH = 300
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -166,8 +166,8 @@ def _import_what_it_imports() -> None:
 
 
 def _head(path: Path) -> "Head":
-    from virnucpro_pl.weights.checkpoints import read_file
-    from virnucpro_pl.weights.convert import load_head
+    from virnucpro_pl.models.weights.checkpoints import read_file
+    from virnucpro_pl.models.weights.convert import load_head
 
     return load_head(read_file(path), path)
 
@@ -177,7 +177,7 @@ def _embed_dna(models: Path, names: list[str], sequences: list[str], path: Path)
     import torch
     from transformers import AutoTokenizer
 
-    from virnucpro_pl.weights.convert import load_dnabert_s
+    from virnucpro_pl.models.weights.convert import load_dnabert_s
 
     tokenizer = AutoTokenizer.from_pretrained(models / "DNABERT-S", local_files_only=True)
     encoder = MosaicBertAsPublished(load_dnabert_s(models / "DNABERT-S"))
@@ -198,7 +198,7 @@ class MosaicBertAsPublished:
     def __init__(self, encoder: "DnabertS"):
         import torch
 
-        from virnucpro_pl.encoders.attention import alibi_slopes
+        from virnucpro_pl.models.encoders.attention import alibi_slopes
 
         self.encoder = encoder
         position = torch.arange(512)
@@ -239,7 +239,7 @@ def _embed_proteins(models: Path, names: list[str], sequences: list[str], path: 
     import torch
     from esm.data import Alphabet, FastaBatchedDataset
 
-    from virnucpro_pl.weights.checkpoints import read_file
+    from virnucpro_pl.models.weights.checkpoints import read_file
 
     checkpoint = read_file(_esm_file(models))
     sizes = checkpoint.metadata["cfg"]["model"]

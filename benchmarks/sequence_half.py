@@ -92,8 +92,8 @@ def loop(reads: Path, folder: Path) -> dict[str, float]:
 
 def store(reads: Path, folder: Path) -> dict[str, float]:
     """Build the ORF store; return the number of ORFs and the seconds of each stage."""
+    from virnucpro_pl.host.stage_clock import StageClock
     from virnucpro_pl.sequence.store import StoreSettings, prepare_store
-    from virnucpro_pl.stages import StageClock
 
     clock, begin = StageClock(), now()
     built = prepare_store([str(reads)], folder, StoreSettings(CHUNK_LENGTH), clock)

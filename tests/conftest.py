@@ -12,7 +12,8 @@ import pytest
 from hypothesis import settings
 
 from support import CHECKOUT, MINI, Result, model_overrides, run_here
-from virnucpro_pl.home_folder import provide_caches
+from virnucpro_pl.data.tokenizers import DnaTokenizer, ProteinTokenizer, protein_tokenizer
+from virnucpro_pl.host.home_folder import provide_caches
 
 collect_ignore = ["fuzz", "surroundings"]  # programs
 MUST_HAVE_SHARED = os.environ.get("VIRNUCPRO_REQUIRE_GOLDEN") == "1"
@@ -69,6 +70,16 @@ def mini() -> Path:
 def mini_overrides(mini: Path) -> list[str]:
     """Command line that selects the mini models."""
     return model_overrides(mini)
+
+
+@pytest.fixture(scope="session")
+def dna_tokenizer(mini: Path) -> DnaTokenizer:
+    return DnaTokenizer(str(mini / "models" / "DNABERT-S"))
+
+
+@pytest.fixture(scope="session")
+def proteins_to_tokens() -> ProteinTokenizer:
+    return protein_tokenizer()
 
 
 @pytest.fixture(autouse=True)

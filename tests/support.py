@@ -15,7 +15,7 @@ import pytest
 
 TESTS = Path(__file__).parent
 CHECKOUT = TESTS.parent
-MINI = TESTS / "data" / "golden" / "mini"
+MINI = TESTS / "golden" / "mini"
 
 
 PATIENCE = 300.0

@@ -111,7 +111,7 @@ def test_a_sequence_without_letters_is_refused() -> None:
 
 
 def test_the_model_stays_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    from virnucpro_pl.weights.sources import Esm2Source
+    from virnucpro_pl.models.weights.sources import Esm2Source
 
     loads: list[str] = []
     load = Esm2Source.load

@@ -11,8 +11,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from support import CHECKOUT, Result
-from virnucpro_pl.command_line import hydra_words
-from virnucpro_pl.configuration import COMMANDS, CONF, register_resolvers
+from virnucpro_pl.cli.command_line import hydra_words
+from virnucpro_pl.configuration.hydra_config import COMMANDS, CONF, register_resolvers
 
 PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 NOTEBOOK = CHECKOUT / "docs" / "examples" / "python_api.ipynb"
@@ -74,7 +74,7 @@ def test_python_that_is_shown_runs(cli: Callable[..., Result], tmp_path: Path, m
 
 
 def imported(block: str) -> list[str]:
-    """Names of the packages a block imports; pandas, polars and duckdb may not be here (tests/test_readers.py)."""
+    """Names of the packages a block imports; pandas, polars and duckdb may be absent."""
     return re.findall(r"^(?:import|from) (\w+)", block, re.MULTILINE)
 
 

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from support import CHECKOUT, TESTS, Result
-from virnucpro_pl.output_files import RECORD_TABLE, REPORT, RESULT_FILES
-from virnucpro_pl.sweep import SWEEP_TABLE
+from virnucpro_pl.cli.sweep import SWEEP_TABLE
+from virnucpro_pl.files.output_files import RECORD_TABLE, REPORT, RESULT_FILES
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
 

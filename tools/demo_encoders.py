@@ -16,10 +16,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import nn
 
-from virnucpro_pl.encoders.dnabert_s import DnabertS, DnabertSConfig
-from virnucpro_pl.encoders.esm2 import Esm2, Esm2Config
+from virnucpro_pl.models.encoders.dnabert_s import DnabertS, DnabertSConfig
+from virnucpro_pl.models.encoders.esm2 import Esm2, Esm2Config
+from virnucpro_pl.models.weights.encoder_export import write_dnabert_s, write_esm2
 from virnucpro_pl.training.labelled_store import LabelledStore
-from virnucpro_pl.weights.encoder_export import write_dnabert_s, write_esm2
 
 SPECIAL_TOKENS = {"unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "pad": "[PAD]", "mask": "[MASK]"}
 

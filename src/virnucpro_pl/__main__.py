@@ -19,8 +19,18 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from virnucpro_pl import __version__
-from virnucpro_pl.command_line import FLAGS_TEXT, complete_command, hydra_words
-from virnucpro_pl.configuration import COMMANDS, CONF, log_name, process_of, register_resolvers, typed_settings
+from virnucpro_pl.cli.command_line import FLAGS_TEXT, complete_command, hydra_words
+from virnucpro_pl.cli.preflight import check_inputs
+from virnucpro_pl.cli.settings_check import check_settings, explain_refusal
+from virnucpro_pl.configuration.hydra_config import (
+    COMMANDS,
+    CONF,
+    log_name,
+    process_of,
+    register_resolvers,
+    typed_settings,
+)
+from virnucpro_pl.configuration.text_settings import encoded, setting
 from virnucpro_pl.errors import RunFailedError, UserError, did_you_mean, escaped
 from virnucpro_pl.failures import (
     EXIT_FAILED,
@@ -31,16 +41,13 @@ from virnucpro_pl.failures import (
     needs_no_traceback,
     one_line,
 )
-from virnucpro_pl.home_folder import provide_caches
-from virnucpro_pl.log_file import LogFile, check_log
-from virnucpro_pl.output_files import FILES
-from virnucpro_pl.output_folder import check_output, claim_default_folder, make_output_folder
-from virnucpro_pl.preflight import check_inputs
-from virnucpro_pl.settings_check import check_settings, explain_refusal
-from virnucpro_pl.standard_output import check_standard_output, results_on_standard_output
-from virnucpro_pl.standard_streams import prepare_streams
-from virnucpro_pl.stopping import EXIT_TERMINATED, Terminated, terminable
-from virnucpro_pl.text_settings import encoded, setting
+from virnucpro_pl.files.output_files import FILES
+from virnucpro_pl.host.home_folder import provide_caches
+from virnucpro_pl.host.standard_output import check_standard_output, results_on_standard_output
+from virnucpro_pl.host.standard_streams import prepare_streams
+from virnucpro_pl.host.stopping import EXIT_TERMINATED, Terminated, terminable
+from virnucpro_pl.runs.log_file import LogFile, check_log
+from virnucpro_pl.runs.output_folder import check_output, claim_default_folder, make_output_folder
 
 PROGRAM = "virnucpro-pl"
 USAGE = f"""\
@@ -102,7 +109,7 @@ def run(cfg: DictConfig) -> float | None:
     except Exception as error:
         _tell(error, cfg)
         if HydraConfig.get().mode is RunMode.MULTIRUN:
-            raise  # predict's sweeps list it and go on (sweep.py)
+            raise  # predict's sweeps list it and go on (cli/sweep.py)
         sys.exit(exit_status(error))
 
 

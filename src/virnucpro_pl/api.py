@@ -18,23 +18,23 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from virnucpro_pl.calling import checked_head, rules_of
-from virnucpro_pl.composition import composed
-from virnucpro_pl.configuration import build
+from virnucpro_pl.cli.settings_check import check_values
+from virnucpro_pl.configuration.composition import composed
+from virnucpro_pl.configuration.hydra_config import build
+from virnucpro_pl.configuration.python_settings import as_override, check_python_settings
 from virnucpro_pl.data.datamodule import FastaDataModule
-from virnucpro_pl.digests import file_state
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.launchers import no_fabric_settings
-from virnucpro_pl.module import VirNucPro
-from virnucpro_pl.output_files import CHUNK_TABLE, ORF_TABLE, RECORD_TABLE
-from virnucpro_pl.python_settings import as_override, check_python_settings
+from virnucpro_pl.execution.calling import checked_head, rules_of
+from virnucpro_pl.files.digests import file_state
+from virnucpro_pl.files.output_files import CHUNK_TABLE, ORF_TABLE, RECORD_TABLE
+from virnucpro_pl.host.launchers import no_fabric_settings
+from virnucpro_pl.host.stage_clock import StageClock
+from virnucpro_pl.models.virnucpro import VirNucPro
 from virnucpro_pl.results.reading import read_result_table
 from virnucpro_pl.results.summary import DEMO_WARNING
 from virnucpro_pl.results.tables import write_results
+from virnucpro_pl.sequence.from_memory import as_files
 from virnucpro_pl.sequence.streams import STDIN
-from virnucpro_pl.sequence_input import as_files
-from virnucpro_pl.settings_check import check_values
-from virnucpro_pl.stages import StageClock
 
 Level = Literal["record", "chunk", "orf"]
 Sequences = str | Path | Iterable[Any] | Mapping[str, str]

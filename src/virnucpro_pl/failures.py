@@ -3,7 +3,7 @@
 from omegaconf.errors import OmegaConfBaseException
 
 from virnucpro_pl.errors import RunFailedError, UserError, escaped, is_disk_full
-from virnucpro_pl.file_kinds import is_unexpected_kind
+from virnucpro_pl.files.file_kinds import is_unexpected_kind
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -33,9 +33,7 @@ def one_line(error: BaseException) -> str:
     "KeyError: 'scores'"
     """
     if is_disk_full(error):
-        return (
-            f"{_full_file(error)}no space left on the disk, or a limit of file sizes is reached; free some"
-        )
+        return f"{_full_file(error)}no space left on the disk, or a limit of file sizes is reached; free some"
     if isinstance(error, OSError) and is_unexpected_kind(error):
         return f"{escaped(str(error.filename))}: {error.strerror}, which this program has not made; move it away"
     if isinstance(error, UserError | RunFailedError):

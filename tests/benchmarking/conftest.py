@@ -5,8 +5,8 @@ import torch
 
 from support import CHECKOUT
 from virnucpro_pl.benchmarking.random_weights import RandomDnabertS, RandomEsm2
-from virnucpro_pl.encoders.dnabert_s import DnabertS, DnabertSConfig
-from virnucpro_pl.encoders.esm2 import Esm2, Esm2Config
+from virnucpro_pl.models.encoders.dnabert_s import DnabertS, DnabertSConfig
+from virnucpro_pl.models.encoders.esm2 import Esm2, Esm2Config
 
 TOKENIZER = str(CHECKOUT / "src" / "virnucpro_pl" / "demo" / "DNABERT-S")
 

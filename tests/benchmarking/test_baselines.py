@@ -7,8 +7,9 @@ import torch
 from virnucpro_pl.benchmarking.baselines import fair_esm, hugging_face_esm, one_by_one
 from virnucpro_pl.benchmarking.random_weights import RandomEsm2
 from virnucpro_pl.benchmarking.sampling import longest_first, pack_sample
-from virnucpro_pl.encoders.esm2 import Esm2Config, protein_tokenizer
+from virnucpro_pl.data.tokenizers import protein_tokenizer
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.models.encoders.esm2 import Esm2Config
 
 LENGTHS = (30, 7, 166, 1, 49, 50, 49, 300, 166)
 CPU = torch.device("cpu")

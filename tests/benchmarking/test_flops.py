@@ -6,9 +6,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from virnucpro_pl.benchmarking.flops import flops, matrix_flops_per_token
-from virnucpro_pl.encoders.dnabert_s import DnabertS, DnabertSConfig
-from virnucpro_pl.encoders.esm2 import Esm2, Esm2Config
-from virnucpro_pl.encoders.packed import pack
+from virnucpro_pl.data.packed import pack
+from virnucpro_pl.models.encoders.dnabert_s import DnabertS, DnabertSConfig
+from virnucpro_pl.models.encoders.esm2 import Esm2, Esm2Config
 
 ESM2 = Esm2(Esm2Config(num_layers=3, width=48, num_heads=4, ffn_width=80))
 DNABERT_S = DnabertS(DnabertSConfig(num_layers=2, width=32, num_heads=4, ffn_width=56, vocabulary=40))

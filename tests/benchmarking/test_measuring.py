@@ -19,9 +19,9 @@ from virnucpro_pl.benchmarking.measurement import ENCODER, OURS, PREDICT, Measur
 from virnucpro_pl.benchmarking.sampling import evenly
 from virnucpro_pl.benchmarking.settings import Settings
 from virnucpro_pl.benchmarking.timing import median_seconds, sustained_seconds
-from virnucpro_pl.encoders.arithmetic import Arithmetic
-from virnucpro_pl.encoders.packed import pack
+from virnucpro_pl.data.packed import pack
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.models.encoders.numerics import Arithmetic
 
 CPU = torch.device("cpu")
 SETTINGS = Settings(

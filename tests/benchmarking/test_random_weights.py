@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from virnucpro_pl.benchmarking.random_weights import RandomDnabertS, RandomEsm2, RandomHead
-from virnucpro_pl.encoders.packed import pack
+from virnucpro_pl.data.packed import pack
 from virnucpro_pl.errors import UserError
 
 HALVES = [torch.float16, torch.bfloat16]

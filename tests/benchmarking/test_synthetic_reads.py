@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from virnucpro_pl.benchmarking.synthetic_reads import synthetic_reads, write_reads
+from virnucpro_pl.host.stage_clock import StageClock
 from virnucpro_pl.sequence.layout import StoreSettings
 from virnucpro_pl.sequence.store import prepare_store
-from virnucpro_pl.stages import StageClock
 
 
 def stop_free_frames(read: str) -> set[str]:

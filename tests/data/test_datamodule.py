@@ -22,10 +22,10 @@ from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.data.dataset import OrfBatches
 from virnucpro_pl.data.embedding_cache import EncoderIdentities
 from virnucpro_pl.data.loading import BatchesOfRank
-from virnucpro_pl.encoders.packed import PackedTokens
+from virnucpro_pl.data.packed import PackedTokens
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.results.parts import Parts, ScoredBatch
-from virnucpro_pl.weights.sources import DnabertSSource, read_tokenizer
+from virnucpro_pl.models.weights.sources import DnabertSSource, read_tokenizer
+from virnucpro_pl.runs.score_shards import Parts, ScoredBatch
 
 TOKEN_BUDGET = 120
 
@@ -147,7 +147,7 @@ from lightning.pytorch.trainer.states import RunningStage
 from lightning.pytorch.utilities.data import _update_dataloader
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.data.loading import BatchesOfRank
-from virnucpro_pl.weights.sources import DnabertSSource, read_tokenizer
+from virnucpro_pl.models.weights.sources import DnabertSSource, read_tokenizer
 
 warnings.simplefilter("ignore")  # this machine has fewer cores
 torch.set_num_threads(1)

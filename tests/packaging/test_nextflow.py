@@ -16,9 +16,9 @@ import yaml
 
 import virnucpro_pl
 from support import CHECKOUT, file_name
-from virnucpro_pl.configuration import PACKAGE
+from virnucpro_pl.configuration.hydra_config import PACKAGE
 from virnucpro_pl.errors import escaped
-from virnucpro_pl.output_files import RESULT_FILES
+from virnucpro_pl.files.output_files import RESULT_FILES
 from virnucpro_pl.reporting.formats import EXTRA_FILES
 
 MODULE = CHECKOUT / "packaging" / "nextflow" / "modules" / "local" / "virnucpro" / "predict"

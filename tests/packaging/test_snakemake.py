@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from support import CHECKOUT
-from virnucpro_pl.configuration import PACKAGE
-from virnucpro_pl.output_files import REPORT, RESULT_FILES
+from virnucpro_pl.configuration.hydra_config import PACKAGE
+from virnucpro_pl.files.output_files import REPORT, RESULT_FILES
 
 SAMPLE = PACKAGE / "demo" / "sample.fasta.gz"
 RULES = CHECKOUT / "packaging" / "snakemake"

@@ -15,7 +15,7 @@ from Bio.SeqRecord import SeqRecord
 
 from reporting.test_report import records_of
 from support import Result, open_genome
-from virnucpro_pl.output_files import KINDS
+from virnucpro_pl.files.output_files import KINDS
 
 Cli = Callable[..., Result]
 

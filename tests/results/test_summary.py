@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from virnucpro_pl.host.stage_clock import DNABERT_S, ESM2, STAGES
 from virnucpro_pl.results.summary import DEMO_WARNING, found_line, merge_figures, summary_lines
-from virnucpro_pl.stages import DNABERT_S, ESM2, STAGES
 
 SECONDS = st.floats(0, 1e5, allow_subnormal=False).map(lambda x: round(x, 6))
 

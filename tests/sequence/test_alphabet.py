@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from support import read_table
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.host.stage_clock import StageClock
 from virnucpro_pl.sequence import records as records_module
 from virnucpro_pl.sequence.records import InputFacts, read_records
 from virnucpro_pl.sequence.store import STATUSES, OrfStore, StoreSettings, prepare_store
-from virnucpro_pl.stages import StageClock
 
 PLAIN = {*"ACGTUNRYSWKMBDHVacgtunryswkmbdhv-.*"}
 DNA = "ACGTTGCAAC" * 30

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from virnucpro_pl.errors import DamagedStoreError, UserError
+from virnucpro_pl.host.stage_clock import StageClock
 from virnucpro_pl.sequence.store import (
     OrfStore,
     StoreSettings,
@@ -18,7 +19,6 @@ from virnucpro_pl.sequence.store import (
     prepare_store,
     stored_at,
 )
-from virnucpro_pl.stages import StageClock
 
 SETTINGS = StoreSettings(300)
 FILES = [

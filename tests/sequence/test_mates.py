@@ -8,10 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from support import read_table
+from virnucpro_pl.host.stage_clock import StageClock
 from virnucpro_pl.results.origins import UniqueNames
 from virnucpro_pl.sequence import records as records_module
 from virnucpro_pl.sequence.store import StoreSettings, prepare_store
-from virnucpro_pl.stages import StageClock
 
 
 def fastq(*headers: str) -> str:

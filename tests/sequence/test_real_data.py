@@ -12,8 +12,8 @@ from Bio.SeqIO.FastaIO import SimpleFastaParser
 from Bio.SeqIO.QualityIO import FastqGeneralIterator
 
 from support import read_table
+from virnucpro_pl.host.stage_clock import StageClock
 from virnucpro_pl.sequence.store import STATUSES, StoreSettings, prepare_store
-from virnucpro_pl.stages import StageClock
 
 
 def biopython_lengths(path: Path) -> list[int]:
@@ -46,7 +46,7 @@ def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path;"
         "from virnucpro_pl.sequence.store import StoreSettings, prepare_store;"
-        "from virnucpro_pl.stages import StageClock;"
+        "from virnucpro_pl.host.stage_clock import StageClock;"
         "prepare_store([sys.argv[1]], Path(sys.argv[2]), StoreSettings(300), StageClock());"
         # not getrusage, which begins with the peak of the process that started this one
         "print(*(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"

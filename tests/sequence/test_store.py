@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from support import file_name, read_table
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.host.stage_clock import CHUNKING, PLANNING, TRANSLATION, StageClock
 from virnucpro_pl.sequence import builder
 from virnucpro_pl.sequence import records as records_module
 from virnucpro_pl.sequence.store import STATUSES, OrfStore, StoreSettings, prepare_store
 from virnucpro_pl.sequence.translation import FRAMES
-from virnucpro_pl.stages import CHUNKING, PLANNING, TRANSLATION, StageClock
 
 ODD_RECORDS = [
     ("good", "GCT" * 120),

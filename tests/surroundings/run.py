@@ -23,9 +23,9 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 QUICK = (
-    *("tests/results/test_comparison.py", "tests/results/test_parts.py", "tests/test_digests.py"),
+    *("tests/results/test_comparison.py", "tests/runs/test_score_shards.py", "tests/files/test_digests.py"),
     *(
-        "tests/test_durable.py",
+        "tests/files/test_durable.py",
         "tests/sequence/test_store.py",
         "tests/sequence/test_records.py",
         "tests/test_readme.py",

@@ -7,7 +7,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from virnucpro_pl.output_files import EVALUATION_PLOTS
+from virnucpro_pl.files.output_files import EVALUATION_PLOTS
 from virnucpro_pl.training import evaluation_plots
 from virnucpro_pl.training.evaluation import ScoredChunks, by_group, by_length, figures
 from virnucpro_pl.training.evaluation_plots import plot_all

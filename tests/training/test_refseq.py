@@ -696,7 +696,7 @@ def test_address_that_is_no_release_is_told(command: Callable[..., str], server:
 
 def test_several_connections_and_one_writer(server: Server, command: Callable[..., str], tmp_path: Path) -> None:
     """Three files at a time, and another command that is refused meanwhile."""
-    from virnucpro_pl.folder_lock import FolderLock
+    from virnucpro_pl.files.folder_lock import FolderLock
 
     for number in range(2, 6):
         server.volume("viral", number)

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.output_files import SPLIT_FILE
+from virnucpro_pl.files.output_files import SPLIT_FILE
 from virnucpro_pl.sequence.seal import read_sealed, write_sealed
 from virnucpro_pl.training.labelled_store import LabelledStore
 from virnucpro_pl.training.splits import (
@@ -78,10 +78,10 @@ def test_random_split_is_labelled_as_leaking_and_can_be_made_again(dataset: Path
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_the_same_sequence_in_two_parts_is_refused_on_either_strand_or_dropped(dataset, tmp_path, reverse) -> None:
+    from virnucpro_pl.host.stage_clock import StageClock
     from virnucpro_pl.sequence.builder import StoreBuilder
     from virnucpro_pl.sequence.layout import StoreSettings
     from virnucpro_pl.sequence.records import read_records
-    from virnucpro_pl.stages import StageClock
 
     folder = tmp_path / "leaking"
     store = LabelledStore(dataset)

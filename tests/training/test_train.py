@@ -12,14 +12,14 @@ from lightning import Trainer, seed_everything
 
 from support import FAST_TRAINING, Result, make_unfinished
 from virnucpro_pl.data.embeddings import Embeddings
-from virnucpro_pl.head import Head
+from virnucpro_pl.models.head import Head
+from virnucpro_pl.models.weights.checkpoints import read_file
+from virnucpro_pl.models.weights.head_bundle import read_head_info
 from virnucpro_pl.training.batches import EmbeddedOrfs, EpochBatches
 from virnucpro_pl.training.datamodule import LabelledOrfs
 from virnucpro_pl.training.labelled_store import LabelledStore
 from virnucpro_pl.training.module import HeadTraining
 from virnucpro_pl.training.splits import TRAIN
-from virnucpro_pl.weights.checkpoints import read_file
-from virnucpro_pl.weights.head_bundle import read_head_info
 
 Cli = Callable[..., Result]
 

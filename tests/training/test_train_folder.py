@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from support import FAST_TRAINING, Result, make_unfinished
-from virnucpro_pl.weights.checkpoints import read_file
+from virnucpro_pl.models.weights.checkpoints import read_file
 
 Cli = Callable[..., Result]
 Train = Callable[..., Result]
@@ -110,7 +110,7 @@ def test_another_training_is_refused_in_the_folder_of_a_head(
 def test_other_encoders_are_refused_in_the_folder_of_a_head(
     cli: Cli, train: Train, dataset: Path, tmp_path: Path
 ) -> None:
-    from virnucpro_pl.configuration import PACKAGE
+    from virnucpro_pl.configuration.hydra_config import PACKAGE
 
     encoder = tmp_path / "encoder"
     shutil.copytree(PACKAGE / "demo" / "DNABERT-S", encoder)

@@ -17,7 +17,7 @@ from support import MINI, Result
 from virnucpro_pl import predict
 from virnucpro_pl.api import Predictor
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.folder_lock import FolderLock
+from virnucpro_pl.files.folder_lock import FolderLock
 
 Cli = Callable[..., Result]
 HEAD = MINI / "models" / "mlp" / "300_model.pth"
@@ -188,7 +188,7 @@ def test_encoders_whose_weights_are_not_finite(cli: Cli, tmp_path: Path, demo_he
 @pytest.fixture(scope="session")
 def demo_head() -> Path:
     """The packaged head."""
-    from virnucpro_pl.configuration import PACKAGE
+    from virnucpro_pl.configuration.hydra_config import PACKAGE
 
     return next((PACKAGE / "demo").glob("*.safetensors"))
 

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from virnucpro_pl.benchmarking.sampling import in_given_order, longest_first, on_device
-from virnucpro_pl.encoders.dnabert_s import DnabertS
-from virnucpro_pl.encoders.esm2 import Esm2, protein_tokenizer
-from virnucpro_pl.encoders.packed import pack
+from virnucpro_pl.data.packed import pack
+from virnucpro_pl.data.tokenizers import protein_tokenizer
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.models.encoders.dnabert_s import DnabertS
+from virnucpro_pl.models.encoders.esm2 import Esm2
 
 _PUBLISHED_TOKENS = 2048
 # As our encoders choose: cuDNN's attention would build a plan for every new shape.

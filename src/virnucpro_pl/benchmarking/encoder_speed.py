@@ -12,9 +12,9 @@ from virnucpro_pl.benchmarking.measurement import ENCODER, MATRIX_PRODUCTS, OURS
 from virnucpro_pl.benchmarking.precisions import effect
 from virnucpro_pl.benchmarking.sampling import PackedSample
 from virnucpro_pl.benchmarking.timing import median_seconds
-from virnucpro_pl.encoders.dnabert_s import DnabertS
-from virnucpro_pl.encoders.esm2 import Esm2
-from virnucpro_pl.encoders.packed import PackedTokens
+from virnucpro_pl.data.packed import PackedTokens
+from virnucpro_pl.models.encoders.dnabert_s import DnabertS
+from virnucpro_pl.models.encoders.esm2 import Esm2
 
 Encoder = Esm2 | DnabertS
 

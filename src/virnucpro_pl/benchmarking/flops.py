@@ -1,8 +1,8 @@
 """Floating-point operations by formula: matrix products and attention; what lies between them is not counted."""
 
-from virnucpro_pl.encoders.dnabert_s import DnabertSConfig
-from virnucpro_pl.encoders.esm2 import Esm2Config
-from virnucpro_pl.encoders.packed import PackedTokens
+from virnucpro_pl.data.packed import PackedTokens
+from virnucpro_pl.models.encoders.dnabert_s import DnabertSConfig
+from virnucpro_pl.models.encoders.esm2 import Esm2Config
 
 
 def matrix_flops_per_token(config: Esm2Config | DnabertSConfig) -> int:

@@ -5,10 +5,10 @@ from torch import nn
 
 from virnucpro_pl.benchmarking.flops import matrix_flops_per_token
 from virnucpro_pl.benchmarking.timing import sustained_seconds
-from virnucpro_pl.encoders.dnabert_s import DnabertS
-from virnucpro_pl.encoders.esm2 import Esm2
-from virnucpro_pl.encoders.fp8 import Fp8Linear
-from virnucpro_pl.encoders.pointwise import quantise
+from virnucpro_pl.models.encoders.dnabert_s import DnabertS
+from virnucpro_pl.models.encoders.esm2 import Esm2
+from virnucpro_pl.models.encoders.fp8 import Fp8Linear
+from virnucpro_pl.models.encoders.pointwise import quantise
 
 _Linear = nn.Linear | Fp8Linear
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virnucpro_pl.benchmarking.measurement import BOTH, ENCODER, OURS, PREDICT_STEADY, Measurement
-from virnucpro_pl.stages import DNABERT_S, ESM2
+from virnucpro_pl.host.stage_clock import DNABERT_S, ESM2
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,9 +11,9 @@ from virnucpro_pl.benchmarking.measurement import OURS, PRECISION, Measurement
 from virnucpro_pl.benchmarking.precisions import Calls, effect
 from virnucpro_pl.benchmarking.sampling import PackedSample
 from virnucpro_pl.benchmarking.timing import median_seconds
-from virnucpro_pl.encoders.arithmetic import Arithmetic
-from virnucpro_pl.head import Head
-from virnucpro_pl.stages import DNABERT_S, ESM2
+from virnucpro_pl.host.stage_clock import DNABERT_S, ESM2
+from virnucpro_pl.models.encoders.numerics import Arithmetic
+from virnucpro_pl.models.head import Head
 
 
 class PrecisionEffect:

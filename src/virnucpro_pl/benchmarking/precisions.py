@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from virnucpro_pl.encoders.fp8 import can_multiply_fp8
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.head import OTHERS, VIRUS, Head
+from virnucpro_pl.models.encoders.fp8 import can_multiply_fp8
+from virnucpro_pl.models.head import OTHERS, VIRUS, Head
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from virnucpro_pl.benchmarking.measurement import BOTH, OURS, PREDICT, PREDICT_S
 from virnucpro_pl.benchmarking.timing import synchronise
 from virnucpro_pl.data.batch import OrfBatch
 from virnucpro_pl.data.datamodule import FastaDataModule
-from virnucpro_pl.module import VirNucPro
-from virnucpro_pl.results.figures import RankFigures
+from virnucpro_pl.host.stage_clock import DNABERT_S, ESM2
+from virnucpro_pl.models.virnucpro import VirNucPro
 from virnucpro_pl.results.summary import merge_figures
-from virnucpro_pl.stages import DNABERT_S, ESM2
+from virnucpro_pl.runs.rank_metrics import RankFigures
 
 
 class Watch(Callback):

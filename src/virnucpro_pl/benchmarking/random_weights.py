@@ -7,11 +7,12 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from virnucpro_pl.encoders.dnabert_s import DnabertS, DnabertSConfig, DnaTokenizer
-from virnucpro_pl.encoders.esm2 import Esm2, Esm2Config
+from virnucpro_pl.data.tokenizers import DnaTokenizer
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.head import Head
-from virnucpro_pl.weights.sources import DnabertSSource
+from virnucpro_pl.models.encoders.dnabert_s import DnabertS, DnabertSConfig
+from virnucpro_pl.models.encoders.esm2 import Esm2, Esm2Config
+from virnucpro_pl.models.head import Head
+from virnucpro_pl.models.weights.sources import DnabertSSource
 
 _Module = TypeVar("_Module", bound=nn.Module)
 _DEVIATION = 0.02  # as both models were initialised for training; activations stay far from the ends of float16

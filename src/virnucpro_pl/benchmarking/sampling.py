@@ -13,10 +13,11 @@ from torch import Tensor
 from virnucpro_pl.benchmarking.settings import Settings
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.data.dataset import OrfBatches
-from virnucpro_pl.encoders.dnabert_s import DnabertS, DnaTokenizer
-from virnucpro_pl.encoders.esm2 import Esm2, protein_tokenizer
-from virnucpro_pl.encoders.packed import PackedTokens, pack
-from virnucpro_pl.stages import DNABERT_S, ESM2
+from virnucpro_pl.data.packed import PackedTokens, pack
+from virnucpro_pl.data.tokenizers import DnaTokenizer, protein_tokenizer
+from virnucpro_pl.host.stage_clock import DNABERT_S, ESM2
+from virnucpro_pl.models.encoders.dnabert_s import DnabertS
+from virnucpro_pl.models.encoders.esm2 import Esm2
 
 
 class OrfSample(NamedTuple):

@@ -19,12 +19,12 @@ from virnucpro_pl.benchmarking.sampling import ReadsSample, join, pack_sample, s
 from virnucpro_pl.benchmarking.settings import Settings
 from virnucpro_pl.benchmarking.synthetic_reads import Reads
 from virnucpro_pl.data.datamodule import FastaDataModule
-from virnucpro_pl.encoders.dnabert_s import DnabertS
-from virnucpro_pl.encoders.esm2 import Esm2
-from virnucpro_pl.head import Head
-from virnucpro_pl.module import VirNucPro
-from virnucpro_pl.results.figures import RankFigures
-from virnucpro_pl.stages import DNABERT_S, ESM2
+from virnucpro_pl.host.stage_clock import DNABERT_S, ESM2
+from virnucpro_pl.models.encoders.dnabert_s import DnabertS
+from virnucpro_pl.models.encoders.esm2 import Esm2
+from virnucpro_pl.models.head import Head
+from virnucpro_pl.models.virnucpro import VirNucPro
+from virnucpro_pl.runs.rank_metrics import RankFigures
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from virnucpro_pl.data.batch import CachedEmbeddings, OrfBatch
 from virnucpro_pl.data.embedding_cache import EncoderCaches
-from virnucpro_pl.module import ScoredOrfs, VirNucPro
+from virnucpro_pl.models.virnucpro import ScoredOrfs, VirNucPro
 
 log = logging.getLogger(__name__)
 

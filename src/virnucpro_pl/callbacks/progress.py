@@ -11,7 +11,7 @@ from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 from virnucpro_pl.data.batch import OrfBatch
-from virnucpro_pl.module import ScoredOrfs
+from virnucpro_pl.models.virnucpro import ScoredOrfs
 
 log = logging.getLogger(__name__)
 

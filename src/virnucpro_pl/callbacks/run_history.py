@@ -8,7 +8,7 @@ import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from virnucpro_pl.results.starts import Starts
+from virnucpro_pl.runs.starts import Starts
 
 log = logging.getLogger(__name__)
 

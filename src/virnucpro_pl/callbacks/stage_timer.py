@@ -5,8 +5,8 @@ from pathlib import Path
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from virnucpro_pl.results.figures import RankFigures
-from virnucpro_pl.stages import StageClock
+from virnucpro_pl.host.stage_clock import StageClock
+from virnucpro_pl.runs.rank_metrics import RankFigures
 
 
 class StageTimer(Callback):

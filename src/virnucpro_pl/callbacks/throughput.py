@@ -10,10 +10,10 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from virnucpro_pl.data.batch import OrfBatch
-from virnucpro_pl.host_memory import peak_memory
-from virnucpro_pl.module import VirNucPro
-from virnucpro_pl.results.figures import RankFigures
+from virnucpro_pl.host.memory import peak_memory
+from virnucpro_pl.models.virnucpro import VirNucPro
 from virnucpro_pl.results.summary import COUNTED
+from virnucpro_pl.runs.rank_metrics import RankFigures
 
 
 class Throughput(Callback):

@@ -21,16 +21,16 @@ from virnucpro_pl.benchmarking.settings import Settings, default_reads
 from virnucpro_pl.benchmarking.suite import Prediction, Suite
 from virnucpro_pl.benchmarking.synthetic_reads import Reads, write_reads
 from virnucpro_pl.benchmarking.tables import precision_table, progress_line, speed_table
-from virnucpro_pl.commands.building import build_trainer, make_room, origin
-from virnucpro_pl.configuration import build
-from virnucpro_pl.durable import write_text
+from virnucpro_pl.configuration.hydra_config import build
 from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
-from virnucpro_pl.output_files import BENCHMARK_PLOT, BENCHMARK_TABLE, FILES, RUN_FILE
-from virnucpro_pl.results.figures import RankFigures
-from virnucpro_pl.results.parts import PartsOfModel
+from virnucpro_pl.execution.trainer import build_trainer, make_room, origin
+from virnucpro_pl.files.durable import write_text
+from virnucpro_pl.files.output_files import BENCHMARK_PLOT, BENCHMARK_TABLE, FILES, RUN_FILE
+from virnucpro_pl.host.stage_clock import DNABERT_S, ESM2, StageClock
+from virnucpro_pl.host.standard_output import copy_to_standard_output
 from virnucpro_pl.results.publishing import files_in
-from virnucpro_pl.stages import DNABERT_S, ESM2, StageClock
-from virnucpro_pl.standard_output import copy_to_standard_output
+from virnucpro_pl.runs.rank_metrics import RankFigures
+from virnucpro_pl.runs.score_shards import PartsOfModel
 
 log = logging.getLogger(__name__)
 

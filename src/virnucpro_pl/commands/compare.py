@@ -9,15 +9,15 @@ import pyarrow as pa
 from omegaconf import DictConfig
 from pyarrow import csv
 
-from virnucpro_pl.configuration import command
-from virnucpro_pl.durable import replacing, write_text
+from virnucpro_pl.configuration.hydra_config import command
 from virnucpro_pl.errors import DisagreementError, UserError, escaped
-from virnucpro_pl.output_files import COMPARISON, FILES, MISMATCHES
-from virnucpro_pl.output_folder import make_output_folder
+from virnucpro_pl.files.durable import replacing, write_text
+from virnucpro_pl.files.output_files import COMPARISON, FILES, MISMATCHES
 from virnucpro_pl.results.compared_table import MODES, read_call_table
 from virnucpro_pl.results.comparison import Comparison
 from virnucpro_pl.results.comparison_plot import plot_comparison
 from virnucpro_pl.results.publishing import files_in
+from virnucpro_pl.runs.output_folder import make_output_folder
 
 log = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from virnucpro_pl.api import Predictor
-from virnucpro_pl.checkup import Finding, State, check_disk, check_machine, check_model, on_terminal
-from virnucpro_pl.commands.building import build_score_trainer
-from virnucpro_pl.configuration import build
+from virnucpro_pl.configuration.hydra_config import build
 from virnucpro_pl.errors import MachineNotReadyError, UserError, is_out_of_memory
-from virnucpro_pl.module import VirNucPro
-from virnucpro_pl.weights.head_source import HeadSource
-from virnucpro_pl.weights.sources import DnabertSSource, Esm2Source
+from virnucpro_pl.execution.checkup import Finding, State, check_disk, check_machine, check_model, on_terminal
+from virnucpro_pl.execution.trainer import build_score_trainer
+from virnucpro_pl.models.virnucpro import VirNucPro
+from virnucpro_pl.models.weights.head_source import HeadSource
+from virnucpro_pl.models.weights.sources import DnabertSSource, Esm2Source
 
 _READ = "ATGGCTGCTAAAGCTGGTCTGGATGAACGT" * 5
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.fetching.polite_http import Patience, PoliteClient
-from virnucpro_pl.folder_lock import alone_in
+from virnucpro_pl.files.folder_lock import alone_in
 from virnucpro_pl.training.download_record import RECORD, TABLE, Selection
 from virnucpro_pl.training.refseq import wanted_counts
 from virnucpro_pl.training.release_download import download as download_release

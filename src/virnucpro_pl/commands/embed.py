@@ -1,39 +1,15 @@
 """The ``embed`` command: from sequences to the embeddings that heads are trained on."""
 
-import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
 
-import numpy as np
-from lightning import Trainer
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from virnucpro_pl.commands.building import build_trainer, origin
-from virnucpro_pl.commands.encoder_run import EncoderRun
-from virnucpro_pl.commands.ranks import check_output_is_named
-from virnucpro_pl.configuration import build
-from virnucpro_pl.data.embedding_cache import EmbeddingDtype, EncoderIdentities, open_caches
-from virnucpro_pl.data.embeddings import FORMAT_VERSION, OrfNames, describe_cache, write_index
-from virnucpro_pl.durable import write_text
-from virnucpro_pl.errors import UserError
-from virnucpro_pl.module import VirNucPro
-from virnucpro_pl.output_files import EMBEDDINGS_FILE, FILES, INDEX_FILE, SHARDS
-from virnucpro_pl.results.publishing import files_in
-from virnucpro_pl.results.run_check import check_reported
-from virnucpro_pl.results.slices import ResultReader
-from virnucpro_pl.results.starts import Starts
-from virnucpro_pl.results.summary import merge_figures
-from virnucpro_pl.results.tables import name_chunks
-from virnucpro_pl.sequence.store import OrfStore
-from virnucpro_pl.sequence.translation import FRAMES
-from virnucpro_pl.stages import StageClock
-
-log = logging.getLogger(__name__)
-
-_ENCODERS = ("dna_encoder", "protein_encoder")
+from virnucpro_pl.configuration.hydra_config import build
+from virnucpro_pl.distributed.first_rank import check_output_is_named
+from virnucpro_pl.execution.embedding import embed_into
+from virnucpro_pl.execution.trainer import build_trainer
+from virnucpro_pl.host.stage_clock import StageClock
+from virnucpro_pl.models.virnucpro import VirNucPro
 
 
 def embed(cfg: DictConfig) -> float:
@@ -52,140 +28,3 @@ def embed(cfg: DictConfig) -> float:
     model: VirNucPro = build(cfg.model, head=None, clock=clock)
     output, work = Path(cfg.paths.output_dir), Path(cfg.paths.work_dir)
     return embed_into(cfg, trainer, clock, model, output, work)
-
-
-def embed_into(
-    cfg: DictConfig, trainer: Trainer, clock: StageClock, model: VirNucPro, output: Path, work: Path
-) -> float:
-    """Embed into a folder, going on with what is there.
-
-    Args:
-        cfg: has ``data``, ``dtype``, ``overwrite`` and ``paths.work_dir``, where the ranks leave their figures.
-        trainer: not used before.
-        clock: takes the time of the stages.
-        model: without head.
-        output: folder of the embeddings.
-        work: folder within it of what is needed until they are there.
-
-    Returns:
-        Tokens per second; NaN on ranks other than the first.
-    """
-    if cfg.dtype not in get_args(EmbeddingDtype):
-        raise UserError(f"dtype={cfg.dtype}: choose one of {', '.join(get_args(EmbeddingDtype))}")
-    return _Run(cfg, trainer, clock, model, FILES["embed"], output, work).go()
-
-
-def as_kept(identities: EncoderIdentities, dtype: EmbeddingDtype) -> EncoderIdentities:
-    """Return the identities of encoders whose embeddings are kept in a format."""
-    if dtype == "float32":
-        return identities
-    return EncoderIdentities(
-        *(None if one is None else json.dumps(json.loads(one) | {"kept_as": dtype}) for one in identities)
-    )
-
-
-class _Run(EncoderRun):
-    """One embedding of one input."""
-
-    def prepare(self) -> bool:
-        """As for every run; in another precision it is another."""
-        self.identity["dtype"] = self.cfg.dtype
-        if super().prepare():
-            return True
-        assert self.folder.finished is not None
-        check_reported(self.folder.finished, "embed", self.output)
-        return False
-
-    def check_parts(self, digests: dict[str, list[str]]) -> None:
-        """Whole chunks have nothing for ESM-2."""
-        if OrfStore(self.datamodule.store_folder).manifest["whole_chunks"] and self.model.inputs != "dna":
-            raise UserError(
-                "the dataset holds whole chunks (data.rule=chunks), which have no protein; give model.inputs=dna"
-            )
-
-    def caching(self) -> dict[str, str | None]:
-        """Keep embeddings in the output folder."""
-        return {"embedding_cache": str(self.output / SHARDS), "embedding_dtype": self.cfg.dtype}
-
-    def identify_encoders(self) -> EncoderIdentities:
-        """Embeddings kept in half precision are others."""
-        return as_kept(super().identify_encoders(), self.cfg.dtype)
-
-    def write_results(self) -> None:
-        """Check that every ORF has its embeddings, write where they are, and finish the run."""
-        stages, throughput = self.rank_figures()
-        store = self.datamodule.store
-        identities = self.identify_encoders()
-        caches = open_caches(self.output / SHARDS, identities)
-        write_index(self.output / INDEX_FILE, store, _orf_names(store), caches)
-        encoders: dict[str, Any] = {}
-        for name, cache, identity in zip(_ENCODERS, caches, identities, strict=True):
-            if cache and identity:
-                source = {key: self.weights[name][key] for key in ("weights", "sha256")}
-                encoders[name] = {**source, **describe_cache(cache, identity)}
-        manifest = {
-            "format_version": FORMAT_VERSION,
-            "model": self.model.name,
-            "demo": self.model.demo,
-            "dtype": self.cfg.dtype,
-            "input": self.identity["input"],
-            "orfs": store.num_orfs,
-            "encoders": encoders,
-        }
-        write_text(self.output / EMBEDDINGS_FILE, json.dumps(manifest, indent=2) + "\n")
-        starts = Starts(Path(self.cfg.paths.work_dir)).read()
-        counts = {"orfs": store.num_orfs, "saved": self.datamodule.saved()}
-        figures = merge_figures(stages, throughput, self.datamodule.token_budget, {})
-        self.folder.finish(
-            {
-                **origin(self.cfg, self.began),
-                "starts": starts,
-                "resumed": max(0, len(starts) - 1),
-                "model": {"name": self.model.name, "demo": self.model.demo, "weights": self.weights},
-                "engine": self.engine(throughput),
-                "counts": counts,
-                "figures": figures,
-                **files_in(self.output, FILES["embed"]),
-                "identity": self.identity,
-            }
-        )
-
-    def tell(self) -> float:
-        """Say what there is now, also if it was there before, and return the tokens per second."""
-        run = self.folder.finished
-        assert run is not None
-        if not self.datamodule.is_prepared:
-            log.info("Embedded already, %s; nothing to do", run["started"])
-        figures = run["figures"]
-        for name, encoder in figures["encoders"].items():
-            log.info(
-                "  %-10s %s sequences, %s tokens/s, packing efficiency %.1f %%, %s found on the disk",
-                name,
-                f"{encoder['sequences']:,}",
-                f"{encoder['tokens_per_second']:,.0f}",
-                100 * encoder["packing_efficiency"],
-                f"{encoder['cached']:,}",
-            )
-        log.info("Embeddings of %s ORFs: %s", f"{run['counts']['orfs']:,}", self.output)
-        return float(figures["tokens_per_second"])
-
-
-class _NoScores:
-    """Stands for the scores of ORFs that are only named."""
-
-    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
-        return np.empty((rows.stop - rows.start, 0), dtype=np.float32)
-
-
-def _orf_names(store: OrfStore) -> Iterator[OrfNames]:
-    """Yield the names of all ORFs, in order, as the published table has them."""
-    reader = ResultReader(store.folder, _NoScores())
-    for records in reader.records():
-        for part in reader.chunks(records):
-            owners = np.repeat(np.arange(len(part.num_orfs)), part.num_orfs)
-            names, frames = name_chunks(part), part.frames
-            ids = [
-                f"{names[owner]}{(*FRAMES, '')[frame]}"
-                for owner, frame in zip(owners.tolist(), frames.tolist(), strict=True)
-            ]
-            yield OrfNames(ids, records.first_record + part.owners[owners], frames)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from virnucpro_pl.configuration import build
+from virnucpro_pl.configuration.hydra_config import build
 from virnucpro_pl.errors import UserError, escaped, is_disk_full
-from virnucpro_pl.output_folder import check_reads
+from virnucpro_pl.models.weights.head_bundle import export_published
+from virnucpro_pl.models.weights.head_source import HeadSource
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD
-from virnucpro_pl.weights.head_bundle import export_published
-from virnucpro_pl.weights.head_source import HeadSource
+from virnucpro_pl.runs.output_folder import check_reads
 
 log = logging.getLogger(__name__)
 

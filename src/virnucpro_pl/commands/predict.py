@@ -9,28 +9,28 @@ from typing import Any
 from lightning import Trainer
 from omegaconf import DictConfig
 
-from virnucpro_pl.calling import checked_head, rules_of
-from virnucpro_pl.commands.building import build_trainer, origin
-from virnucpro_pl.commands.encoder_run import EncoderRun
-from virnucpro_pl.commands.ranks import check_output_is_named
-from virnucpro_pl.configuration import build
-from virnucpro_pl.digests import file_facts
+from virnucpro_pl.cli.preflight import uses_sample
+from virnucpro_pl.configuration.hydra_config import build
+from virnucpro_pl.distributed.first_rank import check_output_is_named
 from virnucpro_pl.errors import UserError, escaped
-from virnucpro_pl.module import VirNucPro
-from virnucpro_pl.output_files import FIGURE_FILES, FORMAT_FILES, RECORD_TABLE, REPORT, RESULT_FILES, VIRAL_FASTA
-from virnucpro_pl.output_folder import check_added
-from virnucpro_pl.preflight import uses_sample
+from virnucpro_pl.execution.calling import checked_head, rules_of
+from virnucpro_pl.execution.encoder_run import EncoderRun
+from virnucpro_pl.execution.trainer import build_trainer, origin
+from virnucpro_pl.files.digests import file_facts
+from virnucpro_pl.files.output_files import FIGURE_FILES, FORMAT_FILES, RECORD_TABLE, REPORT, RESULT_FILES, VIRAL_FASTA
+from virnucpro_pl.host.stage_clock import StageClock
+from virnucpro_pl.host.standard_output import copy_to_standard_output
+from virnucpro_pl.models.virnucpro import VirNucPro
 from virnucpro_pl.reporting.formats import EXTRA_FILES, Formats
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD, CallingRules
-from virnucpro_pl.results.identity import THRESHOLD, identity_of_scores
 from virnucpro_pl.results.input_notes import input_warnings
-from virnucpro_pl.results.parts import PartsOfModel
 from virnucpro_pl.results.publishing import publish
 from virnucpro_pl.results.run_check import finished_run
-from virnucpro_pl.results.starts import Starts
 from virnucpro_pl.results.summary import DEMO_WARNING, found_line, merge_figures, summary_lines
-from virnucpro_pl.stages import StageClock
-from virnucpro_pl.standard_output import copy_to_standard_output
+from virnucpro_pl.runs.fingerprint import THRESHOLD, identity_of_scores
+from virnucpro_pl.runs.output_folder import check_added
+from virnucpro_pl.runs.score_shards import PartsOfModel
+from virnucpro_pl.runs.starts import Starts
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from virnucpro_pl.commands.building import origin
-from virnucpro_pl.configuration import build
+from virnucpro_pl.configuration.hydra_config import build
 from virnucpro_pl.errors import escaped
-from virnucpro_pl.output_folder import refuse_within
+from virnucpro_pl.execution.trainer import origin
+from virnucpro_pl.runs.output_folder import refuse_within
 from virnucpro_pl.training.dataset_writer import DatasetWriter, appearing
 from virnucpro_pl.training.fragments import Cutter, LengthRange
 from virnucpro_pl.training.genomes import read_genomes

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
-from virnucpro_pl.digests import file_facts
-from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.output_files import FIGURE_FILES, FIGURE_FORMATS, REPORT, RUN_FILE
-from virnucpro_pl.output_folder import check_added
+from virnucpro_pl.files.digests import file_facts
+from virnucpro_pl.files.durable import write_text
+from virnucpro_pl.files.output_files import FIGURE_FILES, FIGURE_FORMATS, REPORT, RUN_FILE
 from virnucpro_pl.reporting.figures import write_figures
 from virnucpro_pl.reporting.page import write_report
 from virnucpro_pl.results.publishing import check_results
 from virnucpro_pl.results.run_check import finished_run
+from virnucpro_pl.runs.output_folder import check_added
 
 log = logging.getLogger(__name__)
 

@@ -10,25 +10,25 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from virnucpro_pl.commands.building import build_score_trainer, make_room, origin
-from virnucpro_pl.commands.dataset_embeddings import check_encoders, embeddings_of, files_of
-from virnucpro_pl.commands.run_folder import RunFolder
-from virnucpro_pl.configuration import build, value_of
-from virnucpro_pl.durable import write_text
+from virnucpro_pl.configuration.hydra_config import build, value_of
 from virnucpro_pl.errors import UserError, escaped
-from virnucpro_pl.module import VirNucPro
-from virnucpro_pl.output_files import FILES, GROUPS, HEAD_FILE, LENGTHS, METRICS, RUN_FILE, SPLIT_FILE
+from virnucpro_pl.execution.dataset_embeddings import check_encoders, embeddings_of, files_of
+from virnucpro_pl.execution.trainer import build_score_trainer, make_room, origin
+from virnucpro_pl.files.durable import write_text
+from virnucpro_pl.files.output_files import FILES, GROUPS, HEAD_FILE, LENGTHS, METRICS, RUN_FILE, SPLIT_FILE
+from virnucpro_pl.host.stage_clock import StageClock
+from virnucpro_pl.models.virnucpro import VirNucPro
+from virnucpro_pl.models.weights.head_bundle import HeadInfo, write_head
+from virnucpro_pl.models.weights.head_source import HeadSource
 from virnucpro_pl.results.publishing import files_in
 from virnucpro_pl.results.summary import DEMO_WARNING
-from virnucpro_pl.stages import StageClock
+from virnucpro_pl.runs.run_folder import RunFolder
 from virnucpro_pl.training.calibration import choose_threshold, fit_temperature
 from virnucpro_pl.training.evaluation import Figures, ScoredChunks, by_group, by_length, figures, recall_of_all
 from virnucpro_pl.training.evaluation_plots import plot_all
 from virnucpro_pl.training.labelled_store import LabelledStore
 from virnucpro_pl.training.scoring import OrfMargins, chunks_of, join, score
 from virnucpro_pl.training.splits import PARTS, TEST, VALIDATION, Split, apply_split, split_again
-from virnucpro_pl.weights.head_bundle import HeadInfo, write_head
-from virnucpro_pl.weights.head_source import HeadSource
 
 log = logging.getLogger(__name__)
 

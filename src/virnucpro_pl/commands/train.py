@@ -14,43 +14,43 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from virnucpro_pl import __version__
-from virnucpro_pl.commands.building import build_fit_trainer, device_text, origin
-from virnucpro_pl.commands.dataset_embeddings import embeddings_of, files_of, fingerprint_of_encoders
-from virnucpro_pl.commands.fetched_weights import digest_memo_of_fetched
-from virnucpro_pl.commands.run_folder import RunFolder
-from virnucpro_pl.commands.train_report import LEAKING, log_result, log_split, sizes_of
-from virnucpro_pl.commands.train_settings import (
+from virnucpro_pl.configuration.hydra_config import build
+from virnucpro_pl.data.embeddings import Embeddings
+from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
+from virnucpro_pl.execution.dataset_embeddings import embeddings_of, files_of, fingerprint_of_encoders
+from virnucpro_pl.execution.train_resuming import (
     build_optimizer,
     check_monitors,
     class_weights,
     identity_of_training,
     usable_checkpoint,
 )
-from virnucpro_pl.commands.trained_encoders import (
+from virnucpro_pl.execution.trained_encoders import (
     describe_encoders,
     export_encoders,
     fine_tuning_options,
     load_encoders,
 )
-from virnucpro_pl.configuration import build
-from virnucpro_pl.data.embeddings import Embeddings
-from virnucpro_pl.durable import announced_to
-from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
-from virnucpro_pl.head import Head
-from virnucpro_pl.module import VirNucPro
-from virnucpro_pl.output_files import CURVES, EMBEDDINGS_FOLDER, FILES
+from virnucpro_pl.execution.trainer import build_fit_trainer, device_text, origin
+from virnucpro_pl.files.durable import announced_to
+from virnucpro_pl.files.output_files import CURVES, EMBEDDINGS_FOLDER, FILES
+from virnucpro_pl.host.stage_clock import StageClock
+from virnucpro_pl.models.head import Head
+from virnucpro_pl.models.virnucpro import VirNucPro
+from virnucpro_pl.models.weights.head_bundle import HeadInfo, write_head
+from virnucpro_pl.models.weights.head_source import HeadSource
+from virnucpro_pl.models.weights.locked import digest_memo_of_fetched
 from virnucpro_pl.results.publishing import files_in
 from virnucpro_pl.results.run_check import check_reported
 from virnucpro_pl.results.summary import DEMO_WARNING
-from virnucpro_pl.stages import StageClock
+from virnucpro_pl.runs.run_folder import RunFolder
 from virnucpro_pl.training.batches import EmbeddedOrfs, TokenisedOrfs
 from virnucpro_pl.training.curves import plot_curves
 from virnucpro_pl.training.datamodule import LabelledOrfs
 from virnucpro_pl.training.labelled_store import LabelledStore
 from virnucpro_pl.training.module import EncoderTraining, HeadTraining
+from virnucpro_pl.training.report import LEAKING, log_result, log_split, sizes_of
 from virnucpro_pl.training.splits import TRAIN, Split, SplitSettings, split_records
-from virnucpro_pl.weights.head_bundle import HeadInfo, write_head
-from virnucpro_pl.weights.head_source import HeadSource
 
 log = logging.getLogger(__name__)
 

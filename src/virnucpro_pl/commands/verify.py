@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from virnucpro_pl.errors import DamagedResultsError, UserError, escaped
-from virnucpro_pl.output_files import RUN_FILE
+from virnucpro_pl.files.output_files import RUN_FILE
 from virnucpro_pl.reporting.format_checks import format_disagreements
 from virnucpro_pl.results.agreement import disagreements
 from virnucpro_pl.results.run_check import count_mistakes, finished_run

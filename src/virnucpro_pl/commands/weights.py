@@ -11,17 +11,17 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from virnucpro_pl.commands.fetched_weights import check_lock, digest_memo_of_fetched
-from virnucpro_pl.configuration import CONF, build
-from virnucpro_pl.digests import sha256_of
+from virnucpro_pl.configuration.hydra_config import CONF, build
 from virnucpro_pl.errors import DamagedWeightsError, UserError, escaped
-from virnucpro_pl.module import VirNucPro
-from virnucpro_pl.standard_output import results_on_standard_output
-from virnucpro_pl.weights.head_source import HeadSource
-from virnucpro_pl.weights.hub import gigabytes, is_whole
-from virnucpro_pl.weights.lock import WeightsLock
-from virnucpro_pl.weights.sources import DnabertSSource, Esm2Source
-from virnucpro_pl.weights.transport import export_weights, import_weights
+from virnucpro_pl.files.digests import sha256_of
+from virnucpro_pl.host.standard_output import results_on_standard_output
+from virnucpro_pl.models.virnucpro import VirNucPro
+from virnucpro_pl.models.weights.head_source import HeadSource
+from virnucpro_pl.models.weights.hub import gigabytes, is_whole
+from virnucpro_pl.models.weights.lock import WeightsLock
+from virnucpro_pl.models.weights.locked import check_lock, digest_memo_of_fetched
+from virnucpro_pl.models.weights.sources import DnabertSSource, Esm2Source
+from virnucpro_pl.models.weights.transport import export_weights, import_weights
 
 log = logging.getLogger(__name__)
 

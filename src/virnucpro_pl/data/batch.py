@@ -1,14 +1,17 @@
 """The one contract between data and model."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from virnucpro_pl.encoders.packed import PackedTokens
+from virnucpro_pl.data.packed import PackedTokens
+
+Inputs = Literal["both", "dna", "protein"]
+"""Which embeddings a head takes: both concatenated, DNA first, or those of one encoder."""
 
 
 class CachedEmbeddings(NamedTuple):

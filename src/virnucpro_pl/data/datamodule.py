@@ -9,7 +9,7 @@ from lightning import LightningDataModule, Trainer
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from virnucpro_pl.data.batch import OrfBatch
+from virnucpro_pl.data.batch import Inputs, OrfBatch
 from virnucpro_pl.data.dataset import OrfBatches, Tokenizers, widths_at_hand
 from virnucpro_pl.data.embedding_cache import (
     EmbeddingDtype,
@@ -20,12 +20,11 @@ from virnucpro_pl.data.embedding_cache import (
 )
 from virnucpro_pl.data.loading import BatchesOfRank, ReadAheadLoader, as_it_is
 from virnucpro_pl.data.packing import Plan, plan_batches
-from virnucpro_pl.encoders.dnabert_s import DnaTokenizer
-from virnucpro_pl.encoders.esm2 import protein_tokenizer
+from virnucpro_pl.data.tokenizers import DnaTokenizer, protein_tokenizer
 from virnucpro_pl.errors import MissingScoresError, NodesDifferError, UserError
-from virnucpro_pl.head import Inputs
-from virnucpro_pl.results.parts import Parts
-from virnucpro_pl.results.scores import ScoreFile
+from virnucpro_pl.host.stage_clock import PLANNING, StageClock
+from virnucpro_pl.runs.score_file import ScoreFile
+from virnucpro_pl.runs.score_shards import Parts
 from virnucpro_pl.sequence.alphabet import Alphabet
 from virnucpro_pl.sequence.chunks import Geometry
 from virnucpro_pl.sequence.records import resolve_inputs
@@ -33,7 +32,6 @@ from virnucpro_pl.sequence.store import OrfStore, StoreSettings, check_dataset, 
 from virnucpro_pl.sequence.stored_array import BLOCK_ROWS, StoredArray
 from virnucpro_pl.sequence.streams import can_be_read_again
 from virnucpro_pl.sequence.translation import Ambiguity
-from virnucpro_pl.stages import PLANNING, StageClock
 
 _CUDA_TOKENS, _CPU_TOKENS = 16384, 4096  # a GPU wants large matrices, a CPU what its caches hold
 

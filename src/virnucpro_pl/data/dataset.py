@@ -11,10 +11,9 @@ from torch.utils.data import Dataset
 
 from virnucpro_pl.data.batch import CachedEmbeddings, OrfBatch
 from virnucpro_pl.data.embedding_cache import EmbeddingCache, EncoderCaches, content_keys
+from virnucpro_pl.data.packed import PackedTokens, pack
 from virnucpro_pl.data.packing import Plan
-from virnucpro_pl.encoders.dnabert_s import DnaTokenizer
-from virnucpro_pl.encoders.esm2 import ProteinTokenizer
-from virnucpro_pl.encoders.packed import PackedTokens, pack
+from virnucpro_pl.data.tokenizers import DnaTokenizer, ProteinTokenizer
 from virnucpro_pl.sequence.store import OrfStore, RaggedColumn
 
 Tokenizers = tuple[DnaTokenizer | None, ProteinTokenizer | None]

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from virnucpro_pl.durable import replacing
+from virnucpro_pl.files.durable import replacing
 
 FORMAT_VERSION = "1"
 """To be raised also when encoders come to compute other numbers: embeddings of another version are not used."""

@@ -19,15 +19,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from virnucpro_pl.data.batch import Inputs
 from virnucpro_pl.data.embedding_cache import EmbeddingCache, EncoderCaches, content_keys
 from virnucpro_pl.data.embedding_shards import DamagedShardError, Shard
-from virnucpro_pl.digests import file_facts
-from virnucpro_pl.durable import replacing
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.file_names import open_arrow
-from virnucpro_pl.head import Inputs
-from virnucpro_pl.output_files import EMBEDDINGS_FILE, INDEX_FILE, SHARDS
-from virnucpro_pl.results.run_record import read_run_record
+from virnucpro_pl.files.digests import file_facts
+from virnucpro_pl.files.durable import replacing
+from virnucpro_pl.files.file_names import open_arrow
+from virnucpro_pl.files.output_files import EMBEDDINGS_FILE, INDEX_FILE, SHARDS
+from virnucpro_pl.runs.run_record import read_run_record
 from virnucpro_pl.sequence.store import OrfStore
 
 FORMAT_VERSION = 1

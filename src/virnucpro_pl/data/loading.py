@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from virnucpro_pl.data.batch import OrfBatch
 from virnucpro_pl.data.dataset import OrfBatches
-from virnucpro_pl.read_ahead import read_ahead
+from virnucpro_pl.host.read_ahead import read_ahead
 
 _BATCHES_AHEAD = 3
 

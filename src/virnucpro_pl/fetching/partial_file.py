@@ -4,7 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from virnucpro_pl.durable import flush
+from virnucpro_pl.files.durable import flush
 
 PART = ".part"
 """How the names of files end that are not complete yet"""

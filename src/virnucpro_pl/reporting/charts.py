@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from virnucpro_pl.reporting.gathering import CALLS, LENGTH_EDGES, SCORE_BINS, ReportData, Track
 from virnucpro_pl.reporting.wording import CALL_MEANING
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD
-from virnucpro_pl.results.identity import THRESHOLD
+from virnucpro_pl.runs.fingerprint import THRESHOLD
 from virnucpro_pl.sequence.translation import FRAMES
 
 Chart = dict[str, Any]

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from virnucpro_pl.durable import replacing
 from virnucpro_pl.errors import escaped
-from virnucpro_pl.file_names import open_arrow
-from virnucpro_pl.output_files import BED, CHUNK_TABLE, KRAKEN, MULTIQC_CALLS, MULTIQC_GENERAL, RECORD_TABLE
+from virnucpro_pl.files.durable import replacing
+from virnucpro_pl.files.file_names import open_arrow
+from virnucpro_pl.files.output_files import BED, CHUNK_TABLE, KRAKEN, MULTIQC_CALLS, MULTIQC_GENERAL, RECORD_TABLE
 from virnucpro_pl.reporting.gathering import record_batches
 from virnucpro_pl.sequence.translation import FRAMES
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from virnucpro_pl.durable import replacing
 from virnucpro_pl.errors import escaped
-from virnucpro_pl.output_files import FIGURES_FOLDER
+from virnucpro_pl.files.durable import replacing
+from virnucpro_pl.files.output_files import FIGURES_FOLDER
 from virnucpro_pl.reporting.gathering import CALLS, LENGTH_EDGES, SCORE_BINS, ReportData, Track, gather
 from virnucpro_pl.reporting.wording import CALL_MEANING
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD
-from virnucpro_pl.results.identity import THRESHOLD
+from virnucpro_pl.runs.fingerprint import THRESHOLD
 
 _COLOURS = dict(zip(CALLS, ("#c8553d", "#2f7f96", "#b08d2e", "#a9b3bd"), strict=True))
 _MOST_POINTS = 4000

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_pl.errors import UserError, escaped
-from virnucpro_pl.output_files import BED, KRAKEN, NONVIRAL, RECORD_TABLE, RUN_FILE, UNCALLED
+from virnucpro_pl.files.output_files import BED, KRAKEN, NONVIRAL, RECORD_TABLE, RUN_FILE, UNCALLED
 from virnucpro_pl.reporting.downstream_tables import bed_rows, kraken_rows, multiqc_sections
 from virnucpro_pl.reporting.gathering import record_batches
 from virnucpro_pl.reporting.sequence_files import reads_of_files

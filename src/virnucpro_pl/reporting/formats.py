@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.output_files import FORMAT_FILES
+from virnucpro_pl.files.output_files import FORMAT_FILES
 from virnucpro_pl.reporting.downstream_tables import write_bed, write_kraken, write_multiqc
 from virnucpro_pl.reporting.page import write_report
 from virnucpro_pl.reporting.sequence_files import records_of_inputs, records_of_store, write_fastq, write_nonviral

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pyarrow import csv
 
 from virnucpro_pl.errors import UserError, escaped
-from virnucpro_pl.file_names import open_arrow
-from virnucpro_pl.output_files import CHUNK_TABLE, RECORD_TABLE
+from virnucpro_pl.files.file_names import open_arrow
+from virnucpro_pl.files.output_files import CHUNK_TABLE, RECORD_TABLE
 from virnucpro_pl.results.run_check import finished_run
 from virnucpro_pl.sequence.translation import FRAMES
 

@@ -11,9 +11,9 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import escaped
-from virnucpro_pl.output_files import RECORD_TABLE, REPORT, VIRAL_FASTA
+from virnucpro_pl.files.durable import write_text
+from virnucpro_pl.files.output_files import RECORD_TABLE, REPORT, VIRAL_FASTA
 from virnucpro_pl.reporting.charts import charts, track_json
 from virnucpro_pl.reporting.gathering import CALLS, ReportData, gather
 from virnucpro_pl.reporting.wording import (

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from xopen import xopen
 
-from virnucpro_pl.durable import replacing
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.output_files import KINDS, NONVIRAL, RECORD_TABLE, UNCALLED
+from virnucpro_pl.files.durable import replacing
+from virnucpro_pl.files.output_files import KINDS, NONVIRAL, RECORD_TABLE, UNCALLED
 from virnucpro_pl.reporting.gathering import CALLS, record_batches
 from virnucpro_pl.sequence.layout import TableReader
 from virnucpro_pl.sequence.mates import FIRST, INTERLEAVED

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from virnucpro_pl.errors import escaped
-from virnucpro_pl.output_files import CHUNK_TABLE, CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, VIRAL_FASTA
+from virnucpro_pl.files.output_files import CHUNK_TABLE, CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, VIRAL_FASTA
 from virnucpro_pl.results.call_tally import CallTally
 from virnucpro_pl.results.consensus import (
     CALLS,
@@ -27,7 +27,6 @@ from virnucpro_pl.results.consensus import (
     withhold,
 )
 from virnucpro_pl.results.consensus_check import check_consensus, hash_of_rows
-from virnucpro_pl.results.identity import THRESHOLD
 from virnucpro_pl.results.origins import files_of
 from virnucpro_pl.results.row_streams import (
     Comparison,
@@ -39,6 +38,7 @@ from virnucpro_pl.results.row_streams import (
 )
 from virnucpro_pl.results.sequence_check import compare_sequences, records_called, sequences_of
 from virnucpro_pl.results.slices import MAX_CHUNKS
+from virnucpro_pl.runs.fingerprint import THRESHOLD
 from virnucpro_pl.sequence.chunks import Chunks, check_chunking, cut_records
 from virnucpro_pl.sequence.layout import STATUSES
 from virnucpro_pl.sequence.translation import FRAMES

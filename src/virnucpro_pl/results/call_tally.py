@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from virnucpro_pl.output_files import CHUNK_TABLE, ORF_TABLE, RECORD_TABLE
+from virnucpro_pl.files.output_files import CHUNK_TABLE, ORF_TABLE, RECORD_TABLE
 from virnucpro_pl.results.consensus import CALLS
 from virnucpro_pl.results.row_streams import DisagreementError
 from virnucpro_pl.sequence.layout import STATUSES

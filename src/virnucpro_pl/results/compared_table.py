@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from pyarrow import csv
 
 from virnucpro_pl.errors import UserError, escaped
-from virnucpro_pl.output_files import CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE
+from virnucpro_pl.files.output_files import CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD
-from virnucpro_pl.results.identity import THRESHOLD
-from virnucpro_pl.results.run_record import identity_of, read_run_record
+from virnucpro_pl.runs.fingerprint import THRESHOLD
+from virnucpro_pl.runs.run_record import identity_of, read_run_record
 from virnucpro_pl.sequence.decompressed import open_decompressed
 
 Mode = Literal["per-frame", "consensus", "record"]

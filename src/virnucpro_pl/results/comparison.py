@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from virnucpro_pl.results.compared_table import CallTable
-from virnucpro_pl.results.identity import difference
+from virnucpro_pl.runs.fingerprint import difference
 
 _DIFFERENCES = (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
 """Bounds of the histogram of score differences"""

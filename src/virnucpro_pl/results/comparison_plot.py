@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from virnucpro_pl.durable import replacing
-from virnucpro_pl.output_files import SCATTER
+from virnucpro_pl.files.durable import replacing
+from virnucpro_pl.files.output_files import SCATTER
 from virnucpro_pl.results.comparison import Comparison
 
 _BINS = 200

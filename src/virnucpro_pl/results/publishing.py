@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from virnucpro_pl.digests import file_facts
-from virnucpro_pl.durable import announce, flush
 from virnucpro_pl.errors import DamagedResultsError
-from virnucpro_pl.output_files import RESULT_FILES, written_within
+from virnucpro_pl.files.digests import file_facts
+from virnucpro_pl.files.durable import announce, flush
+from virnucpro_pl.files.output_files import RESULT_FILES, written_within
+from virnucpro_pl.host.stage_clock import CONSENSUS, WRITING, StageClock
 from virnucpro_pl.results.consensus import CallingRules
-from virnucpro_pl.results.scores import ScoreFile
 from virnucpro_pl.results.tables import write_results
+from virnucpro_pl.runs.score_file import ScoreFile
 from virnucpro_pl.sequence.store import OrfStore, check_unchanged
-from virnucpro_pl.stages import CONSENSUS, WRITING, StageClock
 
 
 def check_results(folder: Path, run: Mapping[str, Any]) -> None:

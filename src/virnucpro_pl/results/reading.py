@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import csv
 
-from virnucpro_pl.file_names import open_arrow
+from virnucpro_pl.files.file_names import open_arrow
 
 _BLOCK_BYTES = 1 << 23  # more than the longest row, as an id may have 1 MiB
 _TEXT = {"sequence_id", "call", "status", "out_of_domain", "file", "Sequence_ID", "Prediction"}

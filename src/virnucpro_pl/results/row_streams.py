@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pyarrow import csv
 
 from virnucpro_pl.errors import escaped
-from virnucpro_pl.file_names import open_arrow
+from virnucpro_pl.files.file_names import open_arrow
 
 _BLOCK_BYTES = 1 << 22
 _MAX_ROWS = 1 << 16

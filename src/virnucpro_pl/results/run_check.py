@@ -6,7 +6,7 @@ from types import UnionType
 from typing import Any
 
 from virnucpro_pl.errors import DamagedResultsError, UserError, escaped
-from virnucpro_pl.output_files import (
+from virnucpro_pl.files.output_files import (
     BENCHMARK_TABLE,
     COMPARISON,
     DATASET_FILE,
@@ -15,8 +15,8 @@ from virnucpro_pl.output_files import (
     RUN_FILE,
     WORK_FOLDER,
 )
-from virnucpro_pl.results.identity import THRESHOLD
-from virnucpro_pl.results.run_record import read_run_record
+from virnucpro_pl.runs.fingerprint import THRESHOLD
+from virnucpro_pl.runs.run_record import read_run_record
 
 _EACH = object()
 """Stands for every key of a mapping whose keys are not known beforehand."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from virnucpro_pl.errors import UserError, escaped
-from virnucpro_pl.output_files import RECORD_TABLE
+from virnucpro_pl.files.output_files import RECORD_TABLE
 from virnucpro_pl.results.row_streams import SHOWN_LETTERS, DisagreementError, text_rows
 from virnucpro_pl.sequence.records import read_records
 

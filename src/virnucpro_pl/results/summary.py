@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from virnucpro_pl.host.stage_clock import DNABERT_S, ESM2, STAGES
 from virnucpro_pl.results.input_notes import input_lines
-from virnucpro_pl.stages import DNABERT_S, ESM2, STAGES
 
 DEMO_WARNING = "demo model, not for science"
 CALLED = ("called", "dna_only")

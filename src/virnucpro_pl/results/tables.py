@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from virnucpro_pl.errors import escaped
-from virnucpro_pl.file_names import open_arrow
-from virnucpro_pl.output_files import CHUNK_TABLE, CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, VIRAL_FASTA
+from virnucpro_pl.files.file_names import open_arrow
+from virnucpro_pl.files.output_files import CHUNK_TABLE, CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, VIRAL_FASTA
+from virnucpro_pl.host.stage_clock import CONSENSUS, WRITING, StageClock
 from virnucpro_pl.results.call_counts import CallCounts
 from virnucpro_pl.results.consensus import (
     CALLS,
@@ -34,7 +35,6 @@ from virnucpro_pl.results.slices import MAX_CHUNKS, Chunks, Records, ResultReade
 from virnucpro_pl.results.sorted_rows import SortedRows
 from virnucpro_pl.sequence.store import STATUSES
 from virnucpro_pl.sequence.translation import FRAMES, WHOLE_CHUNK
-from virnucpro_pl.stages import CONSENSUS, WRITING, StageClock
 
 _ORF_COLUMNS = ("Sequence_ID", "Prediction", "score1", "score2")
 _CONSENSUS_COLUMNS = ("Modified_ID", "Is_Virus", "max_score_0", "max_score_1")

@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from virnucpro_pl.digests import sha256_of
-from virnucpro_pl.file_names import open_arrow
-from virnucpro_pl.output_files import CHUNK_TABLE, CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, VIRAL_FASTA
+from virnucpro_pl.files.digests import sha256_of
+from virnucpro_pl.files.file_names import open_arrow
+from virnucpro_pl.files.output_files import CHUNK_TABLE, CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, VIRAL_FASTA
 from virnucpro_pl.sequence.streams import can_be_read_again
 
 _BLOCK_BYTES = 1 << 20

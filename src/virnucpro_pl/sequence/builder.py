@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro_pl.host_memory import keep_freed_memory
-from virnucpro_pl.read_ahead import read_ahead
+from virnucpro_pl.host.memory import keep_freed_memory
+from virnucpro_pl.host.read_ahead import read_ahead
+from virnucpro_pl.host.stage_clock import CHUNKING, PLANNING, TRANSLATION, StageClock
 from virnucpro_pl.sequence.alphabet import are_no_nucleotides
 from virnucpro_pl.sequence.chunks import Chunks, cut_records
 from virnucpro_pl.sequence.duplicates import DuplicateFinder, number_repeats
@@ -32,7 +33,6 @@ from virnucpro_pl.sequence.seal import seal
 from virnucpro_pl.sequence.stored_array import StoredArray
 from virnucpro_pl.sequence.streams import shown_name
 from virnucpro_pl.sequence.translation import WHOLE_CHUNK, add_whole_chunks, find_orfs, select_orfs
-from virnucpro_pl.stages import CHUNKING, PLANNING, TRANSLATION, StageClock
 
 _CALLED, _DNA_ONLY, _NO_ORF, _AMBIGUOUS_ONLY, _NOT_NUCLEOTIDES, _TOO_SHORT, _EMPTY = range(len(STATUSES))
 

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from virnucpro_pl.file_names import open_arrow
+from virnucpro_pl.files.file_names import open_arrow
 from virnucpro_pl.sequence.alphabet import Alphabet, check_alphabet
 from virnucpro_pl.sequence.chunks import Geometry, check_chunking
 from virnucpro_pl.sequence.translation import Ambiguity, check_ambiguity

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from virnucpro_pl.digests import sha256_of
+from virnucpro_pl.files.digests import sha256_of
 
 MANIFEST = "manifest.json"
 _SEAL = "sha256"

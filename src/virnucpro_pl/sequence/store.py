@@ -23,16 +23,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from virnucpro_pl.digests import sha256_of, sha256_of_stream
-from virnucpro_pl.durable import flush
 from virnucpro_pl.errors import DamagedStoreError, UserError
+from virnucpro_pl.files.digests import sha256_of, sha256_of_stream
+from virnucpro_pl.files.durable import flush
+from virnucpro_pl.host.stage_clock import StageClock
 from virnucpro_pl.sequence.builder import StoreBuilder
 from virnucpro_pl.sequence.layout import STATUSES, RaggedColumn, StoreSettings
 from virnucpro_pl.sequence.length_order import LengthOrder, sort_by_length
 from virnucpro_pl.sequence.seal import MANIFEST, BrokenSealError, check_seal, read_sealed
 from virnucpro_pl.sequence.stored_array import StoredArray
 from virnucpro_pl.sequence.streams import can_be_read_again, open_input
-from virnucpro_pl.stages import StageClock
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.host.standard_streams import stdin_was_closed
 from virnucpro_pl.sequence.containers import MAX_WINDOW_LOG, PADDING, Members, TrailingDataError
-from virnucpro_pl.standard_streams import stdin_was_closed
 
 STDIN = "-"
 MAX_LINE_BYTES = 64 << 20

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from virnucpro_pl.data.batch import OrfBatch
+from virnucpro_pl.data.batch import Inputs, OrfBatch
 from virnucpro_pl.data.dataset import OrfBatches, Tokenizers
 from virnucpro_pl.data.embeddings import Embeddings
-from virnucpro_pl.head import Inputs
 from virnucpro_pl.sequence.store import OrfStore
 
 

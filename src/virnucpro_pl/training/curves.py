@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from virnucpro_pl.durable import replacing
+from virnucpro_pl.files.durable import replacing
 
 
 def plot_curves(history: list[dict[str, Any]], best_epoch: int, path: Path) -> None:

@@ -15,15 +15,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from virnucpro_pl.durable import flush
 from virnucpro_pl.errors import UserError, escaped
-from virnucpro_pl.file_names import open_arrow
-from virnucpro_pl.folder_lock import alone_in
-from virnucpro_pl.output_files import DATASET_FILE, LABELS_FILE, LOG_FILE
+from virnucpro_pl.files.durable import flush
+from virnucpro_pl.files.file_names import open_arrow
+from virnucpro_pl.files.folder_lock import alone_in
+from virnucpro_pl.files.output_files import DATASET_FILE, LABELS_FILE, LOG_FILE
+from virnucpro_pl.host.stage_clock import StageClock
 from virnucpro_pl.sequence.builder import StoreBuilder
 from virnucpro_pl.sequence.layout import StoreSettings, TableReader
 from virnucpro_pl.sequence.seal import read_sealed, write_sealed
-from virnucpro_pl.stages import StageClock
 from virnucpro_pl.training.genomes import Genome, stem
 from virnucpro_pl.training.preparation import Candidates, Examples, PrepareSettings, describe
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from virnucpro_pl import __version__
-from virnucpro_pl.digests import sha256_of
-from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.fetching.polite_http import RemoteFile
-from virnucpro_pl.file_kinds import unexpected_kind
+from virnucpro_pl.files.digests import sha256_of
+from virnucpro_pl.files.durable import write_text
+from virnucpro_pl.files.file_kinds import unexpected_kind
 from virnucpro_pl.training.refseq import Volume, genome_table, is_checksum, is_file_name, select_volumes
 
 RECORD = "download.json"

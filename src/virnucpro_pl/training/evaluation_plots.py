@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
-from virnucpro_pl.durable import replacing
 from virnucpro_pl.errors import escaped
-from virnucpro_pl.output_files import EVALUATION_PLOTS
+from virnucpro_pl.files.durable import replacing
+from virnucpro_pl.files.output_files import EVALUATION_PLOTS
 from virnucpro_pl.training.evaluation import Figures, ScoredChunks
 
 ROC, PRECISION_RECALL, CALIBRATION, LENGTHS, GROUPS = EVALUATION_PLOTS

@@ -5,9 +5,9 @@ from typing import Literal, TypeVar, get_args
 
 from torch import nn
 
-from virnucpro_pl.encoders.dnabert_s import DnabertS
-from virnucpro_pl.encoders.esm2 import Esm2
 from virnucpro_pl.errors import UserError
+from virnucpro_pl.models.encoders.dnabert_s import DnabertS
+from virnucpro_pl.models.encoders.esm2 import Esm2
 
 Mode = Literal["full", "lora"]
 _Encoder = TypeVar("_Encoder", DnabertS, Esm2)

@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.file_names import open_arrow
-from virnucpro_pl.output_files import DATASET_FILE, LABELS_FILE
+from virnucpro_pl.files.file_names import open_arrow
+from virnucpro_pl.files.output_files import DATASET_FILE, LABELS_FILE
 from virnucpro_pl.sequence.layout import FORMAT_VERSION, RaggedColumn, TableReader
 from virnucpro_pl.sequence.seal import read_sealed
 from virnucpro_pl.sequence.store import OrfStore, check_dataset, stored_at

@@ -23,8 +23,8 @@ from torchmetrics.classification import (
 )
 
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.head import VIRUS, Head
-from virnucpro_pl.module import VirNucPro
+from virnucpro_pl.models.head import VIRUS, Head
+from virnucpro_pl.models.virnucpro import VirNucPro
 from virnucpro_pl.training.batches import EmbeddedBatch, TokenBatch
 
 MakeOptimizer = Callable[[Iterable[dict[str, Any]]], Optimizer]

@@ -14,8 +14,8 @@ import numpy as np
 from Bio.Seq import UndefinedSequenceError
 from numpy.typing import NDArray
 
-from virnucpro_pl.digests import sha256_of
 from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.files.digests import sha256_of
 from virnucpro_pl.sequence.alphabet import is_worth_a_warning, odd_text
 from virnucpro_pl.sequence.blocks import RecordBlock, record_block
 from virnucpro_pl.sequence.chunks import Geometry

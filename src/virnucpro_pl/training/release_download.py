@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from threading import Lock
 
-from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import DownloadError, UserError, escaped
 from virnucpro_pl.fetching.partial_file import PART, PartialFile, md5_of
 from virnucpro_pl.fetching.polite_http import NotFoundError, PoliteClient, RemoteFile
+from virnucpro_pl.files.durable import write_text
 from virnucpro_pl.training.download_record import (
     TABLE,
     Plan,

@@ -6,8 +6,9 @@ import numpy as np
 from lightning import Trainer
 from numpy.typing import NDArray
 
+from virnucpro_pl.data.batch import Inputs
 from virnucpro_pl.data.embeddings import Embeddings
-from virnucpro_pl.head import Head, Inputs
+from virnucpro_pl.models.head import Head
 from virnucpro_pl.training.batches import EmbeddedOrfs
 from virnucpro_pl.training.datamodule import EMBEDDED_BATCH, LabelledOrfs
 from virnucpro_pl.training.evaluation import ScoredChunks, chunk_scores

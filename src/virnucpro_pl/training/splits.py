@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_pl.data.embedding_cache import content_keys
-from virnucpro_pl.durable import write_text
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.output_files import SPLIT_FILE
+from virnucpro_pl.files.durable import write_text
+from virnucpro_pl.files.output_files import SPLIT_FILE
 from virnucpro_pl.sequence.layout import TableReader
 from virnucpro_pl.training.labelled_store import LabelledStore
 

@@ -1,0 +1,1 @@
+"""The command line: words, flags, checks of settings, sweeps and the log file."""

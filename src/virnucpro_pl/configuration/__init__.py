@@ -1,0 +1,1 @@
+"""The configuration: what Hydra composes, and the objects built from it."""

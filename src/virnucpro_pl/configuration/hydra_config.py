@@ -1,0 +1,138 @@
+"""Where the configuration is, the resolvers it uses, and how objects are built from it."""
+
+import inspect
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.types import RunMode
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+from virnucpro_pl.configuration.literal_files import LiteralFileSource
+from virnucpro_pl.configuration.settings_help import settings_text
+from virnucpro_pl.configuration.text_settings import literal, shown
+from virnucpro_pl.errors import UserError, did_you_mean
+from virnucpro_pl.files.output_files import LOG_FILE
+from virnucpro_pl.host.launchers import process_name
+
+PACKAGE = Path(__file__).parents[1]
+# A wheel carries conf/ inside the package; a checkout keeps it beside src/.
+CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parents[1] / "conf") if folder.is_dir())
+COMMANDS = sorted(file.stem for file in CONF.glob("*.yaml"))
+
+
+def register_resolvers() -> None:
+    """Register what the configuration files, and the translated command line, refer to."""
+    Plugins.instance().register(LiteralFileSource)
+    OmegaConf.register_new_resolver("literal", literal, replace=True)
+    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+    OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
+    OmegaConf.register_new_resolver("settings", lambda command: settings_text(CONF, command), replace=True)
+    OmegaConf.register_new_resolver("packaged", lambda name: str(PACKAGE / "demo" / name), replace=True)
+
+
+def build(node: Any, **arguments: Any) -> Any:
+    """Call the ``_target_`` of a part of the configuration with its other keys as arguments.
+
+    In place of ``hydra.utils.instantiate``, which resolves the result of an interpolation once more, so that a file
+    called ``${oc.env:HOME}`` would become the home folder. Nested targets are called first; ``_partial_`` gives a
+    ``functools.partial``.
+
+    Args:
+        node: the part, or plain objects.
+        arguments: further arguments, which win over those of the node.
+
+    Raises:
+        UserError: the target takes no argument of one of the names, or needs one that is not there.
+    """
+    if OmegaConf.is_config(node):
+        node = OmegaConf.to_container(node, resolve=True)
+    if isinstance(node, list):
+        return [build(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    values = {key: build(value) for key, value in node.items() if key not in arguments} | arguments
+    name, is_partial = values.pop("_target_", None), values.pop("_partial_", False)
+    if name is None:
+        return values
+    target = get_object(name)
+    _check_arguments(target, values, is_partial)
+    return partial(target, **values) if is_partial else target(**values)
+
+
+def _check_arguments(target: Any, values: dict[str, Any], is_partial: bool) -> None:
+    try:
+        signature = inspect.signature(target)
+    except ValueError:  # some built-in classes have none
+        return
+    try:
+        (signature.bind_partial if is_partial else signature.bind)(**values)
+    except TypeError as error:
+        wrong = next((name for name in values if name not in signature.parameters), "")
+        near = did_you_mean(wrong, signature.parameters)
+        raise UserError(f"configuration of {target.__name__}: {error}{near}") from error
+
+
+def value_of(cfg: Any, key: str) -> Any:
+    """Return the value of a setting, a list as a plain one; None where there is no such key.
+
+    ``OmegaConf.select``, and its lists, take a file called ``???`` for a missing value.
+    """
+    for name in key.split("."):
+        cfg = cfg.get(name) if OmegaConf.is_dict(cfg) else None
+    return OmegaConf.to_container(cfg, resolve=True) if OmegaConf.is_list(cfg) else cfg
+
+
+def typed_settings() -> list[str]:
+    """Return the settings of this run as the user typed them, or would have in place of flags."""
+    overrides = OmegaConf.to_container(HydraConfig.get().overrides.task)  # unresolved, as they were given to Hydra
+    return [shown(str(override)) for override in overrides or ()]
+
+
+def command() -> list[str]:
+    """Return the command of this run as the user typed it, for its record."""
+    return ["virnucpro-pl", str(HydraConfig.get().job.config_name), *typed_settings()]
+
+
+def _run_folder(output: str | None, default: str) -> str:
+    """Return the folder of a run or sweep; with ``-`` the table goes to standard output, the rest to the default."""
+    return default if output in ("-", None) else output
+
+
+def job_folder(output: str | None, default: str) -> str:
+    """Return the folder of a job, which in a sweep is a numbered one below that of the sweep."""
+    folder = _run_folder(output, default)
+    if HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
+        return os.path.join(folder, str(HydraConfig.get().job.num))  # noqa: PTH118 - the name stays as it was typed
+    return folder
+
+
+def log_name(job: str, cfg: Any) -> str:
+    """Return the name of the log file of this process.
+
+    Args:
+        job: the name of Hydra's job.
+        cfg: the configuration.
+    """
+    process = process_of(job, cfg)
+    return f"run.{process}.log" if process else LOG_FILE
+
+
+def process_of(job: str, cfg: Any) -> str:
+    """Name a process of a run beside its first one, which has no name: ``rank1``, ``node1``, ``node1.rank1``.
+
+    Args:
+        job: the name of Hydra's job.
+        cfg: the configuration; one without a trainer has one process.
+    """
+    plugins = OmegaConf.select(cfg, "trainer.plugins")
+    if plugins is None:
+        return ""
+    try:
+        return process_name(job, plugins.devices, plugins.num_nodes, plugins.slurm)
+    except (AttributeError, TypeError, ValueError):  # settings that are refused
+        return ""

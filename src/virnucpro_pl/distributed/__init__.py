@@ -1,0 +1,1 @@
+"""Several processes, one run: strategy, heartbeat and what the first rank decides."""

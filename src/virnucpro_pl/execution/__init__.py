@@ -1,0 +1,1 @@
+"""What commands share that run a model: trainer, fingerprint of a run, encoder runs."""

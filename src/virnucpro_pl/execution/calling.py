@@ -1,0 +1,34 @@
+"""What decides on the calls of a run: heads that fit, and rules filled up by what the head knows."""
+
+from virnucpro_pl.errors import UserError
+from virnucpro_pl.models.virnucpro import VirNucPro
+from virnucpro_pl.models.weights.head_source import HeadSource
+from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD, CallingRules
+
+
+def checked_head(model: VirNucPro, chunk_length: int) -> HeadSource:
+    """Return the head of a model that is to call chunks of this length (nt).
+
+    Raises:
+        UserError: the head is for other chunks, or the fallback head is none.
+    """
+    head = model.head_source
+    assert head is not None, "every model configuration has a head"
+    head.check_chunk_length(chunk_length)
+    if model.fallback_source:
+        model.fallback_source.check_fallback()
+        if model.inputs == "protein":
+            raise UserError("model.fallback_head needs the DNA encoder, which model.inputs=protein leaves out")
+    return head
+
+
+def rules_of(rules: CallingRules, head: HeadSource) -> CallingRules:
+    """Fill in the threshold and the shortest length of a head where the rules leave them to it.
+
+    Raises:
+        UserError: a rule makes no sense, or the head cannot be read.
+    """
+    rules.check()
+    info = head.info()
+    threshold = rules.threshold or (info.threshold if info else PUBLISHED_THRESHOLD)
+    return rules._replace(threshold=threshold, domain_length=head.domain_length())

@@ -1,0 +1,78 @@
+"""SHA-256 of input and weight files."""
+
+import hashlib
+import json
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from virnucpro_pl.files.durable import replacing
+
+log = logging.getLogger(__name__)
+
+_LARGE = 1 << 30  # bytes that take seconds to hash
+
+
+def file_state(state: os.stat_result) -> list[int]:
+    """Return what changes when a file is written or replaced: size, inode, and times of content and of status in ns.
+
+    Tools that copy or unpack set the first time back; none can set the second.
+    """
+    return [state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns]
+
+
+def sha256_of(path: Path, memo: Path | None = None) -> dict[str, str]:
+    """SHA-256 of a file, or of each file of a folder.
+
+    Args:
+        path: the file or folder.
+        memo: a JSON file that keeps the digests by path and state of the file, so that gigabytes are not read at every
+            start.
+    """
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    known = _read_memo(memo) if memo else {}
+    digests = {}
+    for file in files:
+        state = file.stat()
+        name, entry = str(file.resolve()), file_state(state)
+        if known.get(name, [])[:-1] != entry:
+            if state.st_size >= _LARGE and memo:
+                log.info("Hashing %s (%.1f GB), once", file, state.st_size / 1e9)
+            with file.open("rb") as stream:
+                known[name] = [*entry, hashlib.file_digest(stream, "sha256").hexdigest()]
+            if memo:
+                _write_memo(memo, known)
+        digests[file.name] = known[name][-1]
+    return digests
+
+
+def file_facts(path: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file, as ``run.json`` has them."""
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)[path.name]}
+
+
+def sha256_of_stream(stream: BinaryIO) -> str:
+    """SHA-256 of what is left of a stream."""
+    digest = hashlib.sha256()
+    while block := stream.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_memo(memo: Path) -> dict[str, list[Any]]:
+    try:
+        content = json.loads(memo.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    entries = content.items() if isinstance(content, dict) else ()
+    return {name: entry for name, entry in entries if isinstance(entry, list) and len(entry) == 5}
+
+
+def _write_memo(memo: Path, known: dict[str, list[Any]]) -> None:
+    if memo.exists() and not _read_memo(memo):
+        return  # somebody else's file of this name
+    # A cache may only be read, and the work folder of a finished run is gone.
+    with suppress(OSError), replacing(memo) as unfinished:
+        unfinished.write_text(json.dumps(known, indent=2), encoding="utf-8")

@@ -1,0 +1,228 @@
+"""The one seam between the encoders and the attention kernels."""
+
+import math
+from functools import cache, lru_cache
+from importlib.util import find_spec
+from typing import Literal, NamedTuple, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from virnucpro_pl.data.packed import PackedTokens
+from virnucpro_pl.models.encoders.pointwise import has_kernels, learns
+
+Backend = Literal["auto", "triton", "flash", "varlen", "runs", "exact"]
+"""
+- ``triton``: our own kernel; ALiBi and rotary positions inside; CUDA, any dtype.
+- ``flash``: the flash-attn package, with ALiBi; CUDA, half precision.
+- ``varlen``: torch's ``varlen_attn``, without ALiBi; CUDA, half precision.
+- ``runs``: dense attention over runs of equally long sequences; everywhere.
+- ``exact``: ``runs`` by plain matrix products and softmax; slow, the reference.
+- ``auto``: the first of these, but for ``exact``, that can do what is asked here.
+"""
+
+# Not cuDNN's: it builds a plan for every new pair of count and length, and ragged batches bring new ones all the time.
+_KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+_BIAS_STEP = 64  # biases are built for lengths rounded up to this, so that neighbouring lengths share one
+_FEW_RUNS = 4  # so many dense calls cost less than one ragged one
+
+
+class Rotation(NamedTuple):
+    """Rotary positions (Su et al. 2021, arXiv:2104.09864)."""
+
+    cos: Tensor
+    """(P, D / 2) float32, for positions 0 to P - 1 of heads D wide"""
+    sin: Tensor
+    """(P, D / 2) float32"""
+
+
+def attend(
+    qkv: Tensor,
+    packed: PackedTokens,
+    *,
+    rotation: Rotation | None = None,
+    alibi_slopes: tuple[float, ...] | None = None,
+    backend: Backend = "auto",
+) -> Tensor:
+    """Softmax attention of every token to the tokens of its own sequence: (T, 3, H, D) -> (T, H * D).
+
+    Scores are scaled by ``D ** -0.5``.
+
+    Parameters
+    ----------
+    qkv
+        (T, 3, H, D) queries, keys and values of T packed tokens and H heads.
+    packed
+        The sequences the tokens belong to.
+    rotation
+        Turns queries and keys by their positions first.
+    alibi_slopes
+        One per head; adds ``-slope * |i - j|`` to the scores of tokens i and j (symmetric ALiBi, Press et al. 2022,
+        arXiv:2108.12409).
+    backend
+        Which kernels compute it; where gradients are wanted, dense attention over padded sequences does.
+    """
+    if learns(qkv):
+        return _attend_padded(qkv, packed, rotation, alibi_slopes)
+    chosen = choose_backend(backend, qkv.device.type, qkv.dtype, alibi_slopes is not None, len(packed.runs))
+    if chosen == "triton":
+        from virnucpro_pl.models.encoders import kernels
+
+        slopes = None if alibi_slopes is None else _slopes_on(alibi_slopes, qkv.device)
+        return kernels.attend(qkv, packed.cu_seqlens, packed.max_seqlen, rotation, slopes)
+    if chosen in ("flash", "varlen"):
+        attend_ragged = _attend_flash if chosen == "flash" else _attend_varlen
+        if rotation is not None:
+            rotation = Rotation(rotation.cos[packed.positions], rotation.sin[packed.positions])
+        return attend_ragged(*_rotated(qkv, rotation), packed, alibi_slopes).flatten(1)
+    with sdpa_kernel([SDPBackend.MATH] if chosen == "exact" else _KERNELS):
+        return _attend_runs(qkv, packed, rotation, alibi_slopes)
+
+
+def choose_backend(backend: Backend, device_type: str, dtype: torch.dtype, with_alibi: bool, num_runs: int) -> Backend:
+    """Settle what ``auto`` means; another name stays, where it can do what is asked, and falls back to ``runs``.
+
+    Args:
+        backend: the one asked for.
+        device_type: ``cuda`` or another.
+        dtype: of the tensors.
+        with_alibi: whether scores take an ALiBi bias.
+        num_runs: runs of equally long sequences in the batch.
+    """
+    half_on_cuda = device_type == "cuda" and dtype in (torch.float16, torch.bfloat16)
+    able: dict[Backend, bool] = {
+        "triton": has_kernels(device_type),
+        "flash": half_on_cuda and has_flash_attn(),
+        "varlen": half_on_cuda and not with_alibi,
+        "runs": True,
+        "exact": True,
+    }
+    if backend != "auto":
+        return backend if able[backend] else "runs"
+    if num_runs <= _FEW_RUNS and not able["triton"]:
+        return "runs"
+    return next(name for name, can in able.items() if can)
+
+
+def available_backends(device_type: str, dtype: torch.dtype, with_alibi: bool) -> list[Backend]:
+    """Names other than ``auto`` that would be used as asked."""
+    names: tuple[Backend, ...] = get_args(Backend)[1:]
+    return [name for name in names if choose_backend(name, device_type, dtype, with_alibi, 1) == name]
+
+
+@cache
+def has_flash_attn() -> bool:
+    """Whether the flash-attn package is installed."""
+    return find_spec("flash_attn") is not None
+
+
+def _attend_runs(
+    qkv: Tensor, packed: PackedTokens, rotation: Rotation | None, alibi_slopes: tuple[float, ...] | None
+) -> Tensor:
+    attended = []
+    for start, count, length in packed.runs:
+        dense = qkv[start : start + count * length].view(count, length, *qkv.shape[1:])
+        turned = rotation and Rotation(rotation.cos[:length], rotation.sin[:length])
+        query, key, value = (x.transpose(1, 2) for x in _rotated(dense, turned))
+        bias = None if alibi_slopes is None else _alibi_bias(alibi_slopes, length, qkv)
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        attended.append(out.transpose(1, 2).reshape(count * length, -1))
+    if len(attended) == 1:  # the usual case with many reads: nothing to join
+        return attended[0]
+    return torch.cat(attended) if attended else qkv[:, 0].flatten(1)
+
+
+def _attend_padded(
+    qkv: Tensor, packed: PackedTokens, rotation: Rotation | None, alibi_slopes: tuple[float, ...] | None
+) -> Tensor:
+    """Attention in one dense call, whatever the lengths; with gradients."""
+    lengths = packed.cu_seqlens.diff()
+    rows = torch.repeat_interleave(torch.arange(len(lengths), device=qkv.device), lengths, output_size=len(qkv))
+    if rotation is not None:
+        cos, sin = (angle[packed.positions][:, None, None] for angle in rotation)
+        a, b = qkv[:, :2].float().chunk(2, dim=-1)
+        turned = torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(qkv.dtype)
+        qkv = torch.cat([turned, qkv[:, 2:]], dim=1)
+    padded = qkv.new_zeros((len(lengths), packed.max_seqlen, *qkv.shape[1:]))
+    padded = padded.index_put((rows, packed.positions), qkv)
+    query, key, value = (x.transpose(1, 2) for x in padded.unbind(2))
+    is_token = torch.arange(packed.max_seqlen, device=qkv.device) < lengths[:, None]
+    bias = torch.zeros(is_token.shape, dtype=qkv.dtype, device=qkv.device).masked_fill(~is_token, float("-inf"))
+    bias = bias[:, None, None, :]
+    if alibi_slopes is not None:
+        bias = bias + _alibi_bias(alibi_slopes, packed.max_seqlen, qkv)
+    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.expand(-1, query.shape[1], -1, -1))
+    return attended.transpose(1, 2)[rows, packed.positions].flatten(1)
+
+
+def _attend_varlen(q: Tensor, k: Tensor, v: Tensor, packed: PackedTokens, _: tuple[float, ...] | None) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    bounds, longest = packed.cu_seqlens, packed.max_seqlen
+    return varlen_attn(q, k, v, bounds, bounds, longest, longest)  # type: ignore[return-value]
+
+
+def _attend_flash(q: Tensor, k: Tensor, v: Tensor, packed: PackedTokens, slopes: tuple[float, ...] | None) -> Tensor:
+    from flash_attn import flash_attn_varlen_func
+
+    per_head = None if slopes is None else _slopes_on(slopes, q.device)
+    bounds, longest = packed.cu_seqlens, packed.max_seqlen
+    return flash_attn_varlen_func(  # type: ignore[no-any-return]
+        q, k, v, bounds, bounds, longest, longest, alibi_slopes=per_head
+    )
+
+
+def _rotated(qkv: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys, their heads' two halves turned by the angles of (P, D / 2), and values of (..., P, 3, H, D)."""
+    q, k, v = qkv.unbind(-3)
+    if rotation is None:
+        return q, k, v
+    cos, sin = (angle[:, None, None] for angle in rotation)
+    a, b = qkv[..., :2, :, :].float().chunk(2, dim=-1)
+    rotated = torch.empty((*a.shape[:-1], q.shape[-1]), dtype=torch.float32, device=qkv.device)
+    first, second = rotated.chunk(2, dim=-1)
+    torch.mul(a, cos, out=first).addcmul_(b, sin, value=-1)
+    torch.mul(b, cos, out=second).addcmul_(a, sin)
+    q, k = rotated.to(qkv.dtype).unbind(-3)
+    return q, k, v
+
+
+def _alibi_bias(slopes: tuple[float, ...], length: int, like: Tensor) -> Tensor:
+    """(1, H, length, length) slice of a cached bias."""
+    built = -(-length // _BIAS_STEP) * _BIAS_STEP
+    return _build_alibi_bias(slopes, built, like.dtype, like.device)[:, :, :length, :length]
+
+
+# What is cached must serve training too, even if it was built in inference mode, whose tensors autograd refuses.
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _build_alibi_bias(slopes: tuple[float, ...], length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    position = torch.arange(length, device=device, dtype=torch.float32)
+    distance = (position[:, None] - position[None, :]).abs()
+    return (-_slopes_on(slopes, device)[None, :, None, None] * distance).to(dtype)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
+def _slopes_on(slopes: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(slopes, device=device, dtype=torch.float32)
+
+
+@lru_cache
+def alibi_slopes(num_heads: int) -> tuple[float, ...]:
+    """ALiBi slopes of each head; for a number that is no power of two, interleaved as in MosaicBERT.
+
+    The slopes of the largest power of two below come first, then every second one of twice that power (Portes et al.
+    2023, arXiv:2312.17482).
+
+    >>> alibi_slopes(3)
+    (0.0625, 0.00390625, 0.25)
+    """
+    power = 2 ** math.floor(math.log2(num_heads))
+    slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
+    finer = [2 ** (-8 * (i + 1) / (2 * power)) for i in range(2 * power)][::2]
+    return tuple(slopes + finer[: num_heads - power])

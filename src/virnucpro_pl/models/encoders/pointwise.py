@@ -1,0 +1,96 @@
+"""The work between matrix products: fused kernels on CUDA, plain torch elsewhere.
+
+On the CPU, results do not depend on the number of threads. Torch cuts a large tensor into one piece per thread and
+computes what is left of a piece after the last whole vector by another routine, so the last bit of ``erf``, ``cos`` and
+``sin`` depends on where the cuts fall. Here they fall between vectors. (Sums and products are exact to the last bit.)
+"""
+
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_GRAIN = 32_768  # elements: torch gives a thread at least so many, and cuts gelu above half of it
+
+
+@cache
+def has_kernels(device_type: str) -> bool:
+    """Whether the fused kernels run on this kind of device."""
+    return device_type == "cuda" and find_spec("triton") is not None
+
+
+def learns(x: Tensor) -> bool:
+    """Whether gradients will be asked for, which work in place and fused kernels do not give."""
+    return torch.is_grad_enabled() and x.requires_grad
+
+
+def gelu_(x: Tensor, exact: bool = False) -> Tensor:
+    """Gaussian error linear unit, by ``erf``, in place unless gradients are wanted: (T, D).
+
+    Args:
+        x: contiguous.
+        exact: whether to keep to plain torch where there is a fused kernel.
+    """
+    if learns(x):
+        return F.gelu(x)
+    if not exact and has_kernels(x.device.type):
+        from virnucpro_pl.models.encoders import kernels
+
+        return kernels.gelu_(x)
+    if x.device.type != "cpu":
+        return torch.ops.aten.gelu_(x)  # type: ignore[no-any-return]
+    # Every thread gets a whole number of vectors, or one thread all.
+    flat, piece = x.view(-1), _GRAIN * torch.get_num_threads()
+    whole = x.numel() // piece * piece
+    for part in (*torch.split(flat[:whole], piece), *torch.split(flat[whole:], _GRAIN // 2)):
+        torch.ops.aten.gelu_(part)
+    return x
+
+
+def gated_gelu(gates: Tensor, exact: bool = False) -> Tensor:
+    """GELU of the first half of each row times the second: (T, 2 * F) -> (T, F)."""
+    if learns(gates):
+        gate, value = gates.chunk(2, dim=-1)
+        return F.gelu(gate) * value
+    if not exact and has_kernels(gates.device.type):
+        from virnucpro_pl.models.encoders import kernels
+
+        return kernels.gated_gelu(gates)
+    gate, value = gates.chunk(2, dim=-1)
+    return gelu_(gate.contiguous(), exact).mul_(value)
+
+
+def add_layer_norm(x: Tensor, delta: Tensor | None, norm: nn.LayerNorm, exact: bool = False) -> tuple[Tensor, Tensor]:
+    """Return the sum of ``x`` and ``delta``, in the place of ``x`` unless gradients are wanted, and its layer norm.
+
+    All are (T, D).
+    """
+    if learns(x) or (delta is not None and learns(delta)) or learns(norm.weight):
+        total = x if delta is None else x + delta
+        return total, F.layer_norm(total, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    if not exact and has_kernels(x.device.type):
+        from virnucpro_pl.models.encoders import kernels
+
+        return x, kernels.add_layer_norm(x, delta, norm.weight, norm.bias, norm.eps)
+    if delta is not None:
+        x += delta
+    return x, F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale each row to the range of float8: (T, D) -> (T, D) e4m3 and (T, 1) float32 scales."""
+    if has_kernels(x.device.type):
+        from virnucpro_pl.models.encoders import kernels
+
+        return kernels.quantise(x)
+    x = x.float()
+    scales = x.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / torch.finfo(torch.float8_e4m3fn).max
+    return (x / scales).to(torch.float8_e4m3fn), scales
+
+
+def cos_sin(angles: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of (P, D) angles."""
+    parts = torch.split(angles, max(1, _GRAIN // 2 // angles.shape[-1]))
+    return torch.cat([part.cos() for part in parts]), torch.cat([part.sin() for part in parts])

@@ -1,0 +1,256 @@
+"""The LightningModule: encoders and head, nothing else."""
+
+import logging
+from functools import cached_property
+from typing import Any, NamedTuple, get_args
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+
+from virnucpro_pl.data.batch import Inputs, OrfBatch
+from virnucpro_pl.data.packed import PackedTokens
+from virnucpro_pl.errors import UserError
+from virnucpro_pl.host.memory import keep_freed_memory
+from virnucpro_pl.host.stage_clock import DNABERT_S, ESM2, HEAD, StageClock
+from virnucpro_pl.models.encoders.attention import Backend
+from virnucpro_pl.models.encoders.dnabert_s import DnabertS
+from virnucpro_pl.models.encoders.esm2 import Esm2
+from virnucpro_pl.models.encoders.numerics import Arithmetic, used_attention
+from virnucpro_pl.models.head import Head
+from virnucpro_pl.models.weights.head_source import HeadSource, check_widths
+from virnucpro_pl.models.weights.sources import DnabertSSource, Esm2Source
+
+log = logging.getLogger(__name__)
+
+
+class ScoredOrfs(NamedTuple):
+    """Scores of one batch, on their way to the host."""
+
+    number: int
+    """Number of the batch in the plan"""
+    orfs: Tensor
+    """(N,) int64, rows of the ORF store"""
+    scores: Tensor
+    """(N, 2) float32, probabilities of ``others`` and ``virus``; (N, 0) of a model without head"""
+    arrived: torch.cuda.Event | None
+    """When all of it is there; None where it always was"""
+    new_embeddings: tuple[Tensor, Tensor] | None = None
+    """(M, D) float32 each, of the sequences in the batch's ``dna`` and ``protein``; None where no cache keeps them.
+
+    An encoder that is not used gives (0, 0).
+    """
+
+    @classmethod
+    def leave(
+        cls, number: int, orfs: Tensor, scores: Tensor, new_embeddings: tuple[Tensor, Tensor] | None
+    ) -> "ScoredOrfs":
+        """Send the results of a batch to the host, which need not wait for them before it starts the next one."""
+        arrived = torch.cuda.Event() if scores.is_cuda else None  # type: ignore[no-untyped-call]
+        orfs, scores = (result.to("cpu", non_blocking=True) for result in (orfs, scores))
+        if new_embeddings:
+            dna, protein = (embeddings.to("cpu", non_blocking=True) for embeddings in new_embeddings)
+            new_embeddings = dna, protein
+        if arrived:
+            arrived.record()
+        return cls(number, orfs, scores, arrived, new_embeddings)
+
+    def wait(self) -> None:
+        """Return when the results are there."""
+        if self.arrived:
+            self.arrived.synchronize()
+
+
+class VirNucPro(LightningModule):
+    """DNABERT-S on the nucleotides and ESM-2 on the protein of each ORF, and a head on both, or on one of them.
+
+    The weights are read in ``configure_model``, in every process by itself and in the trainer's precision; those of an
+    encoder that is not used never are.
+
+    Args:
+        dna_encoder: source of DNABERT-S.
+        protein_encoder: source of ESM-2.
+        head: source of the classifier; None to embed only.
+        name: what the results call this model.
+        inputs: which encoders are used; None leaves it to the head, which was trained for these.
+        fallback_head: file of a head on DNA alone that scores whole chunks without open frame; None leaves them out.
+        attention: which attention kernels; ``auto`` takes the best that can run.
+        exact: plain torch operations throughout, slow, as a reference.
+        fp8: ESM-2's linear layers in float8.
+        fp16_accumulation: sums of matrix products in float16.
+        demo: whether its results are for trying out only.
+        clock: takes the time of the stages.
+    """
+
+    def __init__(
+        self,
+        dna_encoder: DnabertSSource,
+        protein_encoder: Esm2Source,
+        head: HeadSource | None,
+        name: str,
+        inputs: Inputs | None = None,
+        fallback_head: str | None = None,
+        attention: Backend = "auto",
+        exact: bool = False,
+        fp8: bool = False,
+        fp16_accumulation: bool = False,
+        demo: bool = False,
+        clock: StageClock | None = None,
+    ):
+        super().__init__()
+        self.dna_source = dna_encoder
+        self.protein_source = protein_encoder
+        self.head_source = head
+        self.name = name
+        self.demo = demo
+        self.arithmetic = Arithmetic(attention, exact, fp8, fp16_accumulation)
+        self.arithmetic.check()
+        self._clock = clock or StageClock()
+        self.dna_encoder: DnabertS | None = None
+        self.protein_encoder: Esm2 | None = None
+        self.head: Head | None = None
+        if inputs not in (None, *get_args(Inputs)):
+            raise UserError(f"model.inputs={inputs}: choose one of {', '.join(get_args(Inputs))}")
+        self._inputs = inputs
+        self.fallback_source = None if fallback_head is None else HeadSource(fallback_head)
+        self.fallback_head: Head | None = None
+        self.widths_at_hand: tuple[int | None, int | None] = None, None
+        """Of the DNA and the protein embeddings, where the batches bring all of them and no encoder is needed"""
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """Which encoders are used.
+
+        Raises:
+            UserError: others were asked for than the head takes.
+        """
+        trained = self.head_source.trained_inputs() if self.head_source else None
+        if self._inputs and trained and self._inputs != trained:
+            raise UserError(
+                f"model.inputs={self._inputs}, but the head was trained on {trained}; leave model.inputs out"
+            )
+        return self._inputs or trained or "both"
+
+    def sources(self) -> dict[str, HeadSource | DnabertSSource | Esm2Source]:
+        """Where the weights that are used come from."""
+        heads = {"head": self.head_source, "fallback_head": self.fallback_source}
+        return {**{name: head for name, head in heads.items() if head}, **self.encoder_sources()}
+
+    def identity(self) -> dict[str, Any]:
+        """What tells these weights from others; fetches what is not on disk."""
+        return {name: source.identity() for name, source in self.sources().items()}
+
+    def encoder_sources(self) -> dict[str, DnabertSSource | Esm2Source]:
+        """Sources of the encoders that are used."""
+        sources: dict[str, DnabertSSource | Esm2Source]
+        sources = {"dna_encoder": self.dna_source, "protein_encoder": self.protein_source}
+        unused = {"both": "", "dna": "protein_encoder", "protein": "dna_encoder"}[self.inputs]
+        return {name: source for name, source in sources.items() if name != unused}
+
+    def embedding_width(self) -> int:
+        """D of the embeddings of the encoders, which are loaded."""
+        encoders = (self.dna_encoder, self.protein_encoder)
+        return sum(encoder.embedding_width for encoder in encoders if encoder is not None)
+
+    def configure_model(self) -> None:
+        """Load the weights; Lightning calls this more than once."""
+        head = self.head or (self.head_source.load() if self.head_source else None)
+        dna_width, protein_width = self.widths_at_hand
+        if self.inputs == "protein":
+            dna_width = 0
+        elif dna_width is None:
+            self.dna_encoder = self.dna_encoder or self.dna_source.load()
+            dna_width = self.dna_encoder.embedding_width
+        if self.inputs == "dna":
+            protein_width = 0
+        elif protein_width is None:
+            self.protein_encoder = self.protein_encoder or self.protein_source.load()
+            protein_width = self.protein_encoder.embedding_width
+        if head and self.head_source:
+            check_widths(dna_width, protein_width, head, self.head_source)
+        self.head = head
+        if self.fallback_source and self.fallback_head is None:
+            fallback = self.fallback_source.load()
+            check_widths(dna_width, 0, fallback, self.fallback_source)
+            self.fallback_head = fallback
+
+    def on_predict_start(self) -> None:
+        """Settle how to compute, and say so."""
+        self.settle()
+        for name, kernels in self.attention().items():
+            log.info("Attention of %s by %s", name, kernels)
+
+    def settle(self) -> None:
+        """Make encoders and head compute as they should, once the weights are where they stay; may be called again.
+
+        Raises:
+            UserError: the device cannot do what is asked.
+        """
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        for head in (self.head, self.fallback_head):
+            if head:
+                head.float()  # it costs nothing, and its batch norm was never meant for less
+        for encoder in self._encoders().values():
+            self.arithmetic.apply(encoder)
+
+    def on_predict_end(self) -> None:
+        """Let go of encoders on a GPU: Lightning would copy them to the host now, for seconds and for nobody."""
+        if self.device.type == "cuda":
+            self.dna_encoder = self.protein_encoder = None
+
+    def attention(self) -> dict[str, str]:
+        """Attention kernels in use, by encoder."""
+        return {name: used_attention(encoder) for name, encoder in self._encoders().items()}
+
+    def _encoders(self) -> dict[str, DnabertS | Esm2]:
+        """Those that are needed, and so loaded."""
+        encoders = {DNABERT_S: self.dna_encoder, ESM2: self.protein_encoder}
+        return {name: encoder for name, encoder in encoders.items() if encoder is not None}
+
+    def embed(self, batch: OrfBatch) -> Tensor:
+        """(N, dna + protein) float32 embeddings of the encoders used, DNA first, in the order of ``batch.orfs``."""
+        return _of_orfs(batch, *self._embed_sequences(batch))
+
+    def _embed_sequences(self, batch: OrfBatch) -> tuple[Tensor, Tensor]:
+        """Embeddings of the distinct nucleotides and proteins of a batch, those from the cache last."""
+        dna_cached, protein_cached = batch.cached[:2] if batch.cached else (None, None)
+        dna = protein = torch.empty((1, 0), device=self.device)  # of an encoder that is not used: a row for all ORFs
+        if self.inputs != "protein":
+            with self._clock(DNABERT_S, self.device):
+                dna = _embeddings(self.dna_encoder, batch.dna, dna_cached)
+        if self.inputs != "dna":
+            with self._clock(ESM2, self.device):
+                protein = _embeddings(self.protein_encoder, batch.protein, protein_cached)
+        return dna, protein
+
+    def predict_step(self, batch: OrfBatch, batch_idx: int) -> ScoredOrfs:
+        """Score one packed batch."""
+        dna, protein = self._embed_sequences(batch)
+        scores = torch.empty((len(batch.orfs), 0), device=self.device)
+        if self.head:
+            with self._clock(HEAD, self.device):
+                scores = self.head.scores(_of_orfs(batch, dna, protein))
+                if batch.whole is not None and self.fallback_head:
+                    whole = self.fallback_head.scores(dna[batch.dna_places])
+                    scores = torch.where(batch.whole[:, None], whole, scores)
+        new = None
+        if batch.cached:
+            new = dna[: batch.dna.num_sequences], protein[: batch.protein.num_sequences]
+        return ScoredOrfs.leave(batch.number, batch.orfs, scores, new)
+
+
+def _embeddings(encoder: DnabertS | Esm2 | None, packed: PackedTokens, cached: Tensor | None) -> Tensor:
+    """(M + C, D) float32: embeddings of M packed sequences, then those of (C, D) cached ones."""
+    known = None if cached is None else cached.view(torch.float32)
+    if known is not None and packed.num_sequences == 0:
+        return known
+    if encoder is None:
+        raise RuntimeError("the embedding cache has lost embeddings since this run began, and no encoder was loaded")
+    new: Tensor = encoder(packed)
+    return new if known is None else torch.cat([new, known])
+
+
+def _of_orfs(batch: OrfBatch, dna: Tensor, protein: Tensor) -> Tensor:
+    """(N, dna + protein) from the embeddings of the batch's distinct sequences."""
+    return torch.cat([dna[batch.dna_places], protein[batch.protein_places]], dim=-1)

@@ -1,0 +1,232 @@
+"""The output folder of a run: whose it is, and who works in it."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from virnucpro_pl.configuration.hydra_config import command
+from virnucpro_pl.errors import UserError, escaped
+from virnucpro_pl.files.digests import file_facts
+from virnucpro_pl.files.durable import write_text
+from virnucpro_pl.files.folder_lock import LOCK_FILE, FolderLock, in_use
+from virnucpro_pl.files.output_files import FIGURES_FOLDER, FOLDERS, RUN_FILE, written_within
+from virnucpro_pl.runs.fingerprint import difference, identity_of_scores
+from virnucpro_pl.runs.output_folder import CLAIMED_FILES, claimed_by_unfinished, claimed_names
+from virnucpro_pl.runs.run_record import read_run_record
+
+_PATIENCE = 30.0  # seconds: what was started by a process that was killed notices within a few
+
+
+class RunFolder:
+    """Used by the first rank before and after prediction.
+
+    Args:
+        output: folder of the results.
+        work: folder within it of what is needed until they are there.
+        result_files: names of the results, files or folders.
+        extra_files: names of what can be made again of them, which a finished run may lack.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        work: Path,
+        result_files: Iterable[str],
+        extra_files: Iterable[str] = (),
+    ):
+        self._output = output
+        self._work = work
+        self._result_files = tuple(result_files)
+        self._extra_files = tuple(extra_files)
+        self._identity_file = work / "identity.json"
+        self._lock: FolderLock | None = None
+        self._known: dict[str, Any] = {}
+        self.finished: dict[str, Any] | None = None
+        """The run record of the finished run in the folder, None if there is none"""
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether a run was here before, finished or not."""
+        return bool(self._known)
+
+    def is_finished(self) -> bool:
+        """Whether the record of a finished run is there, for ranks other than the first, which wait for no answer."""
+        return read_run_record(self._output) is not None
+
+    def enter(self, overwrite: bool) -> None:
+        """Make sure that nobody else is at work here, and look at what is there.
+
+        Args:
+            overwrite: start over, whatever is there; ``clear`` removes it.
+
+        Raises:
+            UserError: another run is at work.
+        """
+        if not overwrite and self._read_finished():  # which may lie where nothing can be written
+            return
+        self._lock = FolderLock(self._work / LOCK_FILE)
+        if not self._lock.take_alone(_PATIENCE):
+            raise in_use(self._output)
+        if not overwrite and not self._read_finished() and self._identity_file.exists():
+            try:
+                self._known = dict(json.loads(self._identity_file.read_text(encoding="utf-8")))
+            except (ValueError, TypeError) as error:
+                raise self._refusal("holds an unfinished run whose identity.json is damaged") from error
+
+    def _read_finished(self) -> bool:
+        run = read_run_record(self._output)
+        if run is None:
+            return False
+        if not isinstance(run.get("identity"), dict):
+            raise self._refusal("holds the results of another command or version")
+        self.finished, self._known = run, run["identity"]
+        return True
+
+    def check(self, identity: Mapping[str, Any]) -> None:
+        """Refuse what another run has left; of an identity, what is known so far will do.
+
+        Raises:
+            UserError: the folder belongs to a run with other results.
+        """
+        if told := difference(self._known, identity):
+            whose = "the results of another run" if self.finished else "an unfinished run that is another one"
+            raise self._refusal(f"holds {whose} ({told})")
+
+    def check_files(self) -> None:
+        """Compare the results of a finished run with their digests.
+
+        Raises:
+            UserError: one of them is missing or was changed.
+        """
+        assert self.finished is not None
+        for name, file in self.finished["files"].items():
+            path = self._output / name
+            if name in self._extra_files and not os.path.lexists(path):
+                continue
+            if not path.is_file() or file_facts(path) != file:
+                raise self._refusal(f"holds a finished run, but {name} is missing or was changed since")
+
+    def clear(self) -> None:
+        """Remove what an earlier run has written; what others put beside it stays."""
+        claimed = claimed_names(self._output)
+        unfinished = claimed_by_unfinished(self._output)
+        for name in (*self._result_files, *self._extra_files):
+            if name in unfinished or (claimed and name in claimed):
+                _remove_written(self._output / name, (claimed or {}).get(name))
+        with suppress(OSError):  # there are none, or files of others
+            (self._output / FIGURES_FOLDER).rmdir()
+        if claimed is not None:
+            _remove(self._output / RUN_FILE)
+        self._empty_work()
+
+    def claim(self, identity: Mapping[str, Any]) -> None:
+        """Make the folder that of the run with this identity, and let its other ranks in.
+
+        Raises:
+            UserError: it belongs to another run.
+        """
+        self.check(identity)
+        files = self._known.get(CLAIMED_FILES) or {name: [] for name in self._result_files if name in FOLDERS}
+        self._known = {"command": command()[1], CLAIMED_FILES: files, **identity_of_scores(identity)}
+        write_text(self._identity_file, json.dumps(self._known, indent=2))
+        assert self._lock is not None
+        if not self._lock.share():  # turning it into a shared one lets go of it for a moment
+            raise in_use(self._output)
+
+    def note_appearing(self, unfinished: Path, path: Path) -> None:
+        """Note the digest of a result before it gets its name, so that a later start knows it for a file of this run.
+
+        Args:
+            unfinished: the complete file.
+            path: where it will be; files that are no results of this folder are not noted.
+
+        Raises:
+            UserError: there is a file of others, which appeared since the output folder was checked.
+        """
+        name = path.name
+        if path.parent != self._output or name not in (*self._result_files, *self._extra_files):
+            return
+        written = self._known[CLAIMED_FILES].setdefault(name, [])
+        if os.path.lexists(path) and not (path.is_file() and file_facts(path) in written):
+            raise UserError(
+                f"output={escaped(str(self._output))}: {name} appeared there during the run, and `{command()[1]}` has"
+                " not written it; move it away and start the same command again, which keeps what is computed"
+            )
+        if (facts := file_facts(unfinished)) not in written:
+            written.append(facts)
+            write_text(self._identity_file, json.dumps(self._known, indent=2))
+
+    def finish(self, run: dict[str, Any]) -> None:
+        """Leave the run record, which makes the run a finished one, and remove what was needed only until here."""
+        for name in claimed_by_unfinished(self._output):
+            if name in self._extra_files and name not in run["files"]:  # of an earlier start with other formats
+                (self._output / name).unlink(missing_ok=True)
+        self.note(run)
+        self.clear_work()
+
+    def note(self, run: dict[str, Any]) -> None:
+        """Leave the run record."""
+        write_text(self._output / RUN_FILE, json.dumps(run, indent=2) + "\n")
+        self.finished = run
+
+    def clear_work(self) -> None:
+        """Remove what a finished run does not need any more; it may have been killed before it could.
+
+        The lock goes last, so that nobody else enters before. Where another start is at work, it is left to that.
+        """
+        with suppress(OSError):  # a folder that may only be read
+            if self._lock is None and self._work.is_dir():
+                self._lock = FolderLock(self._work / LOCK_FILE)
+                if not self._lock.take_alone(0.0):
+                    return
+            self._empty_work()
+            shutil.rmtree(self._work)
+
+    def leave(self) -> None:
+        """Let others in."""
+        if self._lock:
+            self._lock.release()
+
+    def _refusal(self, reason: str) -> UserError:
+        return UserError(
+            f"output={self._output} {reason}; give another folder, or overwrite=true to remove it and start over"
+        )
+
+    def _empty_work(self) -> None:
+        """Remove all but the lock; other ranks may be leaving signs of life there."""
+        for path in self._work.iterdir():
+            if path.name == LOCK_FILE:
+                continue
+            _remove(path, ignore_errors=path.name == "ranks")
+
+
+def _remove(path: Path, ignore_errors: bool = False) -> None:
+    """Remove a file, a link or a folder, if it is there."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=ignore_errors)
+
+
+def _remove_written(path: Path, recorded: list[str] | None) -> None:
+    """Remove a result: a file, or of a folder the files that a run has written, and folders that are empty then.
+
+    Args:
+        path: file, link or folder; it may be missing.
+        recorded: files within the folder, as the run record has them; None where there is no record.
+    """
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    for name in written_within(path):
+        if recorded is None or name in recorded:
+            (path / name).unlink()
+    for folder in sorted((inner for inner in path.rglob("*") if inner.is_dir()), reverse=True):
+        with suppress(OSError):  # it holds files of others
+            folder.rmdir()
+    with suppress(OSError):
+        path.rmdir()
