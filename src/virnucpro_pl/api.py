@@ -142,7 +142,7 @@ class Predictor:
             input=inputs,
             store_dir=str(folder / "store"),
             embedding_cache=None,
-            encoder_inputs=self.model.inputs,
+            modality=self.model.inputs,
             whole_chunks=self.model.fallback_source is not None,
         )
         datamodule.prepare_data()

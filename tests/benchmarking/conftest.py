@@ -34,5 +34,5 @@ def dnabert_s(dnabert_s_source: RandomDnabertS) -> DnabertS:
 
 @pytest.fixture(autouse=True)
 def no_fp16_switches() -> None:
-    """Arithmetic sets switches of torch that stay set."""
+    """Numerics sets switches of torch that stay set."""
     torch.backends.cuda.matmul.allow_fp16_accumulation = False

@@ -21,7 +21,7 @@ from virnucpro_pl.benchmarking.settings import Settings
 from virnucpro_pl.benchmarking.timing import median_seconds, sustained_seconds
 from virnucpro_pl.data.packed import pack
 from virnucpro_pl.errors import UserError
-from virnucpro_pl.models.encoders.numerics import Arithmetic
+from virnucpro_pl.models.encoders.numerics import Numerics
 
 CPU = torch.device("cpu")
 SETTINGS = Settings(
@@ -54,7 +54,7 @@ def test_matrix_products_are_those_of_every_linear_layer(esm2, dnabert_s, monkey
 
 
 def test_matrix_rate_of_float8_layers_is_measured_too(esm2) -> None:
-    Arithmetic(fp8=True).apply(esm2)
+    Numerics(fp8=True).apply(esm2)
     assert matrix_rate(esm2, num_tokens=32, at_least_seconds=0.001) > 0
 
 

@@ -577,15 +577,15 @@ def test_a_run_that_failed_continues_from_its_parts(
 
 def test_lost_batch_is_noticed(predict: Predict, mini: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """R11, R12: no result file appears unless every planned ORF was scored exactly once."""
-    from virnucpro_pl.callbacks.score_shard_writer import PartWriter
+    from virnucpro_pl.callbacks.score_shard_writer import ScoreShardWriter
 
-    write = PartWriter.write_on_batch_end
+    write = ScoreShardWriter.write_on_batch_end
 
     def forgets(self, trainer, pl_module, prediction, *rest):
         if prediction.number != 1:
             write(self, trainer, pl_module, prediction, *rest)
 
-    monkeypatch.setattr(PartWriter, "write_on_batch_end", forgets)
+    monkeypatch.setattr(ScoreShardWriter, "write_on_batch_end", forgets)
     result = predict(f"input={mini / 'inputs' / 'mini.fa'}", "data.token_budget=300")
     assert result.code == 1
     assert "missing" in result.err

@@ -20,12 +20,12 @@ from support import synonymous_reads
 from virnucpro_pl.data.batch import OrfBatch
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.data.dataset import OrfBatches
-from virnucpro_pl.data.embedding_cache import EncoderIdentities
+from virnucpro_pl.data.embedding_cache import EncoderFingerprints
 from virnucpro_pl.data.loading import BatchesOfRank
 from virnucpro_pl.data.packed import PackedTokens
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.models.weights.sources import DnabertSSource, read_tokenizer
-from virnucpro_pl.runs.score_shards import Parts, ScoredBatch
+from virnucpro_pl.runs.score_shards import ScoredBatch, ScoreShards
 
 TOKEN_BUDGET = 120
 
@@ -74,12 +74,12 @@ def tokens_by_orf(batches: list[OrfBatch]) -> dict[int, tuple[tuple[int, ...], t
     found = {}
     for batch in batches:
         dna, protein = sequences_in(batch.dna), sequences_in(batch.protein)
-        dna_places, protein_places = batch.dna_places.tolist(), batch.protein_places.tolist()
-        assert set(dna_places) == set(range(len(dna)))
-        assert set(protein_places) == set(range(len(protein)))
+        dna_indices, protein_indices = batch.dna_indices.tolist(), batch.protein_indices.tolist()
+        assert set(dna_indices) == set(range(len(dna)))
+        assert set(protein_indices) == set(range(len(protein)))
         for index, orf in enumerate(batch.orfs.tolist()):
             assert orf not in found, f"ORF {orf} is in two batches"
-            found[orf] = dna[dna_places[index]], protein[protein_places[index]]
+            found[orf] = dna[dna_indices[index]], protein[protein_indices[index]]
     return found
 
 
@@ -192,8 +192,8 @@ def tensors_in(value) -> list[torch.Tensor]:
 
 def test_batches_travel_between_processes_without_tensors(datamodule, tmp_path):
     """Which would go through shared memory and a socket; host arrays stay what they are."""
-    identities = EncoderIdentities("dna", "protein")
-    for cache in ({}, {"embedding_cache": tmp_path / "cache", "encoders": lambda: identities}):
+    fingerprints = EncoderFingerprints("dna", "protein")
+    for cache in ({}, {"embedding_cache": tmp_path / "cache", "encoders": lambda: fingerprints}):
         batch = next(iter(datamodule(**cache).predict_dataloader()))
         sent = ForkingPickler.dumps(batch)
         assert b"rebuild" not in bytes(sent)
@@ -209,8 +209,8 @@ def test_batches_travel_between_processes_without_tensors(datamodule, tmp_path):
 
 def test_what_is_for_the_host_stays_there(datamodule, tmp_path):
     """Keys of the cache are NumPy arrays, which a DataLoader would make tensors and Lightning move to the GPU."""
-    identities = EncoderIdentities("dna", "protein")
-    module = datamodule(embedding_cache=tmp_path / "cache", encoders=lambda: identities)
+    fingerprints = EncoderFingerprints("dna", "protein")
+    module = datamodule(embedding_cache=tmp_path / "cache", encoders=lambda: fingerprints)
     batch = next(iter(module.predict_dataloader()))
     assert isinstance(batch.cached.dna_keys, np.ndarray)
     assert isinstance(batch.cached.protein_keys, np.ndarray)
@@ -276,7 +276,7 @@ def test_nucleotides_with_several_proteins_are_embedded_once(datamodule, fasta):
 
 
 def test_batches_on_disk_are_not_served_again(datamodule, tmp_path):
-    parts = Parts(tmp_path / "parts", "key")
+    parts = ScoreShards(tmp_path / "parts", "key")
     keys = []
     module = datamodule(parts=lambda key: keys.append(key) or parts)
     batches = {batch.number: batch for batch in module.predict_dataloader()}
@@ -294,10 +294,10 @@ def test_batches_on_disk_are_not_served_again(datamodule, tmp_path):
 
 @pytest.mark.parametrize("change", [{"token_budget": 121}, {"deduplicate": False}, {"chunk_length": 299}])
 def test_another_plan_has_another_key(datamodule, tmp_path, change):
-    """Parts of another plan must not be taken for this one's."""
+    """ScoreShards of another plan must not be taken for this one's."""
     keys = []
     for changes in ({}, change):
-        datamodule(parts=lambda key: keys.append(key) or Parts(tmp_path / "parts", "key"), **changes)
+        datamodule(parts=lambda key: keys.append(key) or ScoreShards(tmp_path / "parts", "key"), **changes)
 
     assert keys[0] != keys[1]
 

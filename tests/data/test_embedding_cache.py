@@ -22,12 +22,12 @@ def embeddings_of(sequences: list[bytes]) -> np.ndarray:
     return np.array(numbers, dtype=np.float32).reshape(-1, 1) + np.linspace(0, 0.5, WIDTH, dtype=np.float32)
 
 
-def filled(root: Path, *shards: list[bytes], identity: str = "encoder") -> EmbeddingCache:
+def filled(root: Path, *shards: list[bytes], fingerprint: str = "encoder") -> EmbeddingCache:
     """A cache opened after these sequences were written to it, shard by shard."""
     for sequences in shards:
         if sequences:
-            EmbeddingCache(root, identity).write(content_keys(sequences), embeddings_of(sequences))
-    return EmbeddingCache(root, identity)
+            EmbeddingCache(root, fingerprint).write(content_keys(sequences), embeddings_of(sequences))
+    return EmbeddingCache(root, fingerprint)
 
 
 def shard_files(root: Path) -> list[Path]:
@@ -60,10 +60,10 @@ def test_keys_are_blake2b_of_the_sequence():
 
 
 def test_encoders_do_not_see_each_others_embeddings(tmp_path):
-    filled(tmp_path, [b"A"], identity="encoder in float16")
+    filled(tmp_path, [b"A"], fingerprint="encoder in float16")
 
-    assert not filled(tmp_path, identity="encoder in float32").find(content_keys([b"A"]))[0].any()
-    assert filled(tmp_path, identity="encoder in float16").find(content_keys([b"A"]))[0].all()
+    assert not filled(tmp_path, fingerprint="encoder in float32").find(content_keys([b"A"]))[0].any()
+    assert filled(tmp_path, fingerprint="encoder in float16").find(content_keys([b"A"]))[0].all()
 
 
 def test_a_process_opens_the_shards_its_parent_saw(tmp_path):
@@ -113,7 +113,7 @@ def test_a_damaged_file_never_gives_a_wrong_embedding(tmp_path_factory, data):
 
 
 def other_encoders(path: Path) -> None:
-    foreign = filled(path.parents[1] / "elsewhere", [b"A"], identity="another encoder")
+    foreign = filled(path.parents[1] / "elsewhere", [b"A"], fingerprint="another encoder")
     path.write_bytes(shard_files(path.parents[1] / "elsewhere")[0].read_bytes())
     assert foreign.find(content_keys([b"A"]))[0].all()
 

@@ -16,7 +16,7 @@ from support import Result, load_safely, synonymous_reads
 from virnucpro_pl.callbacks.embedding_cache import EmbeddingCaching
 from virnucpro_pl.data import embedding_cache
 from virnucpro_pl.data.batch import CachedEmbeddings, OrfBatch
-from virnucpro_pl.data.embedding_cache import EncoderIdentities, content_keys, open_caches
+from virnucpro_pl.data.embedding_cache import EncoderFingerprints, content_keys, open_caches
 from virnucpro_pl.data.packed import pack
 from virnucpro_pl.files.output_files import RESULT_FILES
 from virnucpro_pl.models.virnucpro import ScoredOrfs, VirNucPro
@@ -260,7 +260,7 @@ def test_a_full_disk_costs_the_cache_and_not_the_run(runs: Runs, reads: Path, mo
 def test_embeddings_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
     """Float16 can overflow; the run then stops, and its remains must not be found by the next."""
     model = VirNucPro(DnabertSSource(""), Esm2Source(""), HeadSource(""), name="test")
-    caches = open_caches(tmp_path, EncoderIdentities("dna", "protein"))
+    caches = open_caches(tmp_path, EncoderFingerprints("dna", "protein"))
     trainer = SimpleNamespace(datamodule=SimpleNamespace(caches=caches, widths_at_hand=lambda: (None, None)))
     keys = content_keys([b"A", b"C", b"G"])
     dna, protein = torch.ones(3, 4), torch.ones(3, 5)
@@ -275,7 +275,7 @@ def test_embeddings_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
     callback.on_predict_end(trainer, model)
     callback.teardown(trainer, model, "predict")
 
-    found = [cache.find(keys)[0].tolist() for cache in open_caches(tmp_path, EncoderIdentities("dna", "protein"))]
+    found = [cache.find(keys)[0].tolist() for cache in open_caches(tmp_path, EncoderFingerprints("dna", "protein"))]
     assert found == [[True, False, True], [True, True, False]]
 
 

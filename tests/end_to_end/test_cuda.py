@@ -13,7 +13,7 @@ from virnucpro_pl.data.packed import PackedTokens, pack
 from virnucpro_pl.models.encoders.attention import available_backends
 from virnucpro_pl.models.encoders.dnabert_s import DnabertS, DnabertSConfig
 from virnucpro_pl.models.encoders.esm2 import Esm2, Esm2Config
-from virnucpro_pl.models.encoders.numerics import Arithmetic
+from virnucpro_pl.models.encoders.numerics import Numerics
 
 pytestmark = [
     pytest.mark.gpu,
@@ -100,7 +100,7 @@ def test_a_step_never_waits_for_the_device(encoder):
 
 def test_the_same_batch_gives_the_same_bits(encoder):
     encoder.to("cuda", torch.float16)
-    Arithmetic().apply(encoder)
+    Numerics().apply(encoder)
     batch = on_gpu(tokens_of(LENGTHS))
     first = encoder(batch)
     assert all(torch.equal(encoder(batch), first) for _ in range(5))
@@ -109,7 +109,7 @@ def test_the_same_batch_gives_the_same_bits(encoder):
 def test_float8_stays_close(encoder):
     expected = encoder(tokens_of(LENGTHS))
     encoder.to("cuda", torch.float16)
-    Arithmetic(fp8=True).apply(encoder)
+    Numerics(fp8=True).apply(encoder)
     assert F.cosine_similarity(encoder(on_gpu(tokens_of(LENGTHS))).cpu(), expected).min() > 0.99
 
 

@@ -19,30 +19,30 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def memo(tmp_path: Path) -> Path:
-    return tmp_path / "memo.json"
+def digest_cache(tmp_path: Path) -> Path:
+    return tmp_path / "digest_cache.json"
 
 
 def expected(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
-def test_every_file_of_a_folder_is_hashed(folder, memo):
-    assert sha256_of(folder) == sha256_of(folder, memo) == sha256_of(folder, memo) == expected(folder)
-    assert sha256_of(folder / "model.bin", memo) == {"model.bin": expected(folder)["model.bin"]}
+def test_every_file_of_a_folder_is_hashed(folder, digest_cache):
+    assert sha256_of(folder) == sha256_of(folder, digest_cache) == sha256_of(folder, digest_cache) == expected(folder)
+    assert sha256_of(folder / "model.bin", digest_cache) == {"model.bin": expected(folder)["model.bin"]}
 
 
-def test_a_file_is_read_once(folder, memo):
-    digest = sha256_of(folder, memo)["model.bin"]
-    memo.write_text(memo.read_text().replace(digest, "as noted"))
+def test_a_file_is_read_once(folder, digest_cache):
+    digest = sha256_of(folder, digest_cache)["model.bin"]
+    digest_cache.write_text(digest_cache.read_text().replace(digest, "as noted"))
 
-    assert sha256_of(folder, memo)["model.bin"] == "as noted"
+    assert sha256_of(folder, digest_cache)["model.bin"] == "as noted"
 
 
 @pytest.mark.parametrize("replace", [False, True])
-def test_a_file_of_equal_size_and_time_is_read_again(folder, memo, replace, tmp_path):
+def test_a_file_of_equal_size_and_time_is_read_again(folder, digest_cache, replace, tmp_path):
     """``cp -p``, ``tar`` and ``rsync -t`` set the time of change back."""
-    sha256_of(folder, memo)
+    sha256_of(folder, digest_cache)
     file = folder / "model.bin"
     state = file.stat()
     if replace:
@@ -51,28 +51,28 @@ def test_a_file_of_equal_size_and_time_is_read_again(folder, memo, replace, tmp_
     os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert (file.stat().st_size, file.stat().st_mtime_ns) == (state.st_size, state.st_mtime_ns)
 
-    assert sha256_of(folder, memo) == expected(folder)
+    assert sha256_of(folder, digest_cache) == expected(folder)
 
 
 @pytest.mark.parametrize("change", [b"WEIGHTS", b"longer weights"])
-def test_a_changed_file_is_read_again(folder, memo, change):
-    sha256_of(folder, memo)
+def test_a_changed_file_is_read_again(folder, digest_cache, change):
+    sha256_of(folder, digest_cache)
     file = folder / "model.bin"
     later = file.stat().st_mtime_ns + (10**6 if len(change) == 7 else 0)
     file.write_bytes(change)
     os.utime(file, ns=(later, later))
 
-    assert sha256_of(folder, memo) == expected(folder)
+    assert sha256_of(folder, digest_cache) == expected(folder)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}', '{"a": [1]}', "\x00"])
-def test_a_damaged_memo_is_written_anew(folder, memo, content):
-    memo.write_text(content)
+def test_a_damaged_memo_is_written_anew(folder, digest_cache, content):
+    digest_cache.write_text(content)
 
-    assert sha256_of(folder, memo) == expected(folder)
-    assert sha256_of(folder, memo) == expected(folder)
+    assert sha256_of(folder, digest_cache) == expected(folder)
+    assert sha256_of(folder, digest_cache) == expected(folder)
 
 
 def test_a_memo_that_cannot_be_written_is_done_without(folder, tmp_path):
-    assert sha256_of(folder, tmp_path / "nowhere" / "memo.json") == expected(folder)
+    assert sha256_of(folder, tmp_path / "nowhere" / "digest_cache.json") == expected(folder)
     assert not (tmp_path / "nowhere").exists()

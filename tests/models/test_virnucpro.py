@@ -20,7 +20,7 @@ from virnucpro_pl.errors import UserError
 from virnucpro_pl.models.virnucpro import VirNucPro
 from virnucpro_pl.models.weights.head_source import HeadSource
 from virnucpro_pl.models.weights.sources import DnabertSSource, Esm2Source, read_tokenizer
-from virnucpro_pl.runs.score_shards import Parts, ScoredBatch
+from virnucpro_pl.runs.score_shards import ScoredBatch, ScoreShards
 
 TOLERANCE = 1e-5
 
@@ -65,9 +65,9 @@ def batch_of(dna: list[np.ndarray], proteins: list[np.ndarray], rows: np.ndarray
         number=0,
         orfs=torch.from_numpy(rows),
         dna=pack([dna[rows[i]] for i in order]),
-        dna_places=torch.from_numpy(places),
+        dna_indices=torch.from_numpy(places),
         protein=pack([proteins[row] for row in rows]),
-        protein_places=torch.arange(len(rows)),
+        protein_indices=torch.arange(len(rows)),
     )
 
 
@@ -180,7 +180,7 @@ class Run:
             enable_model_summary=False,
         )
         self.batches = trainer.predict(model, datamodule=self.datamodule)
-        parts = Parts(folder / f"parts {precision} {deduplicate}", "key")
+        parts = ScoreShards(folder / f"parts {precision} {deduplicate}", "key")
         parts.write([ScoredBatch(b.number, b.orfs.numpy(), b.scores.numpy()) for b in self.batches])
         self.datamodule.parts = parts
         self.scores = np.full((self.datamodule.store.num_orfs, 2), np.nan, dtype=np.float32)

@@ -232,8 +232,8 @@ def test_mismatches_are_limited_worst_first(cli: Cli, tmp_path: Path) -> None:
 def test_runs_of_different_heads_and_chunk_lengths_are_told(cli: Cli, tmp_path: Path) -> None:
     for name, length, head in (("a", 300, "11"), ("b", 500, "22")):
         table(tmp_path / name, [("x_chunk_1F1", 0.75)])
-        identity = {"data.chunk_length": length, "model.head.weights": [head], "input": ["same"]}
-        (tmp_path / name / "run.json").write_text(json.dumps({"identity": identity}))
+        fingerprint = {"data.chunk_length": length, "model.head.weights": [head], "input": ["same"]}
+        (tmp_path / name / "run.json").write_text(json.dumps({"identity": fingerprint}))
     result = cli("compare", f"reference={tmp_path / 'a'}", f"candidate={tmp_path / 'b'}", f"output={tmp_path / 'out'}")
     assert result.code == 0
     assert "data.chunk_length=300 in the reference, 500 in the candidate" in result.err

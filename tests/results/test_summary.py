@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virnucpro_pl.host.stage_clock import DNABERT_S, ESM2, STAGES
-from virnucpro_pl.results.summary import DEMO_WARNING, found_line, merge_figures, summary_lines
+from virnucpro_pl.results.summary import DEMO_WARNING, found_line, merge_metrics, summary_lines
 
 SECONDS = st.floats(0, 1e5, allow_subnormal=False).map(lambda x: round(x, 6))
 
@@ -51,7 +51,7 @@ def ranks(draw):
 
 @given(st.lists(st.tuples(st.fixed_dictionaries(dict.fromkeys(STAGES, SECONDS)), ranks()), min_size=1, max_size=3))
 def test_shares_of_the_stages_add_up_and_no_efficiency_passes_one(measured):
-    figures = merge_figures([one for one, _ in measured], [two for _, two in measured], 16384, {})
+    figures = merge_metrics([one for one, _ in measured], [two for _, two in measured], 16384, {})
     shares = [stage["share"] for stage in figures["stages"].values()]
 
     assert list(figures["stages"]) == list(STAGES)
@@ -63,7 +63,7 @@ def test_shares_of_the_stages_add_up_and_no_efficiency_passes_one(measured):
 
 
 def test_packing_efficiency_is_that_of_all_tokens_not_a_mean_of_ranks():
-    figures = merge_figures(
+    figures = merge_metrics(
         [stages(), stages()],
         [rank(protein_tokens=100, protein_processed=100), rank(protein_tokens=100, protein_processed=300)],
         1000,
@@ -76,7 +76,7 @@ def test_packing_efficiency_is_that_of_all_tokens_not_a_mean_of_ranks():
 
 
 def test_ranks_are_added_where_they_share_the_work_and_the_slowest_counts_where_they_work_side_by_side():
-    figures = merge_figures(
+    figures = merge_metrics(
         [stages(**{ESM2: 2.0}), stages(**{ESM2: 4.0})],
         [rank(seconds=5.0), rank(seconds=3.0, max_wait_seconds=0.75, peak_memory_bytes=900 * 2**20, batches=30)],
         400,
@@ -99,12 +99,12 @@ def test_ranks_are_added_where_they_share_the_work_and_the_slowest_counts_where_
 
 
 def test_budget_fill_is_the_mean_over_batches():
-    assert merge_figures([stages()], [rank()], 1600, {})["budget_fill"] == 0.5
+    assert merge_metrics([stages()], [rank()], 1600, {})["budget_fill"] == 0.5
 
 
 def test_a_run_without_batches_has_figures():
     empty = rank(**{key: 0 for key, value in rank().items() if isinstance(value, (int, float))})
-    figures = merge_figures([stages()], [empty], 16384, {})
+    figures = merge_metrics([stages()], [empty], 16384, {})
 
     assert figures["encoders"][ESM2]["tokens_per_second"] == 0
     assert figures["wait_mean_ms"] == 0
@@ -113,8 +113,8 @@ def test_a_run_without_batches_has_figures():
 
 
 def test_gpu_figures_are_there_only_with_a_gpu():
-    on_cpu = merge_figures([stages()], [rank()], 16384, {})
-    on_gpu = merge_figures(
+    on_cpu = merge_metrics([stages()], [rank()], 16384, {})
+    on_gpu = merge_metrics(
         [stages(), stages(), stages()],
         [
             rank(device="cuda:0", gpu_name="H200", gpu_utilisation=90.0, gpu_peak_memory_bytes=6 * 2**30),
@@ -162,7 +162,7 @@ def run() -> dict:
                 "orfs": {"others": 2209, "virus": 1194},
             },
         },
-        "figures": merge_figures(
+        "figures": merge_metrics(
             [stages(**{stage: 1.0 + number for number, stage in enumerate(STAGES)})],
             [rank(protein_processed=8888, dna_processed=7777)],
             1234,

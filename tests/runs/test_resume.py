@@ -480,7 +480,7 @@ def test_termination_keeps_what_is_done_and_exits_with_143(
 ) -> None:
     """R22, R37"""
     output = tmp_path / "out"
-    # Parts of more than one batch, the last of which are written because the run is stopped.
+    # ScoreShards of more than one batch, the last of which are written because the run is stopped.
     words = [*slow, "callbacks.part_writer.max_orfs=8", f"trainer.devices={devices}", f"trainer.strategy={strategy}"]
     with started(output, *words) as process:
         wait_for(lambda: len(parts(output)) >= devices, process)

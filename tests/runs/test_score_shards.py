@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from virnucpro_pl.errors import MissingScoresError
-from virnucpro_pl.runs.score_shards import Parts, PartsOfModel, ScoredBatch
+from virnucpro_pl.runs.score_shards import ScoredBatch, ScoreShards, ScoreShardsOfModel
 
 
 class PlanOf(NamedTuple):
@@ -40,22 +40,22 @@ def scored(number: int, plan: PlanOf = PLAN, *, rows: list[int] | None = None) -
     return ScoredBatch(number, orfs, np.stack([1 - virus, virus], axis=1))
 
 
-def gathered(parts: Parts, plan: PlanOf = PLAN) -> list[int]:
+def gathered(parts: ScoreShards, plan: PlanOf = PLAN) -> list[int]:
     scores = np.full((sum(map(len, plan.batches)), 2), -1, dtype=np.float32)
     parts.gather(plan, scores)
     return [round(float(score) * 1000) for score in scores[:, 1]]
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> Parts:
-    return Parts(tmp_path / "parts", "this run")
+def parts(tmp_path: Path) -> ScoreShards:
+    return ScoreShards(tmp_path / "parts", "this run")
 
 
-def files(parts: Parts) -> list[Path]:
+def files(parts: ScoreShards) -> list[Path]:
     return sorted(parts.folder.glob("part-*.parquet"))
 
 
-def test_scores_come_back_at_their_rows(parts: Parts) -> None:
+def test_scores_come_back_at_their_rows(parts: ScoreShards) -> None:
     parts.write([scored(0), scored(2)])
     assert parts.waiting_batches(PLAN).tolist() == [1]
     parts.write([scored(1)])
@@ -67,7 +67,7 @@ def test_scores_come_back_at_their_rows(parts: Parts) -> None:
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=3), max_size=5), st.randoms())
 def test_any_cut_into_batches_and_parts_gives_the_same_scores(tmp_path_factory, sizes, random) -> None:
-    parts = Parts(tmp_path_factory.mktemp("parts"), "key")
+    parts = ScoreShards(tmp_path_factory.mktemp("parts"), "key")
     rows = random.sample(range(sum(map(sum, sizes))), sum(map(sum, sizes)))
     lengths = [length for part in sizes for length in part]
     starts = np.cumsum([0, *lengths])
@@ -82,7 +82,7 @@ def test_any_cut_into_batches_and_parts_gives_the_same_scores(tmp_path_factory, 
     assert parts.waiting_batches(plan).tolist() == []
 
 
-def test_scores_keep_every_bit(parts: Parts) -> None:
+def test_scores_keep_every_bit(parts: ScoreShards) -> None:
     scores = np.nextafter(np.float32([[0.1, 0.9], [1e-30, 1]]), np.float32(1))
     parts.write([ScoredBatch(0, np.arange(2), scores)])
     found = np.zeros((2, 2), dtype=np.float32)
@@ -91,12 +91,12 @@ def test_scores_keep_every_bit(parts: Parts) -> None:
     assert found.tobytes() == scores.tobytes()
 
 
-def test_no_parts_and_nothing_planned_is_no_mistake(parts: Parts) -> None:
+def test_no_parts_and_nothing_planned_is_no_mistake(parts: ScoreShards) -> None:
     assert parts.waiting_batches(PlanOf([])).tolist() == []
     assert gathered(parts, PlanOf([])) == []
 
 
-def test_missing_batches_are_told(parts: Parts) -> None:
+def test_missing_batches_are_told(parts: ScoreShards) -> None:
     parts.write([scored(1)])
 
     with pytest.raises(MissingScoresError, match=r"2 of 3 batches are missing.*no result file was written"):
@@ -105,7 +105,7 @@ def test_missing_batches_are_told(parts: Parts) -> None:
 
 def test_a_folder_may_look_like_a_key_and_its_value(tmp_path: Path) -> None:
     """Parquet readers like to take folder=names for columns."""
-    parts = Parts(tmp_path / "sample=1" / "parts", "key")
+    parts = ScoreShards(tmp_path / "sample=1" / "parts", "key")
     parts.write([scored(0), scored(1), scored(2)])
 
     assert gathered(parts) == [0, 1, 2, 3, 4]
@@ -137,7 +137,7 @@ def drop_a_row(path: Path) -> None:
 
 
 def take_another_ones(path: Path) -> None:
-    stranger = Parts(path.parent.with_name("stranger"), "other run")
+    stranger = ScoreShards(path.parent.with_name("stranger"), "other run")
     stranger.write([scored(1)])
     files(stranger)[0].replace(path)
 
@@ -164,7 +164,7 @@ def take_another_table(path: Path) -> None:
     ],
 )
 def test_an_unusable_part_is_set_aside_and_its_batches_wait_again(
-    parts: Parts, damage: Callable[[Path], None], told: str, caplog: pytest.LogCaptureFixture
+    parts: ScoreShards, damage: Callable[[Path], None], told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """R23"""
     for number in range(3):
@@ -183,7 +183,7 @@ def test_an_unusable_part_is_set_aside_and_its_batches_wait_again(
     assert gathered(parts) == [0, 1, 2, 3, 4]
 
 
-def test_damage_that_comes_late_is_noticed_when_scores_are_gathered(parts: Parts) -> None:
+def test_damage_that_comes_late_is_noticed_when_scores_are_gathered(parts: ScoreShards) -> None:
     parts.write([scored(0), scored(1), scored(2)])
     assert parts.waiting_batches(PLAN).tolist() == []
     flip_a_bit(files(parts)[0])
@@ -204,7 +204,7 @@ def test_damage_that_comes_late_is_noticed_when_scores_are_gathered(parts: Parts
         scored(-1, rows=[0]),
     ],
 )
-def test_rows_that_were_not_planned_so_are_never_used(parts: Parts, batch: ScoredBatch) -> None:
+def test_rows_that_were_not_planned_so_are_never_used(parts: ScoreShards, batch: ScoredBatch) -> None:
     parts.write([scored(0)])
     parts.write([batch])
 
@@ -213,7 +213,7 @@ def test_rows_that_were_not_planned_so_are_never_used(parts: Parts, batch: Score
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_scores_that_are_no_numbers_are_never_used(parts: Parts, value: float) -> None:
+def test_scores_that_are_no_numbers_are_never_used(parts: ScoreShards, value: float) -> None:
     batch = scored(0)
     batch.scores[1, 0] = value
     parts.write([batch])
@@ -221,7 +221,7 @@ def test_scores_that_are_no_numbers_are_never_used(parts: Parts, value: float) -
     assert 0 in parts.waiting_batches(PLAN)
 
 
-def test_a_batch_in_two_parts_counts_once(parts: Parts) -> None:
+def test_a_batch_in_two_parts_counts_once(parts: ScoreShards) -> None:
     parts.write([scored(0), scored(1)])
     parts.write([scored(1), scored(2)])
     assert parts.waiting_batches(PLAN).tolist() == [2]
@@ -230,13 +230,13 @@ def test_a_batch_in_two_parts_counts_once(parts: Parts) -> None:
     assert gathered(parts) == [0, 1, 2, 3, 4]
 
 
-def test_a_batch_twice_in_one_part_is_never_used(parts: Parts) -> None:
+def test_a_batch_twice_in_one_part_is_never_used(parts: ScoreShards) -> None:
     parts.write([scored(0), scored(1), scored(0)])
 
     assert parts.waiting_batches(PLAN).tolist() == [0, 1, 2]
 
 
-def test_a_part_that_was_being_written_when_the_run_was_killed_does_not_count(parts: Parts) -> None:
+def test_a_part_that_was_being_written_when_the_run_was_killed_does_not_count(parts: ScoreShards) -> None:
     parts.write([scored(0)])
     unfinished = parts.folder / "part-000000001.parquet.0123.tmp"
     unfinished.write_bytes(b"PAR1 half a file")
@@ -247,7 +247,7 @@ def test_a_part_that_was_being_written_when_the_run_was_killed_does_not_count(pa
     assert len(files(parts)) == 1
 
 
-def test_writing_a_batch_again_replaces_its_part(parts: Parts) -> None:
+def test_writing_a_batch_again_replaces_its_part(parts: ScoreShards) -> None:
     for _ in range(2):
         parts.write([scored(0), scored(1), scored(2)])
 
@@ -255,7 +255,7 @@ def test_writing_a_batch_again_replaces_its_part(parts: Parts) -> None:
     assert [path.name for path in parts.folder.iterdir()] == ["part-000000000.parquet"]
 
 
-def test_parts_are_readable_by_other_tools(parts: Parts) -> None:
+def test_parts_are_readable_by_other_tools(parts: ScoreShards) -> None:
     parts.write([scored(2)])
     table = pq.read_table(files(parts)[0])
 
@@ -268,7 +268,7 @@ def test_parts_are_readable_by_other_tools(parts: Parts) -> None:
 
 
 def test_parts_of_other_weights_or_plans_lie_elsewhere(tmp_path: Path) -> None:
-    first, second = PartsOfModel(tmp_path, "weights A"), PartsOfModel(tmp_path, "weights B")
+    first, second = ScoreShardsOfModel(tmp_path, "weights A"), ScoreShardsOfModel(tmp_path, "weights B")
 
-    assert first("plan").folder == PartsOfModel(tmp_path, "weights A")("plan").folder
+    assert first("plan").folder == ScoreShardsOfModel(tmp_path, "weights A")("plan").folder
     assert len({first("plan").folder, first("other plan").folder, second("plan").folder}) == 3

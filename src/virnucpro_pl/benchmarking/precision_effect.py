@@ -12,7 +12,7 @@ from virnucpro_pl.benchmarking.precisions import Calls, effect
 from virnucpro_pl.benchmarking.sampling import PackedSample
 from virnucpro_pl.benchmarking.timing import median_seconds
 from virnucpro_pl.host.stage_clock import DNABERT_S, ESM2
-from virnucpro_pl.models.encoders.numerics import Arithmetic
+from virnucpro_pl.models.encoders.numerics import Numerics
 from virnucpro_pl.models.head import Head
 
 
@@ -39,7 +39,7 @@ class PrecisionEffect:
         self._device = device
         self._repeats = repeats
         for encoder in encoders.values():
-            Arithmetic(exact=True).apply(encoder)
+            Numerics(exact=True).apply(encoder)
         self._reference = self._embed(encoders)
         self._calls = Calls(head, _both(self._reference))
 

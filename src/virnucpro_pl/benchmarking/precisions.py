@@ -1,4 +1,4 @@
-"""The arithmetic choices that a benchmark compares, and what each does to embeddings and calls."""
+"""The numerics choices that a benchmark compares, and what each does to embeddings and calls."""
 
 import logging
 from typing import NamedTuple

@@ -15,8 +15,8 @@ from virnucpro_pl.data.batch import OrfBatch
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.host.stage_clock import DNABERT_S, ESM2
 from virnucpro_pl.models.virnucpro import VirNucPro
-from virnucpro_pl.results.summary import merge_figures
-from virnucpro_pl.runs.rank_metrics import RankFigures
+from virnucpro_pl.results.summary import merge_metrics
+from virnucpro_pl.runs.rank_metrics import RankMetrics
 
 
 class Watch(Callback):
@@ -68,7 +68,7 @@ def measure_prediction(
     trainer: Trainer,
     model: VirNucPro,
     datamodule: FastaDataModule,
-    figures: RankFigures,
+    figures: RankMetrics,
     matrix_rates: dict[str, float],
     precision: str,
     mix: str,
@@ -92,7 +92,7 @@ def measure_prediction(
     figures.clear()
     trainer.predict(model, datamodule=datamodule, return_predictions=False)
     _check_complete(datamodule)
-    found = merge_figures(figures.read("stages", 1), figures.read("throughput", 1), datamodule.token_budget, {})
+    found = merge_metrics(figures.read("stages", 1), figures.read("throughput", 1), datamodule.token_budget, {})
     shared: dict[str, Any] = {"engine": OURS, "precision": precision, "mix": mix, "sequences": found["embedded_orfs"]}
     whole = Measurement(
         part=PREDICT,

@@ -29,7 +29,7 @@ class RandomEsm2:
         """Build the encoder on torch's default device and in its default dtype."""
         return _randomised(lambda: Esm2(self.config), self.seed)
 
-    def identity(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """What tells these weights from others."""
         return {"weights": "random", **asdict(self)}
 
@@ -62,7 +62,7 @@ class RandomDnabertS:
             )
         return tokenizer
 
-    def identity(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """What tells these weights from others."""
         return {"weights": "random", **asdict(self)}
 
@@ -87,7 +87,7 @@ class RandomHead:
     def trained_inputs(self) -> None:
         """It takes whatever encoders are used."""
 
-    def identity(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """What tells these weights from others."""
         return asdict(self)
 

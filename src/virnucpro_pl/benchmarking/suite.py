@@ -24,7 +24,7 @@ from virnucpro_pl.models.encoders.dnabert_s import DnabertS
 from virnucpro_pl.models.encoders.esm2 import Esm2
 from virnucpro_pl.models.head import Head
 from virnucpro_pl.models.virnucpro import VirNucPro
-from virnucpro_pl.runs.rank_metrics import RankFigures
+from virnucpro_pl.runs.rank_metrics import RankMetrics
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Suite:
         build: Callable[[Precision, Reads], Prediction],
         settings: Settings,
         reads: Sequence[Reads],
-        figures: RankFigures,
+        figures: RankMetrics,
         report: Callable[[Measurement], None],
     ):
         self._build = build

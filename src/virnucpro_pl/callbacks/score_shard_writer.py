@@ -11,10 +11,10 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 
 from virnucpro_pl.data.batch import OrfBatch
 from virnucpro_pl.models.virnucpro import ScoredOrfs
-from virnucpro_pl.runs.score_shards import Parts, ScoredBatch
+from virnucpro_pl.runs.score_shards import ScoredBatch, ScoreShards
 
 
-class PartWriter(BasePredictionWriter):
+class ScoreShardWriter(BasePredictionWriter):
     """Each rank writes its finished batches as Parquet parts; nothing is gathered between ranks.
 
     Args:
@@ -79,7 +79,7 @@ class PartWriter(BasePredictionWriter):
 
     def _write(self, trainer: Trainer) -> None:
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        parts: Parts | None = getattr(datamodule, "parts", None)
+        parts: ScoreShards | None = getattr(datamodule, "parts", None)
         if self._waiting and parts is not None:
             parts.write(self._waiting)
             self._waiting = []

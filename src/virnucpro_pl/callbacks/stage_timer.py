@@ -6,7 +6,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from virnucpro_pl.host.stage_clock import StageClock
-from virnucpro_pl.runs.rank_metrics import RankFigures
+from virnucpro_pl.runs.rank_metrics import RankMetrics
 
 
 class StageTimer(Callback):
@@ -18,7 +18,7 @@ class StageTimer(Callback):
     """
 
     def __init__(self, folder: str | Path, clock: StageClock | None = None):
-        self._figures = RankFigures(Path(folder))
+        self._figures = RankMetrics(Path(folder))
         self._clock = clock or StageClock()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -13,7 +13,7 @@ from virnucpro_pl.data.batch import OrfBatch
 from virnucpro_pl.host.memory import peak_memory
 from virnucpro_pl.models.virnucpro import VirNucPro
 from virnucpro_pl.results.summary import COUNTED
-from virnucpro_pl.runs.rank_metrics import RankFigures
+from virnucpro_pl.runs.rank_metrics import RankMetrics
 
 
 class Throughput(Callback):
@@ -25,7 +25,7 @@ class Throughput(Callback):
     """
 
     def __init__(self, folder: str | Path, sample_seconds: float):
-        self._figures = RankFigures(Path(folder))
+        self._figures = RankMetrics(Path(folder))
         self._sample_seconds = sample_seconds
         self._sampler: _GpuSampler | None = None
         self._utilisation: float | None = None

@@ -29,8 +29,8 @@ from virnucpro_pl.files.output_files import BENCHMARK_PLOT, BENCHMARK_TABLE, FIL
 from virnucpro_pl.host.stage_clock import DNABERT_S, ESM2, StageClock
 from virnucpro_pl.host.standard_output import copy_to_standard_output
 from virnucpro_pl.results.publishing import files_in
-from virnucpro_pl.runs.rank_metrics import RankFigures
-from virnucpro_pl.runs.score_shards import PartsOfModel
+from virnucpro_pl.runs.rank_metrics import RankMetrics
+from virnucpro_pl.runs.score_shards import ScoreShardsOfModel
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def benchmark(cfg: DictConfig) -> float:
 
     builder = _Builder(cfg, work)
     try:
-        Suite(builder, settings, reads, RankFigures(work / "figures"), report).run(precisions)
+        Suite(builder, settings, reads, RankMetrics(work / "figures"), report).run(precisions)
     except Exception as error:
         if is_out_of_memory(error):
             advice = "give a smaller data.token_budget, or another architecture"
@@ -104,7 +104,7 @@ class _Builder:
         # In a folder of its own, where no other measurement has left scores that need no computing any more.
         datamodule = build(cfg.data, clock=clock)
         # Set afterwards, as Hydra would make a configuration of it.
-        datamodule.find_parts = PartsOfModel(self._work / "parts" / precision.name, reads.name)
+        datamodule.find_parts = ScoreShardsOfModel(self._work / "parts" / precision.name, reads.name)
         return Prediction(trainer, build(cfg.model, clock=clock), datamodule)
 
 

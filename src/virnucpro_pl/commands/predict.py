@@ -26,10 +26,10 @@ from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD, CallingRules
 from virnucpro_pl.results.input_notes import input_warnings
 from virnucpro_pl.results.publishing import publish
 from virnucpro_pl.results.run_check import finished_run
-from virnucpro_pl.results.summary import DEMO_WARNING, found_line, merge_figures, summary_lines
-from virnucpro_pl.runs.fingerprint import THRESHOLD, identity_of_scores
+from virnucpro_pl.results.summary import DEMO_WARNING, found_line, merge_metrics, summary_lines
+from virnucpro_pl.runs.fingerprint import THRESHOLD, scores_fingerprint
 from virnucpro_pl.runs.output_folder import check_added
-from virnucpro_pl.runs.score_shards import PartsOfModel
+from virnucpro_pl.runs.score_shards import ScoreShardsOfModel
 from virnucpro_pl.runs.starts import Starts
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class _Run(EncoderRun):
         super().__init__(cfg, trainer, clock, model, RESULT_FILES, output, work, (*EXTRA_FILES, *FIGURE_FILES))
         self._formats: Formats = build(cfg.formats)
         self._formats.check(self.datamodule.inputs)
-        self.identity[THRESHOLD] = self._rules.limit
+        self.fingerprint[THRESHOLD] = self._rules.limit
         self._head_warnings: list[str] = []
 
     def prepare(self) -> bool:
@@ -73,8 +73,8 @@ class _Run(EncoderRun):
         if not super().prepare():
             finished_run(self.output, "predict")  # before its summary is told
             return False
-        key = json.dumps(identity_of_scores(self.identity), sort_keys=True)
-        self.datamodule.find_parts = PartsOfModel(self.work / "parts", key)
+        key = json.dumps(scores_fingerprint(self.fingerprint), sort_keys=True)
+        self.datamodule.find_parts = ScoreShardsOfModel(self.work / "parts", key)
         return True
 
     def check_parts(self, digests: dict[str, list[str]]) -> None:
@@ -84,7 +84,7 @@ class _Run(EncoderRun):
 
     def write_results(self) -> None:
         """Check that every planned ORF was scored exactly once, write the result files, and finish the run."""
-        stages, throughput = self.rank_figures()
+        stages, throughput = self.rank_metrics()
         datamodule = self.datamodule
         inputs, manifest = datamodule.inputs, datamodule.store.manifest
         after = StageClock()
@@ -116,9 +116,9 @@ class _Run(EncoderRun):
             "engine": self.engine(throughput),
             "counts": counts,
             "embedding_cache": self.cfg.data.embedding_cache,
-            "figures": merge_figures(stages, throughput, datamodule.token_budget, after.seconds()),
+            "figures": merge_metrics(stages, throughput, datamodule.token_budget, after.seconds()),
             "files": files,
-            "identity": self.identity,
+            "identity": self.fingerprint,
         }
         try:
             self._add_formats(run, datamodule.store.folder)

@@ -22,7 +22,7 @@ from virnucpro_pl.execution.train_resuming import (
     build_optimizer,
     check_monitors,
     class_weights,
-    identity_of_training,
+    training_fingerprint,
     usable_checkpoint,
 )
 from virnucpro_pl.execution.trained_encoders import (
@@ -39,7 +39,7 @@ from virnucpro_pl.models.head import Head
 from virnucpro_pl.models.virnucpro import VirNucPro
 from virnucpro_pl.models.weights.head_bundle import HeadInfo, write_head
 from virnucpro_pl.models.weights.head_source import HeadSource
-from virnucpro_pl.models.weights.locked import digest_memo_of_fetched
+from virnucpro_pl.models.weights.locked import fetched_digest_cache
 from virnucpro_pl.results.publishing import files_in
 from virnucpro_pl.results.run_check import check_reported
 from virnucpro_pl.results.summary import DEMO_WARNING
@@ -82,17 +82,17 @@ def train(cfg: DictConfig) -> float:
         return math.nan
     try:
         folder.enter(cfg.overwrite)
-        folder.check(identity_of_training(cfg, store, trainer))
-        identity = run.fingerprint()
-        folder.check(identity)
+        folder.check(training_fingerprint(cfg, store, trainer))
+        fingerprint = run.fingerprint()
+        folder.check(fingerprint)
         if folder.finished is None:
             run.split()
             if cfg.overwrite:
                 folder.clear()
-            folder.claim(identity)
+            folder.claim(fingerprint)
             with announced_to(folder.note_appearing):
                 record = run.fit()
-            folder.finish({**record, "identity": identity})
+            folder.finish({**record, "identity": fingerprint})
         else:
             folder.check_files()
             check_reported(folder.finished, "train", output)
@@ -150,9 +150,9 @@ class _Run:
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what the head depends on, the weights of the encoders included."""
-        memo = digest_memo_of_fetched(self._model) or Path(self._cfg.paths.work_dir) / "digests.json"
-        encoders = fingerprint_of_encoders(self._cfg, self._store, self._model, self._clock, memo)
-        return identity_of_training(self._cfg, self._store, self._trainer) | encoders
+        digest_cache = fetched_digest_cache(self._model) or Path(self._cfg.paths.work_dir) / "digests.json"
+        encoders = fingerprint_of_encoders(self._cfg, self._store, self._model, self._clock, digest_cache)
+        return training_fingerprint(self._cfg, self._store, self._trainer) | encoders
 
     def split(self) -> None:
         """Settle who is trained on, and say so; a dataset that cannot be split ends the run here."""

@@ -19,7 +19,7 @@ from virnucpro_pl.models.virnucpro import VirNucPro
 from virnucpro_pl.models.weights.head_source import HeadSource
 from virnucpro_pl.models.weights.hub import gigabytes, is_whole
 from virnucpro_pl.models.weights.lock import WeightsLock
-from virnucpro_pl.models.weights.locked import check_lock, digest_memo_of_fetched
+from virnucpro_pl.models.weights.locked import check_lock, fetched_digest_cache
 from virnucpro_pl.models.weights.sources import DnabertSSource, Esm2Source
 from virnucpro_pl.models.weights.transport import export_weights, import_weights
 
@@ -72,8 +72,8 @@ def _fetch(cfg: DictConfig) -> int:
     """Fetch what is missing, and note or compare what it is."""
     model = _model(cfg)
     found = {name: source.locate() for name, source in model.sources().items()}
-    memo = digest_memo_of_fetched(model)
-    check_lock(model, {name: sha256_of(path, memo) for name, path in found.items()})
+    digest_cache = fetched_digest_cache(model)
+    check_lock(model, {name: sha256_of(path, digest_cache) for name, path in found.items()})
     for name, path in found.items():
         log.info("%-16s %s", name, path)
     return len(found)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from virnucpro_pl.data.packed import PackedTokens
 
-Inputs = Literal["both", "dna", "protein"]
+Modality = Literal["both", "dna", "protein"]
 """Which embeddings a head takes: both concatenated, DNA first, or those of one encoder."""
 
 
@@ -36,11 +36,11 @@ class OrfBatch(NamedTuple):
     """(N,) int64, rows of the ORF store"""
     dna: PackedTokens
     """Nucleotides to embed, longest first"""
-    dna_places: Tensor
+    dna_indices: Tensor
     """(N,) int64, which of the embeddings each ORF's nucleotides have: those of ``dna`` come first, then cached ones"""
     protein: PackedTokens
     """Proteins to embed, longest first"""
-    protein_places: Tensor
+    protein_indices: Tensor
     """(N,) int64, likewise of the proteins"""
     cached: CachedEmbeddings | None = None
     """None where no cache is used"""

@@ -9,12 +9,12 @@ from lightning import LightningDataModule, Trainer
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from virnucpro_pl.data.batch import Inputs, OrfBatch
+from virnucpro_pl.data.batch import Modality, OrfBatch
 from virnucpro_pl.data.dataset import OrfBatches, Tokenizers, widths_at_hand
 from virnucpro_pl.data.embedding_cache import (
     EmbeddingDtype,
     EncoderCaches,
-    EncoderIdentities,
+    EncoderFingerprints,
     make_cache_folder,
     open_caches,
 )
@@ -24,7 +24,7 @@ from virnucpro_pl.data.tokenizers import DnaTokenizer, protein_tokenizer
 from virnucpro_pl.errors import MissingScoresError, NodesDifferError, UserError
 from virnucpro_pl.host.stage_clock import PLANNING, StageClock
 from virnucpro_pl.runs.score_file import ScoreFile
-from virnucpro_pl.runs.score_shards import Parts
+from virnucpro_pl.runs.score_shards import ScoreShards
 from virnucpro_pl.sequence.alphabet import Alphabet
 from virnucpro_pl.sequence.chunks import Geometry
 from virnucpro_pl.sequence.records import resolve_inputs
@@ -69,7 +69,7 @@ class FastaDataModule(LightningDataModule):
             first rank only, and may be set until ``setup``.
         find_token_budget: finds the budget for ``auto``, where it can be found.
         embedding_dtype: what the embedding cache keeps new embeddings as.
-        encoder_inputs: which encoders will be used; the others' inputs are not prepared.
+        modality: which encoders will be used; the others' inputs are not prepared.
         clock: takes the time of the stages.
     """
 
@@ -88,11 +88,11 @@ class FastaDataModule(LightningDataModule):
         whole_chunks: bool = False,
         num_workers: int = 0,
         store_per_node: bool = False,
-        encoders: Callable[[], EncoderIdentities] | None = None,
-        parts: Callable[[str], Parts] | None = None,
+        encoders: Callable[[], EncoderFingerprints] | None = None,
+        parts: Callable[[str], ScoreShards] | None = None,
         find_token_budget: FindTokenBudget | None = None,
         embedding_dtype: EmbeddingDtype = "float32",
-        encoder_inputs: Inputs = "both",
+        modality: Modality = "both",
         clock: StageClock | None = None,
     ):
         super().__init__()
@@ -113,16 +113,16 @@ class FastaDataModule(LightningDataModule):
                 raise ValueError("an embedding cache must know whose embeddings it holds; give encoders")
             self._cache_folder = make_cache_folder(embedding_cache)
         self._embedding_dtype: EmbeddingDtype = embedding_dtype
-        self._identify_encoders = encoders
-        self._encoders: EncoderIdentities | None = None
+        self._fingerprint_encoders = encoders
+        self._encoders: EncoderFingerprints | None = None
         self._token_budget = token_budget
         self.deduplicate = deduplicate
         self._store_dir = given.parent if given else Path(store_dir)
         self._read_dna_tokenizer = dna_tokenizer
         self._num_workers = num_workers
-        self.find_parts: Callable[[str], Parts] | None = parts
+        self.find_parts: Callable[[str], ScoreShards] | None = parts
         self._find_token_budget = find_token_budget
-        self._encoder_inputs = encoder_inputs
+        self._encoder_inputs = modality
         self._clock = clock or StageClock()
         self._store_folder: Path | None = given
         self._is_prepared = False
@@ -131,7 +131,7 @@ class FastaDataModule(LightningDataModule):
         self.duplicates: StoredArray | None = None
         self.plan: Plan
         self.waiting_batches: NDArray[np.int64]
-        self.parts: Parts | None = None
+        self.parts: ScoreShards | None = None
         self.caches: EncoderCaches | None = None
 
     def prepare_data(self) -> None:
@@ -141,8 +141,8 @@ class FastaDataModule(LightningDataModule):
         elif not self._is_prepared:
             check_dataset(self._store_folder)
         self._is_prepared = True
-        if self._cache_folder and self._identify_encoders and self._encoders is None:
-            self._encoders = self._identify_encoders()
+        if self._cache_folder and self._fingerprint_encoders and self._encoders is None:
+            self._encoders = self._fingerprint_encoders()
 
     def setup(self, stage: str) -> None:
         """Open the store and plan the batches (every rank).
@@ -188,7 +188,7 @@ class FastaDataModule(LightningDataModule):
             return input_digests(self.inputs, self._store_dir)
         return [source["sha256"] for source in OrfStore(self._store_folder).manifest["inputs"]]
 
-    def _parts_on_disk(self, plan_key: str) -> tuple[Parts | None, int | None]:
+    def _parts_on_disk(self, plan_key: str) -> tuple[ScoreShards | None, int | None]:
         """Return the parts of a plan, and the token budget an earlier start has noted for it."""
         if self.find_parts is None:
             return None, None

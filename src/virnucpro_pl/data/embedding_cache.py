@@ -1,6 +1,6 @@
 """Embeddings kept on disk, so that no encoder computes one again for a sequence it has seen.
 
-A cache is a folder with one folder per encoder and arithmetic in it, each with any number of shards that are never
+A cache is a folder with one folder per encoder and numerics in it, each with any number of shards that are never
 changed. Whoever writes adds shards, so runs and ranks need not know of each other; a sequence that two of them
 embedded is there twice, which harms nothing.
 """
@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 EmbeddingDtype = Literal["float32", "float16"]
 
 
-class EncoderIdentities(NamedTuple):
-    """What must be equal for two runs to get the same embeddings: weights and arithmetic, as text.
+class EncoderFingerprints(NamedTuple):
+    """What must be equal for two runs to get the same embeddings: weights and numerics, as text.
 
     None for an encoder that is not used.
     """
@@ -40,10 +40,13 @@ class EncoderCaches(NamedTuple):
     protein: "EmbeddingCache | None"
 
 
-def open_caches(folder: Path, identities: EncoderIdentities, dtype: EmbeddingDtype = "float32") -> EncoderCaches:
+def open_caches(folder: Path, fingerprints: EncoderFingerprints, dtype: EmbeddingDtype = "float32") -> EncoderCaches:
     """Open the caches of the encoders below ``folder``; what is added to them is kept as ``dtype``."""
     return EncoderCaches(
-        *(None if identity is None else EmbeddingCache(folder, identity, dtype=dtype) for identity in identities)
+        *(
+            None if fingerprint is None else EmbeddingCache(folder, fingerprint, dtype=dtype)
+            for fingerprint in fingerprints
+        )
     )
 
 
@@ -74,18 +77,18 @@ class EmbeddingCache:
 
     Args:
         root: folder of the cache.
-        identity: tells the encoder and its arithmetic apart.
+        fingerprint: tells the encoder and its numerics apart.
         shards: the files to open; None for all there are.
         dtype: what is added is kept as; what is there already stays as it is.
     """
 
     def __init__(
-        self, root: Path, identity: str, shards: Sequence[Path] | None = None, dtype: EmbeddingDtype = "float32"
+        self, root: Path, fingerprint: str, shards: Sequence[Path] | None = None, dtype: EmbeddingDtype = "float32"
     ):
         self._root = root
         self._dtype = dtype
-        self._identity = identity
-        self.folder = root / hashlib.sha256(f"{FORMAT_VERSION} {identity}".encode()).hexdigest()[:16]
+        self._fingerprint = fingerprint
+        self.folder = root / hashlib.sha256(f"{FORMAT_VERSION} {fingerprint}".encode()).hexdigest()[:16]
         paths = sorted(self.folder.glob(f"*{SUFFIX}")) if shards is None else shards
         self.shards = [shard for shard in map(self._open, paths) if shard]
         self._damaged: set[int] = set()
@@ -96,7 +99,7 @@ class EmbeddingCache:
         self._first_rows = np.cumsum([0, *(len(shard.high) for shard in self.shards)])
 
     def __reduce__(self) -> tuple[type["EmbeddingCache"], tuple[Path, str, list[Path], EmbeddingDtype]]:
-        return EmbeddingCache, (self._root, self._identity, [shard.path for shard in self.shards], self._dtype)
+        return EmbeddingCache, (self._root, self._fingerprint, [shard.path for shard in self.shards], self._dtype)
 
     @property
     def width(self) -> int | None:
@@ -154,14 +157,14 @@ class EmbeddingCache:
         with np.errstate(over="ignore"):
             kept = embeddings[first].astype(self._dtype, copy=False)
         is_finite = np.isfinite(kept).all(axis=1)
-        write_shard(self.folder, self._identity, keys[first][is_finite], kept[is_finite])
+        write_shard(self.folder, self._fingerprint, keys[first][is_finite], kept[is_finite])
         description = self.folder / "encoder.json"
         if not description.exists():
-            description.write_text(self._identity + "\n", encoding="utf-8")
+            description.write_text(self._fingerprint + "\n", encoding="utf-8")
 
     def _open(self, path: Path) -> Shard | None:
         try:
-            return Shard(path, self._identity)
+            return Shard(path, self._fingerprint)
         except DamagedShardError as error:
             self._set_aside(path, str(error))
         except OSError as error:

@@ -20,12 +20,12 @@ class DamagedShardError(Exception):
     """The file holds something else than a shard of this encoder."""
 
 
-def write_shard(folder: Path, identity: str, keys: NDArray[np.uint64], embeddings: NDArray[np.floating]) -> None:
+def write_shard(folder: Path, fingerprint: str, keys: NDArray[np.uint64], embeddings: NDArray[np.floating]) -> None:
     """Write embeddings as a new file: under another name first, flushed to the disk, then renamed.
 
     Args:
         folder: where the shards of the encoder are.
-        identity: tells the encoder and its arithmetic apart.
+        fingerprint: tells the encoder and its numerics apart.
         keys: (N, 2) of the sequences.
         embeddings: (N, D) float32 or float16, kept as they are.
 
@@ -33,7 +33,7 @@ def write_shard(folder: Path, identity: str, keys: NDArray[np.uint64], embedding
         OSError: it cannot be written.
     """
     kind = pa.from_numpy_dtype(embeddings.dtype)
-    schema = _schema(identity, embeddings.shape[1], kind)
+    schema = _schema(fingerprint, embeddings.shape[1], kind)
     values = pa.Array.from_buffers(kind, embeddings.size, [None, pa.py_buffer(embeddings)])
     columns = [
         _column(keys[:, 0]),
@@ -47,7 +47,7 @@ def write_shard(folder: Path, identity: str, keys: NDArray[np.uint64], embedding
             writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
-def _schema(identity: str, width: int, kind: pa.DataType) -> pa.Schema:
+def _schema(fingerprint: str, width: int, kind: pa.DataType) -> pa.Schema:
     return pa.schema(
         [
             ("key_high", pa.uint64()),
@@ -55,7 +55,7 @@ def _schema(identity: str, width: int, kind: pa.DataType) -> pa.Schema:
             ("crc32", pa.uint32()),
             ("embedding", pa.list_(kind, width)),
         ],
-        metadata={"format": FORMAT_VERSION, "encoder": identity},
+        metadata={"format": FORMAT_VERSION, "encoder": fingerprint},
     )
 
 
@@ -72,10 +72,10 @@ class Shard:
         OSError: it cannot be read at all.
     """
 
-    def __init__(self, path: Path, identity: str):
+    def __init__(self, path: Path, fingerprint: str):
         self.path = path
         try:
-            batch = _read_batch(path, identity)
+            batch = _read_batch(path, fingerprint)
         except (pa.ArrowException, ValueError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
@@ -105,7 +105,7 @@ class Shard:
         return embeddings.astype(np.float32, copy=False), self._crc32[rows] == crc32
 
 
-def _read_batch(path: Path, identity: str) -> pa.RecordBatch:
+def _read_batch(path: Path, fingerprint: str) -> pa.RecordBatch:
     """Memory-map the one record batch of a shard, as it must look like."""
     table = pa.ipc.open_file(pa.memory_map(os.fsencode(path))).read_all()
     table.validate(full=True)
@@ -113,7 +113,7 @@ def _read_batch(path: Path, identity: str) -> pa.RecordBatch:
     kind = table.schema.field(3).type if len(table.schema) == 4 else pa.null()
     width, kind = (kind.list_size, kind.value_type) if pa.types.is_fixed_size_list(kind) else (0, kind)
     is_float = kind in (pa.float32(), pa.float16())
-    if not (width and is_float and table.schema.equals(_schema(identity, width, kind), check_metadata=True)):
+    if not (width and is_float and table.schema.equals(_schema(fingerprint, width, kind), check_metadata=True)):
         raise DamagedShardError("it is of another encoder or another version of this program")
     is_whole = len(batches) == 1 and len(batches[0].column(3).values) == width * batches[0].num_rows
     if not is_whole or any(column.null_count for column in table.columns):

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from virnucpro_pl.data.batch import Inputs
+from virnucpro_pl.data.batch import Modality
 from virnucpro_pl.data.embedding_cache import EmbeddingCache, EncoderCaches, content_keys
 from virnucpro_pl.data.embedding_shards import DamagedShardError, Shard
 from virnucpro_pl.errors import UserError
@@ -127,19 +127,19 @@ class Embeddings:
         return len(self._places[0])
 
     @property
-    def inputs(self) -> Inputs:
+    def inputs(self) -> Modality:
         """Embeddings of which encoders there are."""
         dna, protein = map(bool, self._shards)
         return "both" if dna == protein else "dna" if dna else "protein"
 
-    def width(self, inputs: Inputs) -> int:
+    def width(self, inputs: Modality) -> int:
         """Numbers per ORF of the embeddings of these encoders."""
         widths = [
             self.manifest["encoders"].get(name, {}).get("width", 0) for name in ("dna_encoder", "protein_encoder")
         ]
         return sum(width for width, side in zip(widths, _SIDES, strict=True) if inputs in ("both", side))
 
-    def take(self, orfs: NDArray[np.int64], inputs: Inputs = "both") -> NDArray[np.float32]:
+    def take(self, orfs: NDArray[np.int64], inputs: Modality = "both") -> NDArray[np.float32]:
         """Return the (N, D) embeddings of (N,) rows of the store, DNA first.
 
         Raises:
@@ -162,7 +162,7 @@ class Embeddings:
         return np.empty((0, self.width(_as_inputs(side))), dtype=np.float32) if embeddings is None else embeddings
 
 
-def _as_inputs(side: int) -> Inputs:
+def _as_inputs(side: int) -> Modality:
     return "protein" if side else "dna"
 
 
@@ -215,10 +215,10 @@ def _damaged(folder: Path, reason: str) -> UserError:
     )
 
 
-def describe_cache(cache: EmbeddingCache, identity: str) -> dict[str, Any]:
+def describe_cache(cache: EmbeddingCache, fingerprint: str) -> dict[str, Any]:
     """Return what the manifest says of one encoder's embeddings."""
     return {
-        "identity": identity,
+        "identity": fingerprint,
         "folder": cache.folder.name,
         "shards": [shard.path.name for shard in cache.shards],
         "width": cache.width or 0,

@@ -18,7 +18,7 @@ from virnucpro_pl.errors import RankLostError
 from virnucpro_pl.failures import EXIT_FAILED
 from virnucpro_pl.files.folder_lock import LOCK_FILE, FolderLock
 from virnucpro_pl.host.stopping import disarm, heed_termination, raise_in_main_thread
-from virnucpro_pl.runs.rank_metrics import RankFigures
+from virnucpro_pl.runs.rank_metrics import RankMetrics
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class RankWatch(Callback):
             return
         first_child = strategy.global_rank + 1
         beats = Beats(self._folder / "ranks", strategy.global_rank, strategy.world_size, self._lost_seconds)
-        figures = RankFigures(self._folder / "figures")
+        figures = RankMetrics(self._folder / "figures")
         over = self._over = threading.Event()
 
         def watch() -> None:

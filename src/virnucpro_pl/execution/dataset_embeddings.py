@@ -7,12 +7,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from virnucpro_pl.data.batch import Inputs
-from virnucpro_pl.data.embedding_cache import EncoderIdentities
+from virnucpro_pl.data.batch import Modality
+from virnucpro_pl.data.embedding_cache import EncoderFingerprints
 from virnucpro_pl.data.embeddings import Embeddings, read_manifest
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.execution.embedding import as_kept, embed_into
-from virnucpro_pl.execution.trainer import arithmetic_of, build_trainer, identify_encoders
+from virnucpro_pl.execution.trainer import build_trainer, fingerprint_encoders, numerics_of
 from virnucpro_pl.files.output_files import EMBEDDINGS_FOLDER, FILES
 from virnucpro_pl.host.stage_clock import StageClock
 from virnucpro_pl.models.virnucpro import VirNucPro
@@ -56,7 +56,7 @@ def embeddings_of(
 
 
 def fingerprint_of_encoders(
-    cfg: DictConfig, store: LabelledStore, model: VirNucPro, clock: StageClock, memo: Path
+    cfg: DictConfig, store: LabelledStore, model: VirNucPro, clock: StageClock, digest_cache: Path
 ) -> dict[str, Any]:
     """Return the digests of the encoders whose embeddings are learned from, and the numerics of the embeddings.
 
@@ -65,20 +65,22 @@ def fingerprint_of_encoders(
         store: the dataset.
         model: its encoders compute the embeddings where none are given.
         clock: the model's.
-        memo: digest cache.
+        digest_cache: digest cache.
 
     Raises:
         UserError: the embeddings that are given, or the weights, cannot be read.
     """
     used = model.encoder_sources()
     if cfg.fine_tuning.mode is not None:
-        texts = identify_encoders(model, {}, memo)
+        texts = fingerprint_encoders(model, {}, digest_cache)
     elif cfg.embeddings is not None:
         encoders = read_manifest(Path(cfg.embeddings))["encoders"]
-        texts = EncoderIdentities(*(encoders[name]["identity"] if name in encoders else None for name in _ENCODERS))
+        texts = EncoderFingerprints(*(encoders[name]["identity"] if name in encoders else None for name in _ENCODERS))
     else:
         part = _embedding_config(cfg, store)
-        texts = as_kept(identify_encoders(model, arithmetic_of(build_trainer(part, clock), model), memo), part.dtype)
+        texts = as_kept(
+            fingerprint_encoders(model, numerics_of(build_trainer(part, clock), model), digest_cache), part.dtype
+        )
     found: dict[str, Any] = {}
     for name, text in zip(_ENCODERS, texts, strict=True):
         if name in used and text is not None:
@@ -105,7 +107,7 @@ def check_encoders(embeddings: Embeddings, info: HeadInfo, head: str) -> None:
             )
 
 
-def check_inputs(embeddings: Embeddings, wanted: Inputs) -> None:
+def check_inputs(embeddings: Embeddings, wanted: Modality) -> None:
     """Raise UserError where embeddings are missing that a head is to have."""
     if embeddings.inputs not in ("both", wanted):
         raise UserError(

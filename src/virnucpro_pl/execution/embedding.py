@@ -11,7 +11,7 @@ from lightning import Trainer
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from virnucpro_pl.data.embedding_cache import EmbeddingDtype, EncoderIdentities, open_caches
+from virnucpro_pl.data.embedding_cache import EmbeddingDtype, EncoderFingerprints, open_caches
 from virnucpro_pl.data.embeddings import FORMAT_VERSION, OrfNames, describe_cache, write_index
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.execution.encoder_run import EncoderRun
@@ -23,7 +23,7 @@ from virnucpro_pl.models.virnucpro import VirNucPro
 from virnucpro_pl.results.publishing import files_in
 from virnucpro_pl.results.run_check import check_reported
 from virnucpro_pl.results.slices import ResultReader
-from virnucpro_pl.results.summary import merge_figures
+from virnucpro_pl.results.summary import merge_metrics
 from virnucpro_pl.results.tables import name_chunks
 from virnucpro_pl.runs.starts import Starts
 from virnucpro_pl.sequence.store import OrfStore
@@ -55,12 +55,12 @@ def embed_into(
     return _Run(cfg, trainer, clock, model, FILES["embed"], output, work).go()
 
 
-def as_kept(identities: EncoderIdentities, dtype: EmbeddingDtype) -> EncoderIdentities:
-    """Return the identities of encoders whose embeddings are kept in a format."""
+def as_kept(fingerprints: EncoderFingerprints, dtype: EmbeddingDtype) -> EncoderFingerprints:
+    """Return the fingerprints of encoders whose embeddings are kept in a format."""
     if dtype == "float32":
-        return identities
-    return EncoderIdentities(
-        *(None if one is None else json.dumps(json.loads(one) | {"kept_as": dtype}) for one in identities)
+        return fingerprints
+    return EncoderFingerprints(
+        *(None if one is None else json.dumps(json.loads(one) | {"kept_as": dtype}) for one in fingerprints)
     )
 
 
@@ -69,7 +69,7 @@ class _Run(EncoderRun):
 
     def prepare(self) -> bool:
         """As for every run; in another precision it is another."""
-        self.identity["dtype"] = self.cfg.dtype
+        self.fingerprint["dtype"] = self.cfg.dtype
         if super().prepare():
             return True
         assert self.folder.finished is not None
@@ -87,35 +87,35 @@ class _Run(EncoderRun):
         """Keep embeddings in the output folder."""
         return {"embedding_cache": str(self.output / SHARDS), "embedding_dtype": self.cfg.dtype}
 
-    def identify_encoders(self) -> EncoderIdentities:
+    def fingerprint_encoders(self) -> EncoderFingerprints:
         """Embeddings kept in half precision are others."""
-        return as_kept(super().identify_encoders(), self.cfg.dtype)
+        return as_kept(super().fingerprint_encoders(), self.cfg.dtype)
 
     def write_results(self) -> None:
         """Check that every ORF has its embeddings, write where they are, and finish the run."""
-        stages, throughput = self.rank_figures()
+        stages, throughput = self.rank_metrics()
         store = self.datamodule.store
-        identities = self.identify_encoders()
-        caches = open_caches(self.output / SHARDS, identities)
+        fingerprints = self.fingerprint_encoders()
+        caches = open_caches(self.output / SHARDS, fingerprints)
         write_index(self.output / INDEX_FILE, store, _orf_names(store), caches)
         encoders: dict[str, Any] = {}
-        for name, cache, identity in zip(_ENCODERS, caches, identities, strict=True):
-            if cache and identity:
+        for name, cache, fingerprint in zip(_ENCODERS, caches, fingerprints, strict=True):
+            if cache and fingerprint:
                 source = {key: self.weights[name][key] for key in ("weights", "sha256")}
-                encoders[name] = {**source, **describe_cache(cache, identity)}
+                encoders[name] = {**source, **describe_cache(cache, fingerprint)}
         manifest = {
             "format_version": FORMAT_VERSION,
             "model": self.model.name,
             "demo": self.model.demo,
             "dtype": self.cfg.dtype,
-            "input": self.identity["input"],
+            "input": self.fingerprint["input"],
             "orfs": store.num_orfs,
             "encoders": encoders,
         }
         write_text(self.output / EMBEDDINGS_FILE, json.dumps(manifest, indent=2) + "\n")
         starts = Starts(Path(self.cfg.paths.work_dir)).read()
         counts = {"orfs": store.num_orfs, "saved": self.datamodule.saved()}
-        figures = merge_figures(stages, throughput, self.datamodule.token_budget, {})
+        figures = merge_metrics(stages, throughput, self.datamodule.token_budget, {})
         self.folder.finish(
             {
                 **origin(self.cfg, self.began),
@@ -126,7 +126,7 @@ class _Run(EncoderRun):
                 "counts": counts,
                 "figures": figures,
                 **files_in(self.output, FILES["embed"]),
-                "identity": self.identity,
+                "identity": self.fingerprint,
             }
         )
 

@@ -16,19 +16,19 @@ from omegaconf import DictConfig
 
 from virnucpro_pl.configuration.hydra_config import build
 from virnucpro_pl.data.datamodule import FastaDataModule
-from virnucpro_pl.data.embedding_cache import EncoderIdentities
+from virnucpro_pl.data.embedding_cache import EncoderFingerprints
 from virnucpro_pl.distributed.first_rank import end_ranks, first_rank_decides, from_another_rank, watch_of
 from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
-from virnucpro_pl.execution.run_fingerprint import settings_identity
-from virnucpro_pl.execution.trainer import arithmetic_of, device_text, digest_memo, identify_encoders
+from virnucpro_pl.execution.run_fingerprint import settings_fingerprint
+from virnucpro_pl.execution.trainer import device_text, digest_cache_path, fingerprint_encoders, numerics_of
 from virnucpro_pl.files.digests import sha256_of
 from virnucpro_pl.files.durable import announced_to
 from virnucpro_pl.host.stage_clock import StageClock
 from virnucpro_pl.models.virnucpro import VirNucPro
-from virnucpro_pl.models.weights.locked import check_lock, convert_fetched, digest_memo_of_fetched
+from virnucpro_pl.models.weights.locked import check_lock, convert_fetched, fetched_digest_cache
 from virnucpro_pl.results.summary import DEMO_WARNING
-from virnucpro_pl.runs.fingerprint import INPUT, weights_identity
-from virnucpro_pl.runs.rank_metrics import RankFigures
+from virnucpro_pl.runs.fingerprint import INPUT, weights_fingerprint
+from virnucpro_pl.runs.rank_metrics import RankMetrics
 from virnucpro_pl.runs.run_folder import RunFolder
 from virnucpro_pl.sequence.store import check_unchanged
 
@@ -66,16 +66,16 @@ class EncoderRun(ABC):
         self.output, self.work = output, work
         self.folder = RunFolder(output, work, result_files, extra_files)
         self.model = model
-        self._figures = RankFigures(Path(cfg.paths.work_dir) / "figures")
+        self._figures = RankMetrics(Path(cfg.paths.work_dir) / "figures")
         self.datamodule: FastaDataModule = build(
             cfg.data,
             clock=clock,
-            encoders=self.identify_encoders,
-            encoder_inputs=model.inputs,
+            encoders=self.fingerprint_encoders,
+            modality=model.inputs,
             whole_chunks=model.fallback_source is not None,
             **self.caching(),
         )
-        self.identity = settings_identity(cfg, trainer, model)
+        self.fingerprint = settings_fingerprint(cfg, trainer, model)
         self.weights: dict[str, Any] = {}
 
     def go(self) -> float:
@@ -122,10 +122,10 @@ class EncoderRun(ABC):
         """How embeddings are kept, as the data module takes it."""
         return {"embedding_cache": self.cfg.data.embedding_cache}
 
-    def identify_encoders(self) -> EncoderIdentities:
+    def fingerprint_encoders(self) -> EncoderFingerprints:
         """Tell the encoders apart for the cache."""
-        arithmetic = arithmetic_of(self.trainer, self.model)
-        return identify_encoders(self.model, arithmetic, digest_memo(self.caching()["embedding_cache"]))
+        numerics = numerics_of(self.trainer, self.model)
+        return fingerprint_encoders(self.model, numerics, digest_cache_path(self.caching()["embedding_cache"]))
 
     def prepare(self) -> bool:
         """Read the input and make the output folder this run's; False if the run is finished already.
@@ -135,12 +135,12 @@ class EncoderRun(ABC):
         self.folder.enter(self.cfg.overwrite)
         if self.cfg.overwrite:
             self.folder.clear()
-        self.folder.check(self.identity)
-        weights = self.model.identity()
+        self.folder.check(self.fingerprint)
+        weights = self.model.fingerprint()
         if self.folder.finished is not None:
             hashing = _start_hashing(weights, None)
-            self.identity[INPUT] = self.datamodule.input_digests()
-            self.folder.check(self.identity | _identity_of(hashing))
+            self.fingerprint[INPUT] = self.datamodule.input_digests()
+            self.folder.check(self.fingerprint | _fingerprint_of(hashing))
             self.folder.check_files()
             self.folder.clear_work()
             return False
@@ -149,17 +149,17 @@ class EncoderRun(ABC):
         if self.model.demo:
             log.warning("Model %s: %s; choose another with model=…", self.model.name, DEMO_WARNING)
         self._figures.clear()
-        memo = digest_memo(self.caching()["embedding_cache"]) or digest_memo_of_fetched(self.model)
-        memo = memo or self.work / "digests.json"
-        hashing = _start_hashing(weights, memo)
+        digest_cache = digest_cache_path(self.caching()["embedding_cache"]) or fetched_digest_cache(self.model)
+        digest_cache = digest_cache or self.work / "digests.json"
+        hashing = _start_hashing(weights, digest_cache)
         if self.folder.is_taken and self.datamodule.can_be_read_twice():  # before hours go into storing another input
             self.folder.check({INPUT: self.datamodule.input_digests()})
         self.datamodule.prepare_data()
-        self.identity |= {INPUT: self.datamodule.input_digests(), **_identity_of(hashing)}
+        self.fingerprint |= {INPUT: self.datamodule.input_digests(), **_fingerprint_of(hashing)}
         self.weights = {name: {**source, "sha256": hashing[name].result()} for name, source in weights.items()}
         check_lock(self.model, {name: source["sha256"] for name, source in self.weights.items()})
         self.check_parts({name: sorted(source["sha256"].values()) for name, source in self.weights.items()})
-        self.folder.claim(self.identity)
+        self.folder.claim(self.fingerprint)
         convert_fetched(self.model, self.trainer.precision)
         return True
 
@@ -180,7 +180,7 @@ class EncoderRun(ABC):
         if is_in_use and not isinstance(error, UserError):
             check_unchanged(self.datamodule.store.folder)
 
-    def rank_figures(self) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
+    def rank_metrics(self) -> tuple[list[dict[str, float]], list[dict[str, Any]]]:
         """Return what all ranks measured, once they are done: seconds per stage, and throughput."""
         stages, throughput = (self._figures.read(kind, self.trainer.world_size) for kind in ("stages", "throughput"))
         watch_of(self.trainer).stop()  # signs of life would come into the folder as it is removed
@@ -193,7 +193,7 @@ class EncoderRun(ABC):
         """What did the work."""
         return {
             "precision": str(self.trainer.precision),
-            **self.model.arithmetic._asdict(),
+            **self.model.numerics._asdict(),
             "attention": throughput[0]["attention"],
             "strategy": type(self.trainer.strategy).__name__,
             "world_size": self.trainer.world_size,
@@ -206,16 +206,18 @@ class EncoderRun(ABC):
         }
 
 
-def _start_hashing(weights: dict[str, Any], memo: Path | None) -> dict[str, "Future[dict[str, str]]"]:
+def _start_hashing(weights: dict[str, Any], digest_cache: Path | None) -> dict[str, "Future[dict[str, str]]"]:
     """Hash the weight files while the input is read; a large one takes half a minute."""
     hasher = ThreadPoolExecutor(1)
-    digests = {name: hasher.submit(partial(sha256_of, Path(weight["path"]), memo)) for name, weight in weights.items()}
+    digests = {
+        name: hasher.submit(partial(sha256_of, Path(weight["path"]), digest_cache)) for name, weight in weights.items()
+    }
     hasher.shutdown(wait=False)
     return digests
 
 
-def _identity_of(hashing: dict[str, "Future[dict[str, str]]"]) -> dict[str, Any]:
-    return weights_identity({name: digests.result() for name, digests in hashing.items()})
+def _fingerprint_of(hashing: dict[str, "Future[dict[str, str]]"]) -> dict[str, Any]:
+    return weights_fingerprint({name: digests.result() for name, digests in hashing.items()})
 
 
 def _out_of_memory_text(trainer: Trainer, datamodule: FastaDataModule) -> str:

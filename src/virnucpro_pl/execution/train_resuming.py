@@ -33,7 +33,7 @@ _SHOWING = {"last", "progress", "epochs"}
 """Callbacks that leave the head as it is"""
 
 
-def identity_of_training(cfg: DictConfig, store: LabelledStore, trainer: Trainer) -> dict[str, Any]:
+def training_fingerprint(cfg: DictConfig, store: LabelledStore, trainer: Trainer) -> dict[str, Any]:
     """Return what the head depends on, by the key a user knows."""
     head = cfg.model.head.weights
     return {

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from virnucpro_pl.data.batch import Inputs
+from virnucpro_pl.data.batch import Modality
 from virnucpro_pl.data.dataset import Tokenizers
 from virnucpro_pl.data.embeddings import Embeddings
 from virnucpro_pl.data.tokenizers import protein_tokenizer
@@ -23,7 +23,7 @@ def fine_tuning_options(model: VirNucPro, settings: DictConfig) -> dict[str, Any
     Raises:
         UserError: the settings make no sense.
     """
-    if model.arithmetic.fp8 or model.arithmetic.exact:
+    if model.numerics.fp8 or model.numerics.exact:
         raise UserError("fine_tuning: model.fp8 and model.exact are for prediction only; leave them out")
     options = {str(key): value for key, value in settings.items() if key != "lr"}
     check_settings(**options)
@@ -59,7 +59,7 @@ def export_encoders(model: VirNucPro, folder: Path) -> dict[str, Any]:
     return described
 
 
-def describe_encoders(embeddings: Embeddings, inputs: Inputs) -> dict[str, Any]:
+def describe_encoders(embeddings: Embeddings, inputs: Modality) -> dict[str, Any]:
     """Return what a head remembers of the encoders whose embeddings it was trained on."""
     unused = {"both": "", "dna": "protein_encoder", "protein": "dna_encoder"}[inputs]
     encoders = embeddings.manifest["encoders"]

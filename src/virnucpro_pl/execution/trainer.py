@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from virnucpro_pl import __version__
 from virnucpro_pl.configuration.hydra_config import PACKAGE, build, command
-from virnucpro_pl.data.embedding_cache import EncoderIdentities
+from virnucpro_pl.data.embedding_cache import EncoderFingerprints
 from virnucpro_pl.distributed.heartbeat import RankWatch
 from virnucpro_pl.distributed.strategy import SeparateRanks
 from virnucpro_pl.errors import UserError
@@ -155,36 +155,36 @@ def device_text(trainer: Trainer) -> str:
     return f"{name}{threads}, {trainer.world_size} process(es), precision {trainer.precision}"
 
 
-def digest_memo(embedding_cache: str | None) -> Path | None:
+def digest_cache_path(embedding_cache: str | None) -> Path | None:
     """File of an embedding cache that keeps the digests of weights."""
     return None if embedding_cache is None else Path(embedding_cache) / "weights.json"
 
 
-def identify_encoders(model: VirNucPro, arithmetic: dict[str, Any], memo: Path | None) -> EncoderIdentities:
+def fingerprint_encoders(model: VirNucPro, numerics: dict[str, Any], digest_cache: Path | None) -> EncoderFingerprints:
     """Tell apart encoders whose embeddings are not the same numbers: by weights, precision and kind of device.
 
     Args:
         model: knows where its weights are.
-        arithmetic: what the embeddings depend on beside the weights.
-        memo: where the digests of weights are kept.
+        numerics: what the embeddings depend on beside the weights.
+        digest_cache: where the digests of weights are kept.
     """
     sources = model.encoder_sources()
 
     def text(name: str, encoder: str) -> str | None:
         if name not in sources:
             return None
-        digests = sha256_of(Path(sources[name].identity()["path"]), memo)
-        return json.dumps({"encoder": encoder, "weights": sorted(digests.values()), **arithmetic})
+        digests = sha256_of(Path(sources[name].fingerprint()["path"]), digest_cache)
+        return json.dumps({"encoder": encoder, "weights": sorted(digests.values()), **numerics})
 
-    return EncoderIdentities(text("dna_encoder", DNABERT_S), text("protein_encoder", ESM2))
+    return EncoderFingerprints(text("dna_encoder", DNABERT_S), text("protein_encoder", ESM2))
 
 
-def arithmetic_of(trainer: Trainer, model: VirNucPro) -> dict[str, Any]:
+def numerics_of(trainer: Trainer, model: VirNucPro) -> dict[str, Any]:
     """Return what embeddings depend on beside weights and sequences."""
     return {
         "precision": str(trainer.precision),
         "device": trainer.strategy.root_device.type,
-        **model.arithmetic._asdict(),
+        **model.numerics._asdict(),
     }
 
 

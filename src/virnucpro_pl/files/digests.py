@@ -23,27 +23,27 @@ def file_state(state: os.stat_result) -> list[int]:
     return [state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns]
 
 
-def sha256_of(path: Path, memo: Path | None = None) -> dict[str, str]:
+def sha256_of(path: Path, digest_cache: Path | None = None) -> dict[str, str]:
     """SHA-256 of a file, or of each file of a folder.
 
     Args:
         path: the file or folder.
-        memo: a JSON file that keeps the digests by path and state of the file, so that gigabytes are not read at every
-            start.
+        digest_cache: JSON file that keeps the digests by path, size and time of change, so that gigabytes are not read
+            at every start.
     """
     files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-    known = _read_memo(memo) if memo else {}
+    known = _read_cache(digest_cache) if digest_cache else {}
     digests = {}
     for file in files:
         state = file.stat()
         name, entry = str(file.resolve()), file_state(state)
         if known.get(name, [])[:-1] != entry:
-            if state.st_size >= _LARGE and memo:
+            if state.st_size >= _LARGE and digest_cache:
                 log.info("Hashing %s (%.1f GB), once", file, state.st_size / 1e9)
             with file.open("rb") as stream:
                 known[name] = [*entry, hashlib.file_digest(stream, "sha256").hexdigest()]
-            if memo:
-                _write_memo(memo, known)
+            if digest_cache:
+                _write_cache(digest_cache, known)
         digests[file.name] = known[name][-1]
     return digests
 
@@ -61,18 +61,18 @@ def sha256_of_stream(stream: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def _read_memo(memo: Path) -> dict[str, list[Any]]:
+def _read_cache(digest_cache: Path) -> dict[str, list[Any]]:
     try:
-        content = json.loads(memo.read_text(encoding="utf-8"))
+        content = json.loads(digest_cache.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     entries = content.items() if isinstance(content, dict) else ()
     return {name: entry for name, entry in entries if isinstance(entry, list) and len(entry) == 5}
 
 
-def _write_memo(memo: Path, known: dict[str, list[Any]]) -> None:
-    if memo.exists() and not _read_memo(memo):
+def _write_cache(digest_cache: Path, known: dict[str, list[Any]]) -> None:
+    if digest_cache.exists() and not _read_cache(digest_cache):
         return  # somebody else's file of this name
     # A cache may only be read, and the work folder of a finished run is gone.
-    with suppress(OSError), replacing(memo) as unfinished:
+    with suppress(OSError), replacing(digest_cache) as unfinished:
         unfinished.write_text(json.dumps(known, indent=2), encoding="utf-8")

@@ -8,7 +8,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from virnucpro_pl.data.batch import Inputs, OrfBatch
+from virnucpro_pl.data.batch import Modality, OrfBatch
 from virnucpro_pl.data.packed import PackedTokens
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.host.memory import keep_freed_memory
@@ -16,7 +16,7 @@ from virnucpro_pl.host.stage_clock import DNABERT_S, ESM2, HEAD, StageClock
 from virnucpro_pl.models.encoders.attention import Backend
 from virnucpro_pl.models.encoders.dnabert_s import DnabertS
 from virnucpro_pl.models.encoders.esm2 import Esm2
-from virnucpro_pl.models.encoders.numerics import Arithmetic, used_attention
+from virnucpro_pl.models.encoders.numerics import Numerics, used_attention
 from virnucpro_pl.models.head import Head
 from virnucpro_pl.models.weights.head_source import HeadSource, check_widths
 from virnucpro_pl.models.weights.sources import DnabertSSource, Esm2Source
@@ -88,7 +88,7 @@ class VirNucPro(LightningModule):
         protein_encoder: Esm2Source,
         head: HeadSource | None,
         name: str,
-        inputs: Inputs | None = None,
+        inputs: Modality | None = None,
         fallback_head: str | None = None,
         attention: Backend = "auto",
         exact: bool = False,
@@ -103,14 +103,14 @@ class VirNucPro(LightningModule):
         self.head_source = head
         self.name = name
         self.demo = demo
-        self.arithmetic = Arithmetic(attention, exact, fp8, fp16_accumulation)
-        self.arithmetic.check()
+        self.numerics = Numerics(attention, exact, fp8, fp16_accumulation)
+        self.numerics.check()
         self._clock = clock or StageClock()
         self.dna_encoder: DnabertS | None = None
         self.protein_encoder: Esm2 | None = None
         self.head: Head | None = None
-        if inputs not in (None, *get_args(Inputs)):
-            raise UserError(f"model.inputs={inputs}: choose one of {', '.join(get_args(Inputs))}")
+        if inputs not in (None, *get_args(Modality)):
+            raise UserError(f"model.inputs={inputs}: choose one of {', '.join(get_args(Modality))}")
         self._inputs = inputs
         self.fallback_source = None if fallback_head is None else HeadSource(fallback_head)
         self.fallback_head: Head | None = None
@@ -118,7 +118,7 @@ class VirNucPro(LightningModule):
         """Of the DNA and the protein embeddings, where the batches bring all of them and no encoder is needed"""
 
     @cached_property
-    def inputs(self) -> Inputs:
+    def inputs(self) -> Modality:
         """Which encoders are used.
 
         Raises:
@@ -136,9 +136,9 @@ class VirNucPro(LightningModule):
         heads = {"head": self.head_source, "fallback_head": self.fallback_source}
         return {**{name: head for name, head in heads.items() if head}, **self.encoder_sources()}
 
-    def identity(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """What tells these weights from others; fetches what is not on disk."""
-        return {name: source.identity() for name, source in self.sources().items()}
+        return {name: source.fingerprint() for name, source in self.sources().items()}
 
     def encoder_sources(self) -> dict[str, DnabertSSource | Esm2Source]:
         """Sources of the encoders that are used."""
@@ -192,7 +192,7 @@ class VirNucPro(LightningModule):
             if head:
                 head.float()  # it costs nothing, and its batch norm was never meant for less
         for encoder in self._encoders().values():
-            self.arithmetic.apply(encoder)
+            self.numerics.apply(encoder)
 
     def on_predict_end(self) -> None:
         """Let go of encoders on a GPU: Lightning would copy them to the host now, for seconds and for nobody."""
@@ -232,7 +232,7 @@ class VirNucPro(LightningModule):
             with self._clock(HEAD, self.device):
                 scores = self.head.scores(_of_orfs(batch, dna, protein))
                 if batch.whole is not None and self.fallback_head:
-                    whole = self.fallback_head.scores(dna[batch.dna_places])
+                    whole = self.fallback_head.scores(dna[batch.dna_indices])
                     scores = torch.where(batch.whole[:, None], whole, scores)
         new = None
         if batch.cached:
@@ -253,4 +253,4 @@ def _embeddings(encoder: DnabertS | Esm2 | None, packed: PackedTokens, cached: T
 
 def _of_orfs(batch: OrfBatch, dna: Tensor, protein: Tensor) -> Tensor:
     """(N, dna + protein) from the embeddings of the batch's distinct sequences."""
-    return torch.cat([dna[batch.dna_places], protein[batch.protein_places]], dim=-1)
+    return torch.cat([dna[batch.dna_indices], protein[batch.protein_indices]], dim=-1)

@@ -107,12 +107,14 @@ class _Tables:
     """
 
     def __init__(self, folder: Path, run: Mapping[str, Any]):
-        identity = run["identity"]
+        fingerprint = run["identity"]
         self._folder = folder
         self._counts = run["counts"]
-        self._rules = CallingRules(identity["results.tie"], identity["results.min_viral_fraction"], identity[THRESHOLD])
+        self._rules = CallingRules(
+            fingerprint["results.tie"], fingerprint["results.min_viral_fraction"], fingerprint[THRESHOLD]
+        )
         self._rules.check()
-        self._cutting = identity["data.chunk_length"], identity["data.chunking"]
+        self._cutting = fingerprint["data.chunk_length"], fingerprint["data.chunking"]
         check_chunking(*self._cutting)
         self._paths = pa.array([escaped(source["path"]) for source in self._counts["inputs"]], _TEXT)
         self._tally = CallTally(self._counts)

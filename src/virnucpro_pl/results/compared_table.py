@@ -14,7 +14,7 @@ from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.files.output_files import CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE
 from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD
 from virnucpro_pl.runs.fingerprint import THRESHOLD
-from virnucpro_pl.runs.run_record import identity_of, read_run_record
+from virnucpro_pl.runs.run_record import fingerprint_of, read_run_record
 from virnucpro_pl.sequence.decompressed import open_decompressed
 
 Mode = Literal["per-frame", "consensus", "record"]
@@ -53,13 +53,13 @@ class CallTable(NamedTuple):
     """(N,) scores of ``others``, None where the table has none"""
     virus: NDArray[np.float64] | None
     """(N,) scores of ``virus``, NaN for what was not called; None where the table has none"""
-    identity: dict[str, Any]
+    fingerprint: dict[str, Any]
     """Identity of the run that left it, empty where no ``run.json`` lies beside it"""
 
     @property
     def threshold(self) -> float:
         """Score from which a chunk is viral."""
-        return float(self.identity.get(THRESHOLD) or PUBLISHED_THRESHOLD)
+        return float(self.fingerprint.get(THRESHOLD) or PUBLISHED_THRESHOLD)
 
     def margins(self) -> NDArray[np.float64] | None:
         """(N,) distance of the score that decides from the threshold, 0 to 1; None without scores."""
@@ -98,7 +98,7 @@ def read_call_table(path: Path, mode: Mode, name: str) -> CallTable:
         labels,
         _scores(table, layout.others, file, labels),
         _scores(table, layout.virus, file, labels),
-        identity_of(run, file.parent) if run else {},
+        fingerprint_of(run, file.parent) if run else {},
     )
 
 

@@ -159,10 +159,10 @@ class Comparison:
         """What a reader of the figures should know."""
         told = []
         if other := difference(
-            self._reference.identity, self._candidate.identity, ("in the reference", "in the candidate")
+            self._reference.fingerprint, self._candidate.fingerprint, ("in the reference", "in the candidate")
         ):
             told.append(f"the two runs are not of the same kind: {other}")
-        elif self._missing[0].size and self._missing[1].size and not self._reference.identity:
+        elif self._missing[0].size and self._missing[1].size and not self._reference.fingerprint:
             told.append("ids are missing on both sides: were both cut into chunks of the same length?")
         for name, count in zip(("reference", "candidate"), self._repeats, strict=True):
             if count:

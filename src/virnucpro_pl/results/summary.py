@@ -16,7 +16,7 @@ COUNTED = (
 """What each rank counts"""
 
 
-def merge_figures(
+def merge_metrics(
     stages: list[dict[str, float]], throughput: list[dict[str, Any]], token_budget: int, host: dict[str, float]
 ) -> dict[str, Any]:
     """Bring the figures of all ranks together.

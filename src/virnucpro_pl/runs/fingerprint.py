@@ -1,4 +1,4 @@
-"""How the identities of two runs, which ``run.json`` keeps, differ."""
+"""How the fingerprints of two runs, which ``run.json`` keeps, differ."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,21 +10,21 @@ JOB = "job of the sweep"
 _WEIGHTS = "weights"
 
 
-def weights_identity(digests: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+def weights_fingerprint(digests: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
     """Tell weights by the SHA-256 of their files, wherever they lie."""
     return {f"model.{name}.{_WEIGHTS}": sorted(files.values()) for name, files in digests.items()}
 
 
-def identity_of_scores(identity: Mapping[str, Any]) -> dict[str, Any]:
+def scores_fingerprint(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     """Return what scores depend on: all but the settings that turn them into calls."""
-    return {key: value for key, value in identity.items() if key not in (*CALLS, JOB)}
+    return {key: value for key, value in fingerprint.items() if key not in (*CALLS, JOB)}
 
 
 def difference(then: Mapping[str, Any], now: Mapping[str, Any], where: tuple[str, str] = ("there", "here")) -> str:
     """Say in a user's words how two runs differ in what is known of both; empty if they do not.
 
     Args:
-        then: identity of the one.
+        then: fingerprint of the one.
         now: that of the other, of which less may be known.
         where: what the two are called.
 

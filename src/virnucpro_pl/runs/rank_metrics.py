@@ -11,7 +11,7 @@ from virnucpro_pl.files.durable import write_text
 _POLL_SECONDS = 0.2
 
 
-class RankFigures:
+class RankMetrics:
     """A folder with one small JSON file per rank and kind of figures."""
 
     def __init__(self, folder: Path):

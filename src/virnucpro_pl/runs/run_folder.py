@@ -14,7 +14,7 @@ from virnucpro_pl.files.digests import file_facts
 from virnucpro_pl.files.durable import write_text
 from virnucpro_pl.files.folder_lock import LOCK_FILE, FolderLock, in_use
 from virnucpro_pl.files.output_files import FIGURES_FOLDER, FOLDERS, RUN_FILE, written_within
-from virnucpro_pl.runs.fingerprint import difference, identity_of_scores
+from virnucpro_pl.runs.fingerprint import difference, scores_fingerprint
 from virnucpro_pl.runs.output_folder import CLAIMED_FILES, claimed_by_unfinished, claimed_names
 from virnucpro_pl.runs.run_record import read_run_record
 
@@ -42,7 +42,7 @@ class RunFolder:
         self._work = work
         self._result_files = tuple(result_files)
         self._extra_files = tuple(extra_files)
-        self._identity_file = work / "identity.json"
+        self._fingerprint_file = work / "identity.json"
         self._lock: FolderLock | None = None
         self._known: dict[str, Any] = {}
         self.finished: dict[str, Any] | None = None
@@ -71,9 +71,9 @@ class RunFolder:
         self._lock = FolderLock(self._work / LOCK_FILE)
         if not self._lock.take_alone(_PATIENCE):
             raise in_use(self._output)
-        if not overwrite and not self._read_finished() and self._identity_file.exists():
+        if not overwrite and not self._read_finished() and self._fingerprint_file.exists():
             try:
-                self._known = dict(json.loads(self._identity_file.read_text(encoding="utf-8")))
+                self._known = dict(json.loads(self._fingerprint_file.read_text(encoding="utf-8")))
             except (ValueError, TypeError) as error:
                 raise self._refusal("holds an unfinished run whose identity.json is damaged") from error
 
@@ -86,13 +86,13 @@ class RunFolder:
         self.finished, self._known = run, run["identity"]
         return True
 
-    def check(self, identity: Mapping[str, Any]) -> None:
-        """Refuse what another run has left; of an identity, what is known so far will do.
+    def check(self, fingerprint: Mapping[str, Any]) -> None:
+        """Refuse what another run has left; of a fingerprint, what is known so far will do.
 
         Raises:
             UserError: the folder belongs to a run with other results.
         """
-        if told := difference(self._known, identity):
+        if told := difference(self._known, fingerprint):
             whose = "the results of another run" if self.finished else "an unfinished run that is another one"
             raise self._refusal(f"holds {whose} ({told})")
 
@@ -123,16 +123,16 @@ class RunFolder:
             _remove(self._output / RUN_FILE)
         self._empty_work()
 
-    def claim(self, identity: Mapping[str, Any]) -> None:
-        """Make the folder that of the run with this identity, and let its other ranks in.
+    def claim(self, fingerprint: Mapping[str, Any]) -> None:
+        """Make the folder that of the run with this fingerprint, and let its other ranks in.
 
         Raises:
             UserError: it belongs to another run.
         """
-        self.check(identity)
+        self.check(fingerprint)
         files = self._known.get(CLAIMED_FILES) or {name: [] for name in self._result_files if name in FOLDERS}
-        self._known = {"command": command()[1], CLAIMED_FILES: files, **identity_of_scores(identity)}
-        write_text(self._identity_file, json.dumps(self._known, indent=2))
+        self._known = {"command": command()[1], CLAIMED_FILES: files, **scores_fingerprint(fingerprint)}
+        write_text(self._fingerprint_file, json.dumps(self._known, indent=2))
         assert self._lock is not None
         if not self._lock.share():  # turning it into a shared one lets go of it for a moment
             raise in_use(self._output)
@@ -158,7 +158,7 @@ class RunFolder:
             )
         if (facts := file_facts(unfinished)) not in written:
             written.append(facts)
-            write_text(self._identity_file, json.dumps(self._known, indent=2))
+            write_text(self._fingerprint_file, json.dumps(self._known, indent=2))
 
     def finish(self, run: dict[str, Any]) -> None:
         """Leave the run record, which makes the run a finished one, and remove what was needed only until here."""

@@ -32,14 +32,14 @@ def read_run_record(folder: Path) -> dict[str, Any] | None:
     return record
 
 
-def identity_of(run: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the identity of a run, empty where its record has none.
+def fingerprint_of(run: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the fingerprint of a run, empty where its record has none.
 
     Raises:
         UserError: it is not what this program has written.
     """
-    identity = run.get("identity") or {}
-    threshold = identity.get(THRESHOLD) if isinstance(identity, dict) else ""
+    fingerprint = run.get("identity") or {}
+    threshold = fingerprint.get(THRESHOLD) if isinstance(fingerprint, dict) else ""
     if not isinstance(threshold, float | int | None):
         raise UserError(f"{escaped(str(folder / RUN_FILE))}: damaged (identity); move it away, or name another folder")
-    return dict(identity)
+    return dict(fingerprint)

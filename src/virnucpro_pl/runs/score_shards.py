@@ -48,25 +48,25 @@ class ScoredBatch(NamedTuple):
     """(N, 2) probabilities of ``others`` and ``virus``"""
 
 
-class DamagedPartError(Exception):
+class DamagedShardError(Exception):
     """The file holds something else than scores of this run; the message says what."""
 
 
 @dataclass(frozen=True)
-class PartsOfModel:
+class ScoreShardsOfModel:
     """Where the parts of one model's runs are kept; parts of other weights or settings are never mixed in."""
 
     root: Path
-    identity: str
-    """Tells input, weights and arithmetic apart"""
+    fingerprint: str
+    """Tells input, weights and numerics apart"""
 
-    def __call__(self, plan_key: str) -> "Parts":
+    def __call__(self, plan_key: str) -> "ScoreShards":
         """Return the parts of one plan."""
-        key = hashlib.sha256(f"{self.identity} {plan_key}".encode()).hexdigest()[:32]
-        return Parts(self.root / key[:16], key)
+        key = hashlib.sha256(f"{self.fingerprint} {plan_key}".encode()).hexdigest()[:32]
+        return ScoreShards(self.root / key[:16], key)
 
 
-class Parts:
+class ScoreShards:
     """A folder of small Parquet files, each holding whole batches.
 
     A file is there complete or not at all, and carries its number of rows, a checksum of them, and the key of the run
@@ -150,7 +150,7 @@ class Parts:
             try:
                 part = self._read(path)
                 numbers = _check_rows(part, plan, done)
-            except DamagedPartError as error:
+            except DamagedShardError as error:
                 aside = path.with_name(f"{path.name}.set-aside")
                 path.replace(aside)
                 log.warning("%s: %s; set aside as %s, its scores are computed again", path, error, aside.name)
@@ -165,14 +165,14 @@ class Parts:
         except (pa.ArrowException, ValueError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk's mistake, not the file's
-            raise DamagedPartError(f"damaged ({' '.join(str(error).split())})") from error
+            raise DamagedShardError(f"damaged ({' '.join(str(error).split())})") from error
         found = {name.decode(): value.decode() for name, value in (part.schema.metadata or {}).items()}
         if not part.schema.equals(_COLUMNS) or found.get("format") != _FORMAT:
-            raise DamagedPartError("no part of this version of the program")
+            raise DamagedShardError("no part of this version of the program")
         if found.get("key") != self._key:
-            raise DamagedPartError("a part of another run")
+            raise DamagedShardError("a part of another run")
         if found.get("rows") != str(len(part)) or found.get("sha256") != _checksum(part):
-            raise DamagedPartError("damaged (its checksum is another)")
+            raise DamagedShardError("damaged (its checksum is another)")
         return part
 
 
@@ -191,12 +191,12 @@ def _check_rows(part: pa.Table, plan: BatchRows, done: NDArray[np.bool_]) -> NDA
     starts = np.flatnonzero(is_first)
     numbers = batches[starts]
     if len(set(numbers.tolist())) < len(numbers) or not ((numbers >= 0) & (numbers < plan.num_batches)).all():
-        raise DamagedPartError("holds batches that were not planned")
+        raise DamagedShardError("holds batches that were not planned")
     if done[numbers].any():
-        raise DamagedPartError("holds batches that another part has too")
+        raise DamagedShardError("holds batches that another part has too")
     for number, start, end in zip(numbers.tolist(), starts, [*starts[1:], len(batches)], strict=True):
         if not np.array_equal(orfs[start:end], plan.batch(number)):
-            raise DamagedPartError(f"holds other rows of batch {number} than planned")
+            raise DamagedShardError(f"holds other rows of batch {number} than planned")
     if not all(np.isfinite(part[name].to_numpy()).all() for name in ("others_score", "virus_score")):
-        raise DamagedPartError("holds scores that are no numbers")
+        raise DamagedShardError("holds scores that are no numbers")
     return numbers  # type: ignore[no-any-return]

@@ -85,8 +85,8 @@ class StoreSettings(NamedTuple):
 
     def key(self, digests: list[str]) -> str:
         """Name of the store of inputs with these SHA-256 digests."""
-        identity = json.dumps([FORMAT_VERSION, self._asdict(), digests])
-        return hashlib.sha256(identity.encode()).hexdigest()[:16]
+        fingerprint = json.dumps([FORMAT_VERSION, self._asdict(), digests])
+        return hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
 
 
 class _HashedFile(io.RawIOBase):

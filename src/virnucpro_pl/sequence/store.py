@@ -198,9 +198,9 @@ def input_digests(inputs: list[str], folder: Path) -> list[str]:
     return [_digest(path, folder / "digests.json") for path in inputs]
 
 
-def _digest(path: str, memo: Path) -> str:
+def _digest(path: str, digest_cache: Path) -> str:
     if can_be_read_again(path):
-        return sha256_of(Path(path), memo)[Path(path).name]
+        return sha256_of(Path(path), digest_cache)[Path(path).name]
     with open_input(path) as stream:
         return sha256_of_stream(stream)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from virnucpro_pl.data.batch import Inputs, OrfBatch
+from virnucpro_pl.data.batch import Modality, OrfBatch
 from virnucpro_pl.data.dataset import OrfBatches, Tokenizers
 from virnucpro_pl.data.embeddings import Embeddings
 from virnucpro_pl.sequence.store import OrfStore
@@ -87,7 +87,7 @@ class EmbeddedOrfs(Dataset[EmbeddedBatch]):
         inputs: which embeddings are wanted.
     """
 
-    def __init__(self, embeddings: Embeddings, labels: NDArray[np.uint8], inputs: Inputs):
+    def __init__(self, embeddings: Embeddings, labels: NDArray[np.uint8], inputs: Modality):
         self._embeddings = embeddings
         self._labels = labels
         self._inputs = inputs

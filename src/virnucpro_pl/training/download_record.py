@@ -50,7 +50,7 @@ class Plan(NamedTuple):
         return genome_table(self.volumes(selection))
 
 
-def _identity(selection: Selection) -> dict[str, Any]:
+def _fingerprint(selection: Selection) -> dict[str, Any]:
     return {"source": selection.source, "counts": dict(selection.counts), "seed": selection.seed}
 
 
@@ -60,7 +60,7 @@ def write_record(folder: Path, selection: Selection, plan: Plan, finished: bool)
         "format_version": _FORMAT_VERSION,
         "version": __version__,
         "release": plan.release,
-        "selection": _identity(selection),
+        "selection": _fingerprint(selection),
         "finished": _date(time.time()) if finished else None,
         "table": hashlib.sha256(plan.table(selection).encode()).hexdigest(),
         "files": [
@@ -112,7 +112,7 @@ def _foreign(folder: Path, name: str) -> UserError:
 
 def plan_of(record: dict[str, Any], selection: Selection) -> Plan | None:
     """Return the plan of an earlier call for the same selection, so that it goes on with the same files."""
-    if record.get("selection") != _identity(selection):
+    if record.get("selection") != _fingerprint(selection):
         return None
     try:
         files = [RemoteFile(*(entry[key] for key in RemoteFile._fields)) for entry in record["files"]]

@@ -6,7 +6,7 @@ import numpy as np
 from lightning import Trainer
 from numpy.typing import NDArray
 
-from virnucpro_pl.data.batch import Inputs
+from virnucpro_pl.data.batch import Modality
 from virnucpro_pl.data.embeddings import Embeddings
 from virnucpro_pl.models.head import Head
 from virnucpro_pl.training.batches import EmbeddedOrfs
@@ -27,7 +27,7 @@ class OrfMargins(NamedTuple):
 
 
 def score(
-    trainer: Trainer, head: Head, inputs: Inputs, store: LabelledStore, embeddings: Embeddings, split: Split
+    trainer: Trainer, head: Head, inputs: Modality, store: LabelledStore, embeddings: Embeddings, split: Split
 ) -> OrfMargins:
     """Score all ORFs that are in a part.
 

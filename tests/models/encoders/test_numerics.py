@@ -13,7 +13,7 @@ from virnucpro_pl.errors import UserError
 from virnucpro_pl.models.encoders import attention, pointwise
 from virnucpro_pl.models.encoders.dnabert_s import DnabertS, DnabertSConfig
 from virnucpro_pl.models.encoders.esm2 import Esm2, Esm2Config
-from virnucpro_pl.models.encoders.numerics import Arithmetic, used_attention
+from virnucpro_pl.models.encoders.numerics import Numerics, used_attention
 
 
 @pytest.fixture(params=["DNABERT-S", "ESM-2"])
@@ -38,7 +38,7 @@ def test_exact_needs_no_kernel_and_no_fused_attention(encoder, monkeypatch):
         monkeypatch.setattr(module, "has_kernels", lambda device_type: True)
     monkeypatch.setitem(sys.modules, "virnucpro_pl.models.encoders.kernels", None)
 
-    Arithmetic(exact=True).apply(encoder)
+    Numerics(exact=True).apply(encoder)
 
     with torch.profiler.profile() as profile:
         torch.testing.assert_close(encoder(some_tokens()), expected, atol=1e-5, rtol=1e-5)
@@ -59,7 +59,7 @@ def test_exact_needs_no_kernel_and_no_fused_attention(encoder, monkeypatch):
 )
 def test_choices_that_make_no_sense_are_refused(choices, word):
     with pytest.raises(UserError, match=word):
-        Arithmetic(**choices).check()
+        Numerics(**choices).check()
 
 
 @pytest.mark.parametrize(
@@ -69,13 +69,13 @@ def test_choices_that_make_no_sense_are_refused(choices, word):
 def test_what_the_cpu_cannot_do_is_refused(choices, word):
     esm2 = Esm2(Esm2Config(num_layers=1, width=32, num_heads=2, ffn_width=32))
     with pytest.raises(UserError, match=word):
-        Arithmetic(**choices).apply(esm2)
+        Numerics(**choices).apply(esm2)
 
 
 def test_float8_changes_esm2_a_little_and_dnabert_s_not_at_all(encoder):
     expected = encoder(some_tokens())
 
-    Arithmetic(fp8=True).apply(encoder)
+    Numerics(fp8=True).apply(encoder)
 
     found = encoder(some_tokens())
     assert torch.equal(found, expected) == isinstance(encoder, DnabertS)
@@ -85,11 +85,11 @@ def test_float8_changes_esm2_a_little_and_dnabert_s_not_at_all(encoder):
 def test_float8_is_refused_where_it_would_change_nothing():
     esm2 = Esm2(Esm2Config(num_layers=2, width=32, num_heads=2, ffn_width=32))
     with pytest.raises(UserError, match="first and the last layer"):
-        Arithmetic(fp8=True).apply(esm2)
+        Numerics(fp8=True).apply(esm2)
 
 
 def test_arithmetic_can_be_settled_again(encoder):
-    Arithmetic(fp8=True).apply(encoder)
+    Numerics(fp8=True).apply(encoder)
     once = encoder(some_tokens())
-    Arithmetic(fp8=True).apply(encoder)
+    Numerics(fp8=True).apply(encoder)
     assert torch.equal(encoder(some_tokens()), once)

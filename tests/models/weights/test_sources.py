@@ -123,7 +123,7 @@ def test_a_pinned_revision_in_the_cache_is_used_without_network(offline, mini):
     assert source.locate().resolve() == snapshot.resolve()
     assert source.load().embedding_width == 48
     assert read_tokenizer(source)([b"ACGT"])[0][0] == 1
-    assert set(source.identity()["files"]) == set(DNA_FILES)
+    assert set(source.fingerprint()["files"]) == set(DNA_FILES)
 
 
 def test_another_revision_in_the_cache_is_not_used(offline, mini, refused):
@@ -260,15 +260,15 @@ def test_identity_changes_with_the_file(tmp_path, head_file, dna_folder):
     path = tmp_path / "head.pth"
     shutil.copy(head_file, path)
     source, folder = HeadSource(str(path)), DnabertSSource(str(dna_folder))
-    before, folder_before = source.identity(), folder.identity()
-    assert source.identity() == before
+    before, folder_before = source.fingerprint(), folder.fingerprint()
+    assert source.fingerprint() == before
 
     shutil.copy(head_file.with_name("500_model.pth"), path)
     with (dna_folder / "config.json").open("a") as stream:
         stream.write(" ")
 
-    assert source.identity() != before
-    assert folder.identity() != folder_before
+    assert source.fingerprint() != before
+    assert folder.fingerprint() != folder_before
 
 
 def test_sha256_is_that_of_the_files(dna_folder, head_file):

@@ -11,7 +11,7 @@ from virnucpro_pl.models.encoders.esm2 import Esm2
 from virnucpro_pl.models.encoders.fp8 import FIRST_CAPABILITY, can_multiply_fp8, use_fp8
 
 
-class Arithmetic(NamedTuple):
+class Numerics(NamedTuple):
     """The choices a user has besides the precision."""
 
     attention: Backend = "auto"

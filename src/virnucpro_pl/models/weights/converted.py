@@ -39,8 +39,8 @@ def converted_folder(files: dict[str, Any], dtype: torch.dtype) -> Path:
         files: path and state of its files.
         dtype: of the tensors.
     """
-    identity = json.dumps([_FORMAT, files, str(dtype)], sort_keys=True)
-    return cache_folder() / "converted" / hashlib.sha256(identity.encode()).hexdigest()[:24]
+    fingerprint = json.dumps([_FORMAT, files, str(dtype)], sort_keys=True)
+    return cache_folder() / "converted" / hashlib.sha256(fingerprint.encode()).hexdigest()[:24]
 
 
 def is_converted(folder: Path) -> bool:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from virnucpro_pl.data.batch import Inputs
+from virnucpro_pl.data.batch import Modality
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.files.durable import replacing, write_text
 from virnucpro_pl.files.output_files import HEAD_FILE, INFO_FILE
@@ -29,7 +29,7 @@ _LONGEST_CHUNK = 1_000_000
 class HeadInfo:
     """What a head is, so that nobody uses it for anything else without knowing."""
 
-    inputs: Inputs
+    inputs: Modality
     """Which embeddings it takes"""
     chunk_lengths: tuple[int, int]
     """Shortest and longest chunk (nt) it was trained on"""
@@ -128,7 +128,7 @@ def _check(info: HeadInfo) -> None:
     lengths = [shortest, longest, *map(int, info.tested)]
     if not all(isinstance(length, int) and 0 < length <= _LONGEST_CHUNK for length in lengths) or shortest > longest:
         raise ValueError("chunk lengths that make no sense")
-    if info.inputs not in get_args(Inputs):
+    if info.inputs not in get_args(Modality):
         raise ValueError("unknown inputs")
     if not (0 < float(info.threshold) < 1 and 0 < float(info.temperature) < float("inf")):
         raise ValueError("a threshold or temperature that makes no sense")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from virnucpro_pl.data.batch import Inputs
+from virnucpro_pl.data.batch import Modality
 from virnucpro_pl.errors import DownloadError, UserError, escaped
 from virnucpro_pl.models.head import Head
 from virnucpro_pl.models.weights.cache import files_folder, is_offline
@@ -155,7 +155,7 @@ class HeadSource:
             raise UserError(f"model.head.weights={self.weights}: its chunk_length is {told!r} and should be a number")
         return self.chunk_length if told is None else int(told)
 
-    def trained_inputs(self) -> Inputs | None:
+    def trained_inputs(self) -> Modality | None:
         """Which embeddings the head was trained on; None where the file does not tell, as published ones never do."""
         if self.facts and self.on_disk() is None:
             return None
@@ -225,7 +225,7 @@ class HeadSource:
         known = min(info.known_lengths) if info else self.trained_chunk_length()
         return 0 if known is None else math.ceil(_DOMAIN_SHARE * known)
 
-    def identity(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """What tells this head from another; UserError when the file is missing or unreadable."""
         self.read()
         return {"weights": self.weights, "path": str(self.path.resolve()), "files": file_identities(self.path)}

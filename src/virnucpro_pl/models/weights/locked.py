@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 _DTYPES = {"16": torch.float16, "bf16": torch.bfloat16}
 
 
-def digest_memo_of_fetched(model: VirNucPro) -> Path | None:
+def fetched_digest_cache(model: VirNucPro) -> Path | None:
     """File that keeps the digests of fetched weights, gigabytes of which are not read at every start; else None."""
     fetched = any(source.lock_name for source in model.sources().values())
     return cache_folder() / "digests.json" if fetched else None

@@ -182,7 +182,7 @@ class EncoderSource(Generic[EncoderT]):
                 torch.set_default_dtype(default)
         return folder
 
-    def identity(self) -> dict[str, Any]:
+    def fingerprint(self) -> dict[str, Any]:
         """What tells this checkpoint from another without reading gigabytes: path, revision, sizes, times."""
         path = self.locate()
         return {"weights": self.weights, "path": str(path.resolve()), "files": file_identities(path)}
