@@ -17,6 +17,7 @@ from virnucpro_pl.host.stage_clock import DNABERT_S, ESM2
 from virnucpro_pl.models.virnucpro import VirNucPro
 from virnucpro_pl.results.summary import merge_metrics
 from virnucpro_pl.runs.rank_metrics import RankMetrics
+from virnucpro_pl.runs.score_shards import ScoreShards
 
 
 class Watch(Callback):
@@ -59,15 +60,17 @@ class Watch(Callback):
         self.seconds = time.perf_counter() - self._began
 
 
-def _check_complete(datamodule: FastaDataModule) -> None:
-    """Make sure that every planned ORF was written exactly once; speed is worth nothing else."""
-    datamodule.gather(np.empty((datamodule.store.num_orfs, 2), dtype=np.float32))
+def _check_complete(datamodule: FastaDataModule, shards: ScoreShards) -> None:
+    """Raise MissingScoresError unless every ORF was scored; the speed of an incomplete run means nothing."""
+    repeats = datamodule.duplicates.blocks() if datamodule.duplicates else ()
+    shards.gather(datamodule.plan, repeats, np.full((datamodule.store.num_orfs, 2), np.nan, dtype=np.float32))
 
 
 def measure_prediction(
     trainer: Trainer,
     model: VirNucPro,
     datamodule: FastaDataModule,
+    shards: ScoreShards,
     figures: RankMetrics,
     matrix_rates: dict[str, float],
     precision: str,
@@ -79,6 +82,7 @@ def measure_prediction(
         trainer: with the callbacks that leave ``figures``.
         model: weights not read yet.
         datamodule: its store may be there already.
+        shards: score shards that the callbacks write.
         figures: what the callbacks leave.
         matrix_rates: operations per second of each encoder's matrix products alone.
         precision: name of the precision.
@@ -91,7 +95,7 @@ def measure_prediction(
     trainer.callbacks.append(watch)  # type: ignore[attr-defined]
     figures.clear()
     trainer.predict(model, datamodule=datamodule, return_predictions=False)
-    _check_complete(datamodule)
+    _check_complete(datamodule, shards)
     found = merge_metrics(figures.read("stages", 1), figures.read("throughput", 1), datamodule.token_budget, {})
     shared: dict[str, Any] = {"engine": OURS, "precision": precision, "mix": mix, "sequences": found["embedded_orfs"]}
     whole = Measurement(

@@ -25,6 +25,7 @@ from virnucpro_pl.models.encoders.esm2 import Esm2
 from virnucpro_pl.models.head import Head
 from virnucpro_pl.models.virnucpro import VirNucPro
 from virnucpro_pl.runs.rank_metrics import RankMetrics
+from virnucpro_pl.runs.score_shards import ScoreShards
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class Prediction(NamedTuple):
     trainer: Trainer
     model: VirNucPro
     datamodule: FastaDataModule
+    shards: ScoreShards
 
 
 class Suite:
@@ -80,7 +82,7 @@ class Suite:
     @torch.inference_mode()
     def _measure_encoders(self, precision: Precision, in_full: bool) -> dict[str, float]:
         """Measure what needs only the encoders; return the rates of their matrix products."""
-        trainer, model, _ = self._build(precision, self._reads[0])
+        trainer, model, _, _ = self._build(precision, self._reads[0])
         with trainer.init_module():
             model.configure_model()
         assert model.dna_encoder is not None
@@ -112,7 +114,7 @@ class Suite:
 
     def _sample(self, precision: Precision, reads: Reads, device: torch.device) -> ReadsSample:
         """Plan the batches of the reads as ``predict`` would, and take some of them."""
-        trainer, model, datamodule = self._build(precision, reads)
+        trainer, model, datamodule, _ = self._build(precision, reads)
         datamodule.trainer = trainer
         datamodule.prepare_data()
         datamodule.setup("predict")
@@ -143,8 +145,6 @@ class Suite:
             self._report(bench.measure_baseline(one_by_one(bench.encoder, tokens), ours, sample.mix))
 
     def _measure_prediction(self, precision: Precision, reads: Reads, rates: dict[str, float]) -> None:
-        trainer, model, datamodule = self._build(precision, reads)
-        for found in measure_prediction(
-            trainer, model, datamodule, self._figures, rates, precision=precision.name, mix=reads.name
-        ):
+        prediction = self._build(precision, reads)
+        for found in measure_prediction(*prediction, self._figures, rates, precision=precision.name, mix=reads.name):
             self._report(found)

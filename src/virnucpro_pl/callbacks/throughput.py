@@ -93,6 +93,7 @@ class Throughput(Callback):
             "peak_memory_bytes": peak_memory(),
             "device": str(self._device),
             "attention": self._attention,
+            "token_budget": getattr(trainer.datamodule, "token_budget", None),  # type: ignore[attr-defined]
         }
         if self._sampler:
             self._sampler.stop()  # again, where prediction failed

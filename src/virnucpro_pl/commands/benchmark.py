@@ -30,7 +30,7 @@ from virnucpro_pl.host.stage_clock import DNABERT_S, ESM2, StageClock
 from virnucpro_pl.host.standard_output import copy_to_standard_output
 from virnucpro_pl.results.publishing import files_in
 from virnucpro_pl.runs.rank_metrics import RankMetrics
-from virnucpro_pl.runs.score_shards import ScoreShardsOfModel
+from virnucpro_pl.runs.score_shards import ScoreShards
 
 log = logging.getLogger(__name__)
 
@@ -99,13 +99,12 @@ class _Builder:
         cfg.trainer.precision = precision.trainer
         cfg.model.fp8, cfg.model.fp16_accumulation = precision.fp8, precision.fp16_accumulation
         cfg.data.input, cfg.data.chunk_length = str(reads.path), reads.length
+        # A folder of its own, so that no scores of another measurement are used again.
+        cfg.callbacks.part_writer.folder = str(self._work / "parts" / precision.name)
         clock = StageClock()
         trainer = build_trainer(cfg, clock)
-        # In a folder of its own, where no other measurement has left scores that need no computing any more.
-        datamodule = build(cfg.data, clock=clock)
-        # Set afterwards, as Hydra would make a configuration of it.
-        datamodule.find_parts = ScoreShardsOfModel(self._work / "parts" / precision.name, reads.name)
-        return Prediction(trainer, build(cfg.model, clock=clock), datamodule)
+        shards = ScoreShards(Path(cfg.callbacks.part_writer.folder))
+        return Prediction(trainer, build(cfg.model, clock=clock), build(cfg.data, clock=clock), shards)
 
 
 def _device(cfg: DictConfig) -> torch.device:

@@ -50,18 +50,24 @@ def open_caches(folder: Path, fingerprints: EncoderFingerprints, dtype: Embeddin
     )
 
 
-def make_cache_folder(folder: str | Path) -> Path:
-    """Return the folder of a cache, made where it is missing.
+class CacheSettings(NamedTuple):
+    """Folder of an embedding cache, and the dtype in which new embeddings are kept."""
 
-    Raises:
-        UserError: it cannot be made.
-    """
-    path = Path(folder)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"data.embedding_cache={folder}: {error.strerror}; give another folder") from error
-    return path
+    folder: Path
+    dtype: EmbeddingDtype = "float32"
+
+    @classmethod
+    def of(cls, folder: str | Path, dtype: EmbeddingDtype = "float32") -> "CacheSettings":
+        """Return the settings of a cache, and make its folder if it is missing.
+
+        Raises:
+            UserError: the folder cannot be made.
+        """
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"data.embedding_cache={folder}: {error.strerror}; give another folder") from error
+        return cls(Path(folder), dtype)
 
 
 def content_keys(sequences: Sequence[bytes]) -> NDArray[np.uint64]:
