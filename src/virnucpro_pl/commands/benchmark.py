@@ -23,13 +23,15 @@ from virnucpro_pl.benchmarking.synthetic_reads import Reads, write_reads
 from virnucpro_pl.benchmarking.tables import precision_table, progress_line, speed_table
 from virnucpro_pl.configuration.hydra_config import build
 from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
-from virnucpro_pl.execution.trainer import build_trainer, make_room, origin
+from virnucpro_pl.execution.provenance import provenance
+from virnucpro_pl.execution.trainer import build_trainer
 from virnucpro_pl.files.durable import write_text
 from virnucpro_pl.files.output_files import BENCHMARK_PLOT, BENCHMARK_TABLE, FILES, RUN_FILE
 from virnucpro_pl.host.stage_clock import DNABERT_S, ESM2, StageClock
 from virnucpro_pl.host.standard_output import copy_to_standard_output
 from virnucpro_pl.results.publishing import files_in
 from virnucpro_pl.runs.rank_metrics import RankMetrics
+from virnucpro_pl.runs.run_folder import clear_results
 from virnucpro_pl.runs.score_shards import ScoreShards
 
 log = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ def benchmark(cfg: DictConfig) -> float:
     """
     began = time.monotonic()
     output, work = Path(cfg.paths.output_dir), Path(cfg.paths.work_dir)
-    make_room(output, FILES["benchmark"], cfg.overwrite)
+    clear_results(output, FILES["benchmark"], cfg.overwrite)
     shutil.rmtree(work, ignore_errors=True)  # what an interrupted run left
     device = _device(cfg)
     settings = _settings(cfg, device)
@@ -158,7 +160,7 @@ def _record(cfg: DictConfig, began: float, device: torch.device, measurements: S
     """What ran where, and every figure."""
     encoders = {ESM2: cfg.architecture.protein_encoder, DNABERT_S: cfg.architecture.dna_encoder}
     return {
-        **origin(cfg, began),
+        **provenance(cfg, began),
         "engine": {
             "device": _device_name(device),
             "cuda": torch.version.cuda,

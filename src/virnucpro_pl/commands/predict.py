@@ -15,7 +15,8 @@ from virnucpro_pl.distributed.first_rank import check_output_is_named
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.execution.calling import checked_head, rules_of
 from virnucpro_pl.execution.encoder_run import EncoderRun
-from virnucpro_pl.execution.trainer import build_trainer, origin
+from virnucpro_pl.execution.provenance import provenance
+from virnucpro_pl.execution.trainer import build_trainer
 from virnucpro_pl.files.digests import file_facts
 from virnucpro_pl.files.output_files import FIGURE_FILES, FORMAT_FILES, RECORD_TABLE, REPORT, RESULT_FILES, VIRAL_FASTA
 from virnucpro_pl.host.stage_clock import StageClock
@@ -98,7 +99,7 @@ class _Run(EncoderRun):
         counts |= {"saved": datamodule.saved(), "calls": calls}
         starts = Starts(self.work).read()
         run: dict[str, Any] = {
-            **origin(self.cfg, self.began),
+            **provenance(self.cfg, self.began),
             "starts": starts,
             "resumed": max(0, len(starts) - 1),
             "warnings": self._warnings(counts),

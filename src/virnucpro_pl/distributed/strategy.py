@@ -12,11 +12,10 @@ import torch
 from lightning import Trainer
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
-from lightning.pytorch.trainer.call import _call_callback_hooks
 from torch import Tensor, nn
 
 from virnucpro_pl.distributed.heartbeat import RankWatch
+from virnucpro_pl.distributed.lightning_internals import SpawnLauncher, call_callback_hooks
 from virnucpro_pl.errors import NodesDifferError
 from virnucpro_pl.host.stopping import heed_termination
 
@@ -95,7 +94,7 @@ class SeparateRanks(DDPStrategy):
         super().barrier(*args, **kwargs)
 
 
-class _SavingLauncher(_MultiProcessingLauncher):
+class _SavingLauncher(SpawnLauncher):
     """Lets callbacks of spawned ranks save what is done when a rank is stopped, as they can in other processes."""
 
     def launch(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -107,7 +106,7 @@ def _save_when_stopped(function: Callable[..., Any], *args: Any, **kwargs: Any) 
         return function(*args, **kwargs)
     except BaseException as error:
         trainer = function.__self__  # type: ignore[attr-defined]  # it is a method of the trainer
-        _call_callback_hooks(trainer, "on_exception", error)
+        call_callback_hooks(trainer, "on_exception", error)
         raise
 
 

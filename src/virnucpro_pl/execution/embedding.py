@@ -15,7 +15,7 @@ from virnucpro_pl.data.embedding_cache import EmbeddingDtype, EncoderFingerprint
 from virnucpro_pl.data.embeddings import FORMAT_VERSION, OrfNames, describe_cache, write_index
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.execution.encoder_run import EncoderRun
-from virnucpro_pl.execution.trainer import origin
+from virnucpro_pl.execution.provenance import provenance
 from virnucpro_pl.files.durable import write_text
 from virnucpro_pl.files.output_files import EMBEDDINGS_FILE, FILES, INDEX_FILE, SHARDS
 from virnucpro_pl.host.stage_clock import StageClock
@@ -118,7 +118,7 @@ class _Run(EncoderRun):
         figures = merge_metrics(stages, throughput, self.datamodule.token_budget, {})
         self.folder.finish(
             {
-                **origin(self.cfg, self.began),
+                **provenance(self.cfg, self.began),
                 "starts": starts,
                 "resumed": max(0, len(starts) - 1),
                 "model": {"name": self.model.name, "demo": self.model.demo, "weights": self.weights},

@@ -20,8 +20,13 @@ from virnucpro_pl.data.datamodule import FastaDataModule, RunFingerprints
 from virnucpro_pl.data.embedding_cache import EncoderFingerprints
 from virnucpro_pl.distributed.first_rank import end_ranks, first_rank_decides, from_another_rank, watch_of
 from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
-from virnucpro_pl.execution.run_fingerprint import settings_fingerprint
-from virnucpro_pl.execution.trainer import device_text, digest_cache_path, fingerprint_encoders, numerics_of
+from virnucpro_pl.execution.provenance import device_text
+from virnucpro_pl.execution.run_fingerprint import (
+    digest_cache_path,
+    fingerprint_encoders,
+    numerics_of,
+    settings_fingerprint,
+)
 from virnucpro_pl.files.digests import sha256_of
 from virnucpro_pl.files.durable import announced_to
 from virnucpro_pl.host.stage_clock import StageClock

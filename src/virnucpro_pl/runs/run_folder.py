@@ -204,6 +204,23 @@ class RunFolder:
             _remove(path, ignore_errors=path.name == "ranks")
 
 
+def clear_results(output: Path, files: Iterable[str], overwrite: bool) -> None:
+    """Delete the results of an earlier run, or raise ``UserError`` unless ``overwrite`` is set.
+
+    Args:
+        output: output folder.
+        files: names of the results beside the run record; folders, such as embeddings, stay.
+        overwrite: delete the results.
+    """
+    if not (output / RUN_FILE).exists():
+        return
+    if not overwrite:
+        raise UserError(f"output={output} holds the results of a finished run; give another folder or overwrite=true")
+    for path in (output / RUN_FILE, *(output / name for name in files)):
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+
+
 def _remove(path: Path, ignore_errors: bool = False) -> None:
     """Remove a file, a link or a folder, if it is there."""
     if path.is_symlink() or not path.is_dir():
