@@ -18,7 +18,8 @@ from lightning.pytorch.utilities.data import _update_dataloader
 
 from support import synonymous_reads
 from virnucpro_pl.data.batch import OrfBatch
-from virnucpro_pl.data.datamodule import FastaDataModule, RunFingerprints
+from virnucpro_pl.data.batching import RunFingerprints
+from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.data.dataset import OrfBatches
 from virnucpro_pl.data.embedding_cache import EncoderFingerprints
 from virnucpro_pl.data.loading import BatchesOfRank

@@ -2,16 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
-from lightning import LightningDataModule, Trainer
+from lightning import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from virnucpro_pl.data.batch import Modality, OrfBatch
+from virnucpro_pl.data.batching import Batching, FindTokenBudget, Progress, RunFingerprints
 from virnucpro_pl.data.dataset import OrfBatches, Tokenizers, cached_widths
-from virnucpro_pl.data.embedding_cache import CacheSettings, EncoderCaches, EncoderFingerprints, open_caches
+from virnucpro_pl.data.embedding_cache import CacheSettings, EncoderCaches, open_caches
 from virnucpro_pl.data.loading import BatchesOfRank, ReadAheadLoader, as_it_is
 from virnucpro_pl.data.orf_source import OrfSource
 from virnucpro_pl.data.packing import Plan, plan_batches
@@ -27,47 +28,6 @@ from virnucpro_pl.sequence.translation import Ambiguity
 _CUDA_TOKENS, _CPU_TOKENS = 16384, 4096  # a GPU needs large matrices, a CPU matrices that fit its caches
 
 _Decision = TypeVar("_Decision")
-FindTokenBudget = Callable[[Trainer, Callable[[int], OrfBatch], int], int | None]
-"""Function of the trainer, the longest batch of a given budget and the tokens of one device; returns a budget that fits
-or None"""
-
-
-class Batching(NamedTuple):
-    """Settings of the batch plan."""
-
-    token_budget: int | Literal["auto"] | None = None
-    """Most protein tokens in a batch; None: the default of the device; ``auto``: found by ``find_token_budget``"""
-    deduplicate: bool = True
-    """Embed identical ORFs once, and the protein that different ORFs share once"""
-    find_token_budget: FindTokenBudget | None = None
-
-    def check(self) -> None:
-        """Raise UserError if the budget is no positive number."""
-        budget = self.token_budget
-        if not (budget in (None, "auto") or (isinstance(budget, int) and budget >= 1)):
-            raise UserError(f"data.token_budget={budget}: give a number of tokens, 16384 is usual, or auto")
-
-
-class RunFingerprints(NamedTuple):
-    """Fingerprints of a run, which the first rank computes and sends to the others."""
-
-    scores: str = ""
-    """Fingerprint of all that scores depend on, beside the plan; part of the key of the plan"""
-    encoders: EncoderFingerprints | None = None
-    """Fingerprints of the encoders, for the embedding cache"""
-
-
-class Progress(Protocol):
-    """Record of the batches that earlier starts of a run have finished; read and written by the first rank."""
-
-    def missing(self, plan: Plan) -> NDArray[np.int64]:
-        """Return the numbers of the batches that are not finished, (M,), ascending."""
-
-    def noted_token_budget(self, plan_key: str) -> int | None:
-        """Return the token budget that an earlier start has found."""
-
-    def note_token_budget(self, plan_key: str, token_budget: int) -> None:
-        """Note a token budget, so that later starts make the same plan."""
 
 
 class FastaDataModule(LightningDataModule):

@@ -16,7 +16,8 @@ from lightning import Trainer
 from omegaconf import DictConfig
 
 from virnucpro_pl.configuration.hydra_config import build
-from virnucpro_pl.data.datamodule import FastaDataModule, RunFingerprints
+from virnucpro_pl.data.batching import RunFingerprints
+from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.data.embedding_cache import EncoderFingerprints
 from virnucpro_pl.distributed.first_rank import end_ranks, first_rank_decides, from_another_rank, watch_of
 from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
