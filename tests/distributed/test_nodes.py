@@ -277,7 +277,7 @@ def test_nodes_that_read_other_inputs_are_told(settings: list[str], mini: Path, 
 
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_node_that_is_gone_makes_the_others_fail(lost: int, settings: list[str], tmp_path: Path) -> None:
-    """Nobody but its signs of life tells of a process on another machine."""
+    """Only heartbeats tell of a process on another host."""
     (tmp_path / "slow.py").write_text(
         "import os, signal, time\n"
         "from lightning.pytorch.callbacks import Callback\n"
@@ -296,7 +296,7 @@ def test_a_node_that_is_gone_makes_the_others_fail(lost: int, settings: list[str
 
     assert results[lost].returncode == -9
     assert results[1 - lost].returncode == 1
-    assert f"Error: rank {lost} has given no sign of life for 4 s" in results[1 - lost].stderr
+    assert f"Error: rank {lost} has sent no heartbeat for 4 s" in results[1 - lost].stderr
     assert "Traceback" not in results[1 - lost].stderr
     assert [*(tmp_path / "out").glob(".work/parts/*/part-*.parquet")], "what was done is kept"
 

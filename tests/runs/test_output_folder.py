@@ -249,7 +249,7 @@ def test_prepare_removes_nothing_of_others(cli: Cli, tmp_path: Path) -> None:
     assert cli("prepare", "genomes", "output=dataset", "overwrite=true").code == 0
     Path("mine").mkdir()
     Path("mine/run.log").write_text("2026-11-30 10:00:00,123 INFO pipeline: mine\n")
-    refused(cli("prepare", "genomes", "output=mine"), "output=mine: holds run.log, which this program has not written")
+    refused(cli("prepare", "genomes", "output=mine"), "output=mine: holds run.log, which another program has written")
     assert content(Path("mine")) == {"run.log": b"2026-11-30 10:00:00,123 INFO pipeline: mine\n"}
 
 
