@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from lightning import Trainer
 from numpy.typing import NDArray
 
@@ -12,6 +13,7 @@ from virnucpro_pl.data.embedding_cache import EncoderFingerprints
 from virnucpro_pl.data.packing import Plan
 from virnucpro_pl.errors import UserError
 
+_CUDA_TOKENS, _CPU_TOKENS = 16384, 4096  # a GPU needs large matrices, a CPU matrices that fit its caches
 FindTokenBudget = Callable[[Trainer, Callable[[int], OrfBatch], int], int | None]
 """Function of the trainer, the longest batch of a given budget and the tokens of one device; returns a budget that fits
 or None"""
@@ -53,3 +55,8 @@ class Progress(Protocol):
 
     def note_token_budget(self, plan_key: str, token_budget: int) -> None:
         """Note a token budget, so that later starts make the same plan."""
+
+
+def default_token_budget(device: torch.device) -> int:
+    """Return the token budget of a device if none is set."""
+    return _CUDA_TOKENS if device.type == "cuda" else _CPU_TOKENS

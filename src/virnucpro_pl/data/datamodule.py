@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
+import torch
 from lightning import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from virnucpro_pl.data.batch import Modality, OrfBatch
-from virnucpro_pl.data.batching import Batching, FindTokenBudget, Progress, RunFingerprints
+from virnucpro_pl.data.batching import Batching, FindTokenBudget, Progress, RunFingerprints, default_token_budget
 from virnucpro_pl.data.dataset import OrfBatches, Tokenizers, cached_widths
 from virnucpro_pl.data.embedding_cache import CacheSettings, EncoderCaches, open_caches
 from virnucpro_pl.data.loading import BatchesOfRank, ReadAheadLoader, as_it_is
@@ -24,8 +25,6 @@ from virnucpro_pl.sequence.chunks import Geometry
 from virnucpro_pl.sequence.store import OrfStore, StoreSettings
 from virnucpro_pl.sequence.stored_array import StoredArray
 from virnucpro_pl.sequence.translation import Ambiguity
-
-_CUDA_TOKENS, _CPU_TOKENS = 16384, 4096  # a GPU needs large matrices, a CPU matrices that fit its caches
 
 _Decision = TypeVar("_Decision")
 
@@ -200,7 +199,7 @@ class FastaDataModule(LightningDataModule):
             sampler=BatchesOfRank(batches, rank, num_ranks),
             collate_fn=as_it_is,
             num_workers=workers,
-            pin_memory=self._is_on_cuda(),
+            pin_memory=self._device.type == "cuda",
             # Forking a process that runs threads can deadlock; a fresh interpreter cannot.
             multiprocessing_context="spawn" if workers else None,
             prefetch_factor=4 if workers else None,
@@ -274,7 +273,8 @@ class FastaDataModule(LightningDataModule):
         return budget
 
     def _default_token_budget(self) -> int:
-        return _CUDA_TOKENS if self._is_on_cuda() else _CPU_TOKENS
+        return default_token_budget(self._device)
 
-    def _is_on_cuda(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+    @property
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
