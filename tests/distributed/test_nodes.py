@@ -97,7 +97,7 @@ def test_torchrun_without_a_folder_of_results_is_refused(settings: list[str], tm
     settings = [f"paths.default_output={tmp_path}/${{now:%H-%M-%S-%f}}", *settings]
     (result,) = run_together([*torchrun(2), *settings])
     assert result.returncode != 0
-    assert result.stderr.count("Error: output: name a folder") == 1
+    assert result.stderr.count("Error: output: each process would make another dated folder") == 1
     assert not list(tmp_path.rglob("*.tsv"))
 
 
@@ -271,7 +271,7 @@ def test_nodes_that_read_other_inputs_are_told(settings: list[str], mini: Path, 
     first, second = run_together(*commands, environments=[node(number, "127.0.0.1", port) for number in (0, 1)])
     assert (first.returncode, second.returncode) == (1, 1)
     assert "Traceback" not in first.stderr + second.stderr
-    assert "or they read inputs that differ" in second.stderr
+    assert "or the nodes read different inputs" in second.stderr
     assert "another process has ended" in first.stderr
 
 
