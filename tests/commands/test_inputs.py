@@ -56,7 +56,7 @@ def test_alignments_are_predicted_as_their_reads(predict: Predict, tmp_path: Pat
     (source,) = predict.run()["counts"]["inputs"]
     assert source["format"] == {"w": "sam", "wb": "bam", "wc": "cram"}[mode]
     assert source["skipped"] == {"secondary": 1, "supplementary": 1}
-    assert "left out as repeats of other reads: 1 secondary and 1 supplementary alignments" in result.err
+    assert "skipped as repeats of other reads: 1 secondary and 1 supplementary alignments" in result.err
     assert "None" not in predict.text(ORF_TABLE)
 
     fasta = tmp_path / "reads.fa"

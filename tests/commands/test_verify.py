@@ -38,7 +38,7 @@ def test_a_folder_as_it_was_written_is_well(cli: Cli, folder: Path) -> None:
     assert result.code == 0, result.err
     for name in RESULT_FILES:
         assert f"{name} " in result.err
-    assert "reads.fa: as it was read" in result.err
+    assert "reads.fa: unchanged" in result.err
     assert "Verified: 6 files, 18 records, 23 chunks, 56 ORFs" in result.err
     assert everything_in(folder.parent) == before, "verifying writes nothing"
 
@@ -108,7 +108,7 @@ def test_files_that_do_not_account_for_everything_are_told(
 
     assert result.code == 1
     (line,) = [line for line in result.err.splitlines() if line.startswith(f"  {name} ")]
-    assert "run.json tells" in line or "status is called, but no_orf by predictions.parquet" in line
+    assert "run.json counts" in line or "status is called, but no_orf by predictions.parquet" in line
 
 
 def test_a_changed_input_is_told_and_no_mistake(cli: Cli, folder: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_changed_input_is_told_and_no_mistake(cli: Cli, folder: Path) -> None:
     assert result.code == 0
     assert "reads.fa: changed since it was read" in result.err
     (folder.parent / "reads.fa").unlink()
-    assert "reads.fa: not here to compare" in cli("verify", f"output={folder}").err
+    assert "reads.fa: not available" in cli("verify", f"output={folder}").err
 
 
 def test_what_is_no_finished_run_is_told(cli: Cli, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ ROWS = st.lists(st.tuples(st.sampled_from([f"r{n}_chunk_1F1" for n in range(12)]
 def test_figures_are_those_of_a_plain_loop(tmp_path_factory, reference, candidate) -> None:
     folder = tmp_path_factory.mktemp("tables")
     paths = [table(folder / name, rows) for name, rows in (("a", reference), ("b", candidate))]
-    figures = Comparison(*(read_call_table(path, "per-frame", "x") for path in paths), 0.01, 0.05).figures()
+    figures = Comparison(*(read_call_table(path, "per-frame", "x") for path in paths), 0.01, 0.05).metrics()
 
     sides = []
     for rows in (reference, candidate):
@@ -277,8 +277,8 @@ def test_nothing_to_compare_is_refused(cli: Cli, tmp_path: Path) -> None:
         (["reference=NOWHERE", "candidate=A"], "reference=NOWHERE does not exist"),
         (["reference=A", "candidate=A", "mode=frames"], "mode=frames: choose one of per-frame, consensus, record"),
         (["reference=A", "candidate=A", "mode=consensus"], "no consensus table; give mode=per-frame"),
-        (["reference=A", "candidate=EMPTY"], "there is no prediction_results.txt in it"),
-        (["reference=A", "candidate=BAD"], "column score2 holds what is no number"),
+        (["reference=A", "candidate=EMPTY"], "holds no prediction_results.txt"),
+        (["reference=A", "candidate=BAD"], "column score2 holds something other than numbers"),
         (["reference=A", "candidate=RAGGED"], "cannot be read as a table"),
         (["reference=A", "candidate=NAN"], "column score1 holds no score of any called row"),
         (["reference=A", "candidate=CR"], "lines end with CR only; convert them: tr"),

@@ -195,7 +195,7 @@ def test_the_closing_lines_hold_the_figures_of_run_json(run):
         "99 of 3,403",
         "17 of 3,304",
         "mates: 1,902 records of 3 files",
-        "left out as repeats of other reads: 32 secondary and 17 supplementary alignments",
+        "skipped as repeats of other reads: 32 secondary and 17 supplementary alignments",
     ):
         assert told in text
     assert "1,150 called + 40 no_orf + 6 too_short + 5 empty" in text
@@ -229,7 +229,7 @@ def test_a_figure_changed_in_run_json_changes_the_lines(run, path, told):
 
 def test_what_was_found_is_said_in_one_line(run):
     assert found_line(run) == (
-        "Found: 431 of 1,201 records viral, 711 not, 8 undecided, 51 without call (40 no_orf, 6 too_short, 5 empty)"
+        "Found: 431 of 1,201 records viral, 711 not, 8 undecided, 51 not called (40 no_orf, 6 too_short, 5 empty)"
     )
 
 

@@ -37,7 +37,7 @@ def compare(cfg: DictConfig) -> float:
     if not len(reference.ids) and not len(candidate.ids):
         raise UserError(f"reference={reference.path}, candidate={candidate.path}: neither has any row to compare")
     comparison = Comparison(reference, candidate, cfg.tolerance, cfg.borderline)
-    figures = comparison.figures()
+    figures = comparison.metrics()
     warnings = comparison.warnings()
     output = Path(cfg.paths.output_dir)
     make_output_folder(output)

@@ -1,4 +1,4 @@
-"""Agreement of the result files with one another, row by row, whatever their checksums are; constant in memory."""
+"""Check that the result files agree with each other, row by row, in constant memory."""
 
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from virnucpro_pl.errors import escaped
 from virnucpro_pl.files.output_files import CHUNK_TABLE, CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, VIRAL_FASTA
 from virnucpro_pl.results.call_tally import CallTally
+from virnucpro_pl.results.columns import CHUNK_COLUMNS, ORF_COLUMNS, RECORD_COLUMNS
 from virnucpro_pl.results.consensus import (
     CALLS,
     NOT_CALLED,
@@ -43,31 +44,25 @@ from virnucpro_pl.sequence.chunks import Chunks, check_chunking, cut_records
 from virnucpro_pl.sequence.layout import STATUSES
 from virnucpro_pl.sequence.translation import FRAMES
 
-_TEXT, _COUNT, _SCORE = pa.string(), pa.int64(), pa.float32()
-_RECORD_COLUMNS = {
-    **dict.fromkeys(("record", "length", "chunks", "called_chunks", "viral_chunks", "orfs", "viral_orfs"), _COUNT),
-    **dict.fromkeys(("sequence_id", "viral_chunk_fraction", "max_virus_score", "call", "status"), _TEXT),
-    **{"dna_only_chunks": _COUNT, "out_of_domain": _TEXT, "file": _TEXT},
-}
-_CHUNK_COLUMNS = {
-    **dict.fromkeys(("record", "start", "end", "orfs", "viral_orfs"), _COUNT),
-    **dict.fromkeys(("sequence_id", "chunk_id", "call", "status"), _TEXT),
-    **dict.fromkeys(("max_virus_score", "max_others_score", *(f"virus_score_{frame}" for frame in FRAMES)), _SCORE),
-}
-_ORF_COLUMNS = {"Sequence_ID": _TEXT, "Prediction": _TEXT, "score1": _SCORE, "score2": _SCORE}
-_MOST_OFF = 0.01  # by rounding, of the two scores of an ORF from a sum of 1
+_COMPARED_TYPES = {pa.float64(): pa.string(), pa.uint8(): pa.int64()}
+"""Numbers of ``sequences.tsv`` are compared as text, digit by digit"""
+_RECORD_TYPES, _CHUNK_TYPES, _ORF_TYPES = (
+    {column.name: _COMPARED_TYPES.get(column.type, column.type) for column in columns}
+    for columns in (RECORD_COLUMNS, CHUNK_COLUMNS, ORF_COLUMNS)
+)
+_MOST_OFF = 0.01  # rounding error of the sum of the two scores of an ORF
 _CALLED, _WHOLE, _NO_ORF, _AMBIGUOUS_ONLY, _EXCLUDED, _TOO_SHORT, _EMPTY = range(len(STATUSES))
 
 
 def disagreements(folder: Path, run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the result files that contradict another file of the run, each with the first difference.
+    """Yield each result file that contradicts another one, with the first difference.
 
     Args:
-        folder: the output folder.
-        run: its run record, whose shape was checked.
+        folder: output folder.
+        run: its checked run record.
 
     Raises:
-        UserError: the run record names rules that no run can have had.
+        UserError: the run record holds impossible calling rules.
     """
     tables = _Tables(folder, run)
     try:
@@ -82,7 +77,7 @@ def disagreements(folder: Path, run: Mapping[str, Any]) -> Iterator[tuple[str, s
 
 
 class _Called(NamedTuple):
-    """Chunks whose rows agree with those of their ORFs."""
+    """Chunks whose rows agree with the rows of their ORFs."""
 
     calls: Consensus
     num_orfs: NDArray[np.int64]
@@ -91,19 +86,19 @@ class _Called(NamedTuple):
 
     @property
     def is_whole(self) -> NDArray[np.bool_]:
-        """(C,) whether each was called by a fallback head."""
+        """Return which chunks a fallback head called, (C,)."""
         return self.status == _WHOLE  # type: ignore[no-any-return]
 
 
 class _Tables:
-    """The tables of one run, read side by side.
+    """Tables of one run, read side by side.
 
     Args:
-        folder: the output folder.
+        folder: output folder.
         run: its run record.
 
     Raises:
-        UserError: the run record names rules that no run can have had.
+        UserError: the run record holds impossible calling rules.
     """
 
     def __init__(self, folder: Path, run: Mapping[str, Any]):
@@ -116,21 +111,21 @@ class _Tables:
         self._rules.check()
         self._cutting = fingerprint["data.chunk_length"], fingerprint["data.chunking"]
         check_chunking(*self._cutting)
-        self._paths = pa.array([escaped(source["path"]) for source in self._counts["inputs"]], _TEXT)
+        self._paths = pa.array([escaped(source["path"]) for source in self._counts["inputs"]], pa.string())
         self._tally = CallTally(self._counts)
-        self._orf_rows = Rows(ORF_TABLE, text_rows(folder / ORF_TABLE, _ORF_COLUMNS), _ORF_COLUMNS)
-        self._chunk_rows = Rows(CHUNK_TABLE, parquet_rows(folder / CHUNK_TABLE, _CHUNK_COLUMNS), _CHUNK_COLUMNS)
+        self._orf_rows = Rows(ORF_TABLE, text_rows(folder / ORF_TABLE, _ORF_TYPES), _ORF_TYPES)
+        self._chunk_rows = Rows(CHUNK_TABLE, parquet_rows(folder / CHUNK_TABLE, _CHUNK_TYPES), _CHUNK_TYPES)
         self.consensus = 0
-        """Sum of the hashes of all rows that the consensus table should have"""
+        """Sum of the hashes of the expected rows of the consensus table"""
 
     def check_rows(self) -> None:
-        """Compare records, chunks and ORFs with one another and with the counts of the run record.
+        """Compare records, chunks and ORFs with each other and with the counts of the run record.
 
         Raises:
             DisagreementError: a row differs.
         """
         first = num_chunks = 0
-        for table in text_rows(self._folder / RECORD_TABLE, _RECORD_COLUMNS):
+        for table in text_rows(self._folder / RECORD_TABLE, _RECORD_TYPES):
             ends = np.cumsum(table.column("chunks").to_numpy())
             if len(ends) and (num_chunks := num_chunks + int(ends[-1])) > self._counts["chunks"]:
                 raise DisagreementError(RECORD_TABLE, "has more chunks than predictions.parquet has rows")
@@ -172,7 +167,7 @@ class _Tables:
         self._tally.add_records(files, calls, best, lengths, records.column("out_of_domain"))
 
     def _check_calls(self, rows: Comparison, chunks: _Called, num_chunks: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Compare what records say of their chunks; return their calls."""
+        """Compare the columns of records that depend on their chunks; return the calls of the records."""
         calls = call_records(chunks.calls, num_chunks, self._rules)
         num_called = group_sums(chunks.calls.calls != NOT_CALLED, num_chunks)
         viral_orfs = np.where(chunks.is_whole, 0, chunks.calls.viral)
@@ -194,14 +189,14 @@ class _Tables:
         """Compare some chunks with the lengths of their records and with their ORFs.
 
         Args:
-            first: number of the record that comes first in ``names``.
-            names: of records.
-            cut: where the chunks lie in those records.
+            first: number of the first record in ``names``.
+            names: names of the records.
+            cut: positions of the chunks in the records.
         """
         row = self._chunk_rows.row
         table = self._chunk_rows.read(len(cut.record))
         sequence_ids = names.take(pa.array(cut.record))
-        ids = pc.binary_join_element_wise(sequence_ids, pc.cast(pa.array(cut.number), _TEXT), "_chunk_")
+        ids = pc.binary_join_element_wise(sequence_ids, pc.cast(pa.array(cut.number), pa.string()), "_chunk_")
         rows = Comparison(CHUNK_TABLE, row, table)
         rows.check("record", first + 1 + cut.record, RECORD_TABLE)
         rows.check("sequence_id", sequence_ids, RECORD_TABLE)
@@ -240,7 +235,7 @@ class _Tables:
         """Compare the rows of ORFs with the scores of their chunks; return (F, 2) scores.
 
         Args:
-            chunk_ids: of C chunks.
+            chunk_ids: (C,) ids of the chunks.
             frames: (C, 6) virus scores of their frames, NaN without ORF.
         """
         chunk, frame = np.nonzero(~np.isnan(frames))
@@ -265,7 +260,7 @@ class _Tables:
         is_whole: NDArray[np.bool_],
         own: NDArray[np.float32],
     ) -> Consensus:
-        """Call chunks by their ORFs, or by (C, 2) scores of their own where a fallback head called them."""
+        """Call chunks by their ORFs, or by their own (C, 2) scores if a fallback head called them."""
         sizes = num_orfs + is_whole
         of_whole = np.zeros(sizes.sum(), dtype=np.bool_)
         of_whole[(np.cumsum(sizes) - sizes)[is_whole]] = True
@@ -282,9 +277,9 @@ class _Tables:
 
 
 def _words(words: tuple[str | None, ...], numbers: NDArray[Any]) -> pa.Array:
-    return pa.array(words, _TEXT).take(pa.array(numbers))
+    return pa.array(words, pa.string()).take(pa.array(numbers))
 
 
 def _numbers(words: tuple[str, ...], column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """Return the index of each word, -1 for others."""
+    """Return the index of each word, -1 for unknown words."""
     return pc.fill_null(pc.index_in(column, pa.array(words)), -1).to_numpy().astype(np.int64)  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""How often what was called."""
+"""Counts of calls."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ from virnucpro_pl.sequence.translation import WHOLE_CHUNK
 
 
 class CallCounts:
-    """Calls of records, chunks and ORFs, added up.
+    """Counts of the calls of records, chunks and ORFs.
 
     Args:
-        num_files: of the input.
+        num_files: number of input files.
     """
 
     def __init__(self, num_files: int) -> None:
@@ -36,7 +36,7 @@ class CallCounts:
         self._orfs += np.bincount(call_orfs(part.scores[part.frames != WHOLE_CHUNK], threshold), minlength=2)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return them as ``run.json`` has them."""
+        """Return the counts for ``run.json``."""
         return {
             "records": _by_call(self._by_file.sum(axis=0)),
             "chunks": _by_call(self._chunks),

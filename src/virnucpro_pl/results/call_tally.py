@@ -1,4 +1,4 @@
-"""Calls and statuses counted from the result files, and compared with the counts of the run record."""
+"""Calls and statuses counted in the result files, for comparison with the run record."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,10 +15,10 @@ from virnucpro_pl.sequence.layout import STATUSES
 
 
 class CallTally:
-    """What the rows of a run's tables add up to.
+    """Counts of the rows of a run's tables.
 
     Args:
-        counts: those of the run record.
+        counts: counts of the run record.
     """
 
     def __init__(self, counts: Mapping[str, Any]):
@@ -40,7 +40,7 @@ class CallTally:
         lengths: NDArray[np.int64],
         out_of_domain: pa.ChunkedArray,
     ) -> None:
-        """Add records; of each, the number of its input, its call, status, length and mark."""
+        """Add records: the number of the input, call, status, length in bases and domain of each."""
         np.add.at(self._calls, (files, calls), 1)
         np.add.at(self._letters, files, lengths)
         self._status += np.bincount(status, minlength=len(STATUSES))
@@ -57,11 +57,7 @@ class CallTally:
         self._orf_calls += np.bincount(is_viral, minlength=2)
 
     def check_against_run_record(self) -> None:
-        """Compare with the counts of the run record.
-
-        Raises:
-            DisagreementError: a count differs.
-        """
+        """Raise DisagreementError if a count of the run record differs."""
         counts, calls = self._counts, self._counts["calls"]
         for source, found, letters in zip(counts["inputs"], self._calls, self._letters.tolist(), strict=True):
             _compare(RECORD_TABLE, f"calls of {source['path']}", _by_call(found), source["calls"])
@@ -84,7 +80,7 @@ def _by_call(counts: NDArray[np.int64]) -> dict[str | None, int]:
 def _compare(file: str, what: str, found: Mapping[Any, int], wanted: Mapping[str, int]) -> None:
     filled = [{name: count for name, count in counts.items() if count} for counts in (found, wanted)]
     if filled[0] != filled[1]:
-        raise DisagreementError(file, f"{what}: {_shown(filled[0])}, and run.json tells {_shown(filled[1])}")
+        raise DisagreementError(file, f"{what}: {_shown(filled[0])}, but run.json counts {_shown(filled[1])}")
 
 
 def _shown(counts: Mapping[Any, int]) -> str:
@@ -92,12 +88,12 @@ def _shown(counts: Mapping[Any, int]) -> str:
 
 
 class _Domain:
-    """Which records are marked as too short for the head: those below some length."""
+    """Check that the records marked as too short are those below some length."""
 
     def __init__(self) -> None:
         self._marked = self._unmarked = self._unknown = self._records = 0
         self._longest, self._shortest = -1, np.iinfo(np.int64).max
-        """Of the records that are marked, and of those that are not"""
+        """Longest record that is marked, and shortest one that is not"""
 
     def add(self, lengths: NDArray[np.int64], marks: pa.ChunkedArray) -> None:
         yes, no, unknown = (pc.equal(marks, word).to_numpy() for word in ("yes", "no", "NA"))
@@ -110,6 +106,6 @@ class _Domain:
 
     def check(self, out_of_domain: int) -> None:
         _compare(RECORD_TABLE, "out_of_domain", {"yes": self._marked}, {"yes": out_of_domain})
-        known = self._marked + self._unmarked
-        if self._longest >= self._shortest or (known, self._unknown) not in ((0, self._records), (self._records, 0)):
+        judged = self._marked + self._unmarked
+        if self._longest >= self._shortest or (judged, self._unknown) not in ((0, self._records), (self._records, 0)):
             raise DisagreementError(RECORD_TABLE, "out_of_domain does not follow the length of the records")

@@ -1,4 +1,4 @@
-"""Reading tables of calls, whoever wrote them: this program, the published script, or its rewrite."""
+"""Reader of tables of calls from this program, the published script or its rewrite."""
 
 import codecs
 from pathlib import Path
@@ -23,14 +23,14 @@ _MISSING = pa.array(["NA", ""])
 
 
 class _Layout(NamedTuple):
-    """What the tables of a mode are called, and their columns."""
+    """File name and columns of the tables of a mode."""
 
     file: str
     id: str
     label: str
     others: str | None
     virus: str
-    """The scores may be left out"""
+    """columns of scores may be missing"""
 
 
 _LAYOUTS: dict[Mode, _Layout] = {
@@ -50,19 +50,19 @@ class CallTable(NamedTuple):
     labels: pa.Array
     """(N,) string"""
     others: NDArray[np.float64] | None
-    """(N,) scores of ``others``, None where the table has none"""
+    """(N,) scores of ``others``, None without such a column"""
     virus: NDArray[np.float64] | None
-    """(N,) scores of ``virus``, NaN for what was not called; None where the table has none"""
+    """(N,) scores of ``virus``, NaN for rows that are not called; None without such a column"""
     fingerprint: dict[str, Any]
-    """Identity of the run that left it, empty where no ``run.json`` lies beside it"""
+    """fingerprint of the run, empty without ``run.json``"""
 
     @property
     def threshold(self) -> float:
-        """Score from which a chunk is viral."""
+        """Return the score from which a chunk is viral."""
         return float(self.fingerprint.get(THRESHOLD) or PUBLISHED_THRESHOLD)
 
     def margins(self) -> NDArray[np.float64] | None:
-        """(N,) distance of the score that decides from the threshold, 0 to 1; None without scores."""
+        """Return the distance of the deciding score from the threshold, (N,), 0 to 1; None without scores."""
         if self.virus is None:
             return None
         decisive = self.virus if self.others is None else (self.virus - self.others + 1) / 2
@@ -73,19 +73,19 @@ def read_call_table(path: Path, mode: Mode, name: str) -> CallTable:
     """Read the table of a mode.
 
     Args:
-        path: a file, or the folder of results that has it; the published script writes into ``NAME_merged``.
-        mode: which table.
-        name: what the user calls it.
+        path: the file, or the folder of results; the published script writes into ``NAME_merged``.
+        mode: kind of table.
+        name: name of the setting.
 
     Raises:
-        UserError: it is not there, or is no table of this mode.
+        UserError: the table is missing, or is no table of this mode.
     """
     file = _find(path, mode, name)
     layout = _LAYOUTS[mode]
     table = _read(file, mode, name)
     columns = set(table.column_names)
     if not {layout.id, layout.label} <= columns:
-        others = [other for other, known in _LAYOUTS.items() if {known.id, known.label} <= columns]
+        others = [other for other, one in _LAYOUTS.items() if {one.id, one.label} <= columns]
         advice = (
             f"give mode={others[0]}" if others else f"{mode} tables have the columns {layout.id} and {layout.label}"
         )
@@ -104,23 +104,20 @@ def read_call_table(path: Path, mode: Mode, name: str) -> CallTable:
 
 def _find(path: Path, mode: Mode, name: str) -> Path:
     if not path.exists():
-        raise UserError(f"{name}={path} does not exist; name a folder of results, or a file in it")
+        raise UserError(f"{name}={path} does not exist; give a folder of results, or a file in it")
     if not path.is_dir():
         return path
     wanted = _LAYOUTS[mode].file
     found = [path / wanted] if (path / wanted).is_file() else sorted(path.glob(f"*_merged/{wanted}"))
     if not found:
-        raise UserError(f"{name}={path}: there is no {wanted} in it, which mode={mode} compares; name the file")
+        raise UserError(f"{name}={path}: holds no {wanted}, which mode={mode} compares; give the file")
     if len(found) > 1:
-        raise UserError(f"{name}={path} holds several {wanted}; name one, such as {found[0]}")
+        raise UserError(f"{name}={path} holds several {wanted}; give one, such as {found[0]}")
     return found[0]
 
 
 def _read(file: Path, mode: Mode, name: str) -> pa.Table:
-    """Read a table, plain or compressed, separated by tabs or commas.
-
-    All columns are text, as a label may be a word, a number or NA.
-    """
+    """Read a table of text, plain or compressed, separated by tabs or commas."""
     layout = _LAYOUTS[mode]
     try:
         with open_decompressed(file) as stream:
@@ -129,7 +126,7 @@ def _read(file: Path, mode: Mode, name: str) -> pa.Table:
                 raise UserError(f"{name}={file}: encoded as UTF-16; save it as UTF-8")
             if b"\r" in header.rstrip(b"\r\n"):
                 raise UserError(f"{name}={file}: lines end with CR only; convert them: tr '\\r' '\\n' < FILE > NEW")
-            if not stream.peek(1):  # the rewrite leaves no header where nothing had an open frame
+            if not stream.peek(1):  # the rewrite writes no header if there is no ORF
                 columns = _column_names(header) if header.strip() else [layout.id, layout.label]
                 return pa.table({column: pa.array([], pa.string()) for column in columns})
             return csv.read_csv(
@@ -164,7 +161,7 @@ def _scores(table: pa.Table, column: str | None, file: Path, labels: pa.Array) -
     try:
         scores: NDArray[np.float64] = pc.cast(text, pa.float64()).to_numpy(zero_copy_only=False)
     except pa.ArrowInvalid as error:
-        raise UserError(f"{file}: column {column} holds what is no number: {escaped(str(error))}") from error
+        raise UserError(f"{file}: column {column} holds something other than numbers: {escaped(str(error))}") from error
     if is_called.any() and not np.isfinite(scores[is_called]).any():
         raise UserError(
             f"{file}: column {column} holds no score of any called row, only NaN or NA; make the table again, or remove"
@@ -174,7 +171,7 @@ def _scores(table: pa.Table, column: str | None, file: Path, labels: pa.Array) -
 
 
 def _unquoted(ids: pa.Array) -> pa.Array:
-    """Ids as they were before pandas, which writes the published consensus, quoted those that hold quotes."""
+    """Return ids without the quotes that pandas, which writes the published consensus, puts around ids with quotes."""
     quoted = pc.and_(pc.starts_with(ids, '"'), pc.ends_with(ids, '"'))
     if not pc.any(quoted).as_py():
         return ids

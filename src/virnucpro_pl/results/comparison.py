@@ -1,4 +1,4 @@
-"""Comparing the calls of two runs: how often they agree, by how much scores differ, and where they do not."""
+"""Comparison of the calls and scores of two runs."""
 
 from typing import Any
 
@@ -27,13 +27,13 @@ MISMATCH_SCHEMA = pa.schema(
 
 
 class Comparison:
-    """Two tables, joined by id; the k-th row of a repeated id is compared with the k-th of the other table.
+    """Two tables joined by id; the k-th row of a repeated id is compared with the k-th of the other table.
 
     Args:
-        reference: what is taken as right.
-        candidate: what is compared with it.
-        tolerance: difference of scores that does not count.
-        borderline: distance from the threshold within which a label may turn by rounding.
+        reference: table that is taken as right.
+        candidate: table that is compared with it.
+        tolerance: largest difference of scores that is ignored.
+        borderline: distance from the threshold within which rounding may change a label.
     """
 
     def __init__(self, reference: CallTable, candidate: CallTable, tolerance: float, borderline: float):
@@ -53,7 +53,7 @@ class Comparison:
         return list(zip((self._reference, self._candidate), self._rows, strict=True))
 
     def _differences(self) -> NDArray[np.float64] | None:
-        """(M,) larger of the differences of both scores, NaN where neither run called; None without scores."""
+        """Return the larger difference of both scores, (M,), NaN if neither run called; None without scores."""
         pairs = []
         for column in ("others", "virus"):
             first, second = (_taken(getattr(table, column), rows) for table, rows in self._sides())
@@ -61,10 +61,10 @@ class Comparison:
                 pairs.append(np.abs(first - second))
         return np.fmax.reduce(pairs) if pairs else None
 
-    def figures(self) -> dict[str, Any]:
-        """Return what ``compare.json`` holds."""
+    def metrics(self) -> dict[str, Any]:
+        """Return the metrics of ``compare.json``."""
         compared, disagreeing = len(self._differ), int(self._differ.sum())
-        figures: dict[str, Any] = {
+        metrics: dict[str, Any] = {
             "reference": len(self._reference.ids),
             "candidate": len(self._candidate.ids),
             "compared": compared,
@@ -78,14 +78,14 @@ class Comparison:
         }
         if self._margin is not None:
             borderline = int((self._differ & (self._margin <= self._borderline)).sum())
-            figures["mismatches"] = {"borderline": borderline, "clear": disagreeing - borderline}
-            figures["clear_agreement"] = _share(compared - disagreeing + borderline, compared)
+            metrics["mismatches"] = {"borderline": borderline, "clear": disagreeing - borderline}
+            metrics["clear_agreement"] = _share(compared - disagreeing + borderline, compared)
         if self._score_difference is not None:
-            figures["scores"] = self._score_figures(self._score_difference)
-        return figures
+            metrics["scores"] = self._score_metrics(self._score_difference)
+        return metrics
 
     def _label_counts(self) -> list[dict[str, Any]]:
-        """How often which label met which."""
+        """Return the number of each pair of labels."""
         pairs = pa.table(
             [table.labels.take(pa.array(rows)) for table, rows in self._sides()], names=["reference", "candidate"]
         )
@@ -93,20 +93,20 @@ class Comparison:
         rows = counted.rename_columns(["reference", "candidate", "count"]).to_pylist()
         return sorted(rows, key=lambda row: (-row["count"], row["reference"], row["candidate"]))
 
-    def _score_figures(self, differences: NDArray[np.float64]) -> dict[str, Any]:
+    def _score_metrics(self, differences: NDArray[np.float64]) -> dict[str, Any]:
         virus = [_taken(table.virus, rows) for table, rows in self._sides()]
         both = np.logical_and.reduce([np.isfinite(scores) for scores in virus if scores is not None])
-        known = differences[both]
+        finite = differences[both]
         first, second = (scores[both] for scores in virus if scores is not None)
-        varied = len(known) > 1 and first.std() > 0 and second.std() > 0
-        counts, _ = np.histogram(known, _DIFFERENCES)
+        varied = len(finite) > 1 and first.std() > 0 and second.std() > 0
+        counts, _ = np.histogram(finite, _DIFFERENCES)
         return {
-            "compared": len(known),
-            "mean": _number(known, np.mean),
-            "median": _number(known, np.median),
-            "max": _number(known, np.max),
-            "std": _number(known, np.std),
-            "within_tolerance": _share(int((known <= self._tolerance).sum()), len(known)),
+            "compared": len(finite),
+            "mean": _number(finite, np.mean),
+            "median": _number(finite, np.median),
+            "max": _number(finite, np.max),
+            "std": _number(finite, np.std),
+            "within_tolerance": _share(int((finite <= self._tolerance).sum()), len(finite)),
             "correlation": float(np.corrcoef(first, second)[0, 1]) if varied else None,
             "histogram": [
                 {"from": low, "to": high, "count": count}
@@ -115,10 +115,10 @@ class Comparison:
         }
 
     def mismatches(self, limit: int | None) -> pa.Table:
-        """Rows that differ, the worst first: other labels by margin, missing ids, other scores by difference.
+        """Return the rows that differ: other labels by margin, missing ids, then other scores by difference.
 
         Args:
-            limit: most rows; None for all.
+            limit: largest number of rows; None for all.
         """
         margin = np.zeros(len(self._differ)) if self._margin is None else np.nan_to_num(self._margin, nan=1.0)
         labels = np.flatnonzero(self._differ)
@@ -148,7 +148,7 @@ class Comparison:
         return pa.table([columns[name] for name in MISMATCH_SCHEMA.names], schema=MISMATCH_SCHEMA)
 
     def virus_scores(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]] | None:
-        """Scores of both runs where both have one, and whether the labels differ; None without scores."""
+        """Return the scores that both runs have, and whether the labels differ; None without scores."""
         first, second = (_taken(table.virus, rows) for table, rows in self._sides())
         if first is None or second is None:
             return None
@@ -156,29 +156,29 @@ class Comparison:
         return first[both], second[both], self._differ[both]
 
     def warnings(self) -> list[str]:
-        """What a reader of the figures should know."""
-        told = []
+        """Return the warnings that readers of the metrics need."""
+        found = []
         if other := difference(
             self._reference.fingerprint, self._candidate.fingerprint, ("in the reference", "in the candidate")
         ):
-            told.append(f"the two runs are not of the same kind: {other}")
+            found.append(f"the two runs are not of the same kind: {other}")
         elif self._missing[0].size and self._missing[1].size and not self._reference.fingerprint:
-            told.append("ids are missing on both sides: were both cut into chunks of the same length?")
+            found.append("ids are missing on both sides: were both cut into chunks of the same length?")
         for name, count in zip(("reference", "candidate"), self._repeats, strict=True):
             if count:
-                told.append(f"{count:,} rows of the {name} repeat an id; they were compared in their order")
-        return told
+                found.append(f"{count:,} rows of the {name} repeat an id; they were compared in their order")
+        return found
 
 
 def _matches(first: NDArray[np.int64], second: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """(M,) rows of both tables that have one key, in the order of the first."""
+    """Return the rows of both tables that have the same key, (M,) each, in the order of the first table."""
     _, *rows = np.intersect1d(first, second, assume_unique=True, return_indices=True)
     order = np.argsort(rows[0], kind="stable")
     return [one[order].astype(np.int64) for one in rows]
 
 
 def _keys(first: pa.Array, second: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Number the ids of two tables alike, repeats of an id apart."""
+    """Return the keys of the rows of two tables: equal for the k-th occurrence of an id in both."""
     both = pa.concat_arrays([first.cast(pa.large_string()), second.cast(pa.large_string())])
     numbers = np.split(both.dictionary_encode().indices.to_numpy(), [len(first)])
     repeats = [_repeat_numbers(number) for number in numbers]
@@ -188,7 +188,7 @@ def _keys(first: pa.Array, second: pa.Array) -> tuple[NDArray[np.int64], NDArray
 
 
 def _repeat_numbers(numbers: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Count how often each was there before.
+    """Return how often each number occurred before.
 
     >>> _repeat_numbers(np.array([7, 3, 7, 7])).tolist()
     [0, 0, 1, 2]

@@ -1,4 +1,4 @@
-"""The picture of a comparison."""
+"""Plot of a comparison."""
 
 from pathlib import Path
 
@@ -11,20 +11,20 @@ from virnucpro_pl.results.comparison import Comparison
 _BINS = 200
 _MOST_POINTS = 5000
 _SAME, _OTHER = "#1f6f8b", "#d1495b"
-_SMALLEST = 1e-9  # differences below are drawn there
+_SMALLEST = 1e-9  # smaller differences are drawn here
 
 
 def plot_comparison(folder: Path, comparison: Comparison, tolerance: float, title: str) -> Path | None:
-    """Draw the virus scores of both runs against each other, and how large their differences are.
+    """Plot the virus scores of both runs against each other, and a histogram of their differences.
 
     Args:
-        folder: of ``SCATTER``.
-        comparison: of the two.
-        tolerance: difference that does not count.
-        title: what is compared.
+        folder: folder of the plot.
+        comparison: the comparison.
+        tolerance: largest difference that is ignored.
+        title: title of the plot.
 
     Returns:
-        The file; None, and nothing is drawn, where a table has no scores.
+        The file; None if a table has no scores, and nothing is drawn.
     """
     from matplotlib.colors import LogNorm
     from matplotlib.figure import Figure  # takes half a second to import

@@ -1,4 +1,4 @@
-"""From frames to chunks to records: who is called what."""
+"""Consensus: scores of frames to calls of chunks and records."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
@@ -10,30 +10,30 @@ from virnucpro_pl.errors import UserError
 
 Tie = Literal["virus", "ambiguous"]
 CALLS = ("others", "virus", "ambiguous", None)
-"""Calls by number; the last stands for no call at all."""
+"""Calls by number; the last stands for no call."""
 OTHERS, VIRUS, AMBIGUOUS, NOT_CALLED = range(len(CALLS))
 PUBLISHED_THRESHOLD = 0.5
 
 
 class CallingRules(NamedTuple):
-    """How scores become calls."""
+    """Rules that turn scores into calls."""
 
     tie: Tie = "virus"
-    """What a chunk is whose best virus score equals its best others score; ``virus`` is the published rule"""
+    """call of a chunk whose highest virus score equals its highest other score; ``virus`` as published"""
     min_viral_fraction: float = 0.5
-    """Share of a record's called chunks that must be viral for the record to be"""
+    """share of called chunks that must be viral for a record to be viral"""
     threshold: float | None = None
-    """Score from which a chunk is viral; None leaves it to the head, 0.5 is the published rule"""
+    """score from which a chunk is viral; None: that of the head; 0.5 as published"""
     domain_length: int = 0
-    """Records shorter than this (nt) are outside of what the head was trained and tested on; 0 where nobody knows"""
+    """length in nt below which a record is shorter than those of training and test; 0: unknown"""
 
     @property
     def limit(self) -> float:
-        """The threshold that holds."""
+        """Return the threshold, 0.5 if none is set."""
         return PUBLISHED_THRESHOLD if self.threshold is None else self.threshold
 
     def check(self) -> None:
-        """Raise UserError for a rule that makes no sense."""
+        """Raise UserError if a rule is out of range."""
         if self.tie not in get_args(Tie):
             raise UserError(f"results.tie={self.tie}: choose one of {', '.join(get_args(Tie))}")
         if not 0 < self.min_viral_fraction <= 1:
@@ -43,25 +43,25 @@ class CallingRules(NamedTuple):
 
 
 class Consensus(NamedTuple):
-    """Calls of consecutive groups: of chunks over their ORFs, or of records over their chunks."""
+    """Calls of consecutive groups: chunks over their ORFs, or records over their chunks."""
 
     calls: NDArray[np.uint8]
     """(G,) index in ``CALLS``"""
     viral: NDArray[np.int64]
-    """(G,) members that are viral"""
+    """(G,) number of viral members"""
     others_score: NDArray[np.float32]
-    """(G,) highest probability of ``others`` of any ORF; NaN without one"""
+    """(G,) highest score of ``others`` of any ORF; NaN without ORF"""
     virus_score: NDArray[np.float32]
-    """(G,) highest probability of ``virus`` of any ORF; NaN without one"""
+    """(G,) highest score of ``virus`` of any ORF; NaN without ORF"""
 
 
 def join(parts: Sequence[Consensus]) -> Consensus:
-    """Calls of the groups of all parts, of which there is at least one."""
+    """Concatenate the groups of one or more parts."""
     return Consensus(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def call_orfs(scores: NDArray[np.float32], threshold: float = PUBLISHED_THRESHOLD) -> NDArray[np.bool_]:
-    """(F, 2) scores -> (F,) whether each ORF is viral; the published tool takes the larger score, a tie is others."""
+    """Return which ORFs are viral, (F, 2) -> (F,): those with the larger virus score, as published; a tie is others."""
     if threshold == PUBLISHED_THRESHOLD:
         return scores[:, 1] > scores[:, 0]
     return scores[:, 1] > threshold
@@ -70,10 +70,10 @@ def call_orfs(scores: NDArray[np.float32], threshold: float = PUBLISHED_THRESHOL
 def chunk_margins(
     others: NDArray[np.float32], virus: NDArray[np.float32], threshold: float = PUBLISHED_THRESHOLD
 ) -> NDArray[np.float32]:
-    """Return (C,) by how much chunks are viral, from the highest scores of their ORFs; 0 is a tie.
+    """Return the margins of chunks from the highest scores of their ORFs, (C,); positive is viral, 0 is a tie.
 
-    As published, the highest virus score is compared with the highest other score. With another threshold, their
-    difference is compared with what it is where the two are ``threshold`` and ``1 - threshold``.
+    As published, the margin is the highest virus score minus the highest other score. Another threshold is compared
+    with that difference at scores of ``threshold`` and ``1 - threshold``.
     """
     return virus - others if threshold == PUBLISHED_THRESHOLD else virus - others - np.float32(2 * threshold - 1)
 
@@ -82,9 +82,9 @@ def call_chunks(scores: NDArray[np.float32], num_orfs: NDArray[np.int64], rules:
     """Call chunks by the highest score of each class over their ORFs, as published.
 
     Args:
-        scores: (F, 2) of the ORFs, chunk after chunk.
-        num_orfs: (C,) ORFs of each chunk.
-        rules: what a tie means.
+        scores: (F, 2) scores of the ORFs, chunk after chunk.
+        num_orfs: (C,) number of ORFs of each chunk.
+        rules: calling rules.
     """
     others, virus = (_group_max(scores[:, column], num_orfs) for column in (0, 1))
     margins = chunk_margins(others, virus, rules.limit)
@@ -109,8 +109,8 @@ def call_records(chunks: Consensus, num_chunks: NDArray[np.int64], rules: Callin
 
     Args:
         chunks: consensus of the chunks, record after record.
-        num_chunks: (R,) chunks of each record.
-        rules: the share needed.
+        num_chunks: (R,) number of chunks of each record.
+        rules: calling rules.
     """
     viral, ambiguous, uncalled = (
         group_sums(chunks.calls == call, num_chunks) for call in (VIRUS, AMBIGUOUS, NOT_CALLED)
@@ -127,14 +127,14 @@ def call_records(chunks: Consensus, num_chunks: NDArray[np.int64], rules: Callin
 
 
 def group_sums(members: NDArray[Any], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(M,) values of consecutive groups of these sizes -> (G,) sum of each group."""
+    """Return the sums of consecutive groups: (M,) values, (G,) sizes -> (G,)."""
     total = np.concatenate([[0], np.cumsum(members, dtype=np.int64)])
     ends = np.cumsum(sizes)
     return total[ends] - total[ends - sizes]  # type: ignore[no-any-return]
 
 
 def _group_max(values: NDArray[np.float32], sizes: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Highest of each group, NaN where a group is empty or holds nothing else."""
+    """Return the highest value of each group, NaN for a group that is empty or holds only NaN."""
     highest = np.full(len(sizes), np.nan, dtype=np.float32)
     filled = np.flatnonzero(sizes)
     if len(filled):

@@ -1,4 +1,4 @@
-"""What a reader of the results should know of the input: warnings, and lines of the summary."""
+"""Warnings about the input, and its lines of the summary."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ _SKIPPED = ("secondary", "supplementary")
 
 
 def input_warnings(counts: dict[str, Any]) -> list[str]:
-    """Warn of what the input holds, from the counts of ``run.json``."""
+    """Return warnings about the input, from the counts of ``run.json``."""
     found = []
     if not counts["records"]:
-        found.append("the input holds no records; the result files hold their headers only")
+        found.append("the input holds no records; the result files hold only headers")
     if repeats := counts["duplicate_names"]:
         suffix = counts["duplicate_suffix"]
         found.append(
@@ -37,27 +37,27 @@ def input_warnings(counts: dict[str, Any]) -> list[str]:
 
 
 def _letter_warnings(source: dict[str, Any], are_excluded: bool) -> list[str]:
-    """Warn of letters that are no nucleotides in one input."""
+    """Return warnings about letters of one input that are no nucleotides."""
     if "no_nucleotides" not in source or not is_worth_a_warning(source):
         return []
-    told = f"{shown_name(source['path'])}: {odd_text(source)}"
+    text = f"{shown_name(source['path'])}: {odd_text(source)}"
     if not are_excluded:
-        return [f"{told}; they count as bases (data.alphabet=any)"]
+        return [f"{text}; they count as bases (data.alphabet=any)"]
     return [
-        f"{told}; {source['no_nucleotides']['records']:,} records with more than 0.1 % of them are not called (status"
+        f"{text}; {source['no_nucleotides']['records']:,} records with more than 0.1 % of them are not called (status"
         f" {NOT_NUCLEOTIDES}); correct the file, or give data.alphabet=any to call them as published"
     ]
 
 
 def input_lines(counts: dict[str, Any]) -> list[str]:
-    """Render what was left out and what was paired, for the summary."""
+    """Return the lines of skipped alignments and of pairs for the summary."""
     inputs = counts["inputs"]
     skipped = {kind: sum(source.get("skipped", {}).get(kind, 0) for source in inputs) for kind in _SKIPPED}
     mates = [source["records"] for source in inputs if source["mates"]]
     lines = []
     if any(skipped.values()):
-        told = " and ".join(f"{count:,} {kind}" for kind, count in skipped.items() if count)
-        lines.append(f"  left out as repeats of other reads: {told} alignments")
+        text = " and ".join(f"{count:,} {kind}" for kind, count in skipped.items() if count)
+        lines.append(f"  skipped as repeats of other reads: {text} alignments")
     if mates:
         lines.append(f"  mates: {sum(mates):,} records of {len(mates):,} files, named NAME/1 and NAME/2")
     return lines

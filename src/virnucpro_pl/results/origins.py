@@ -1,4 +1,4 @@
-"""Where records come from: their file, and a name no other record has."""
+"""Unique names and input files of records."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ from virnucpro_pl.sequence.stored_array import StoredArray
 
 
 class UniqueNames:
-    """Names mates ``NAME/1`` and ``NAME/2``; a record that repeats an earlier name gets a suffix with its number.
+    """Unique names: mates are ``NAME/1`` and ``NAME/2``, repeated names get a suffix with their number.
 
     Args:
-        store: the ORF store.
-        manifest: what its ``manifest.json`` holds.
+        store: folder of the ORF store.
+        manifest: content of its ``manifest.json``.
     """
 
     def __init__(self, store: Path, manifest: dict[str, Any]):
@@ -26,7 +26,7 @@ class UniqueNames:
         self._row = 0
 
     def of(self, first_record: int, names: Sequence[str]) -> list[str]:
-        """Name the next records, given the number of the first, from 0, and their names in their files."""
+        """Return the names of the next records, given the number of the first, from 0, and their names in the input."""
         unique = final_names(self._inputs, first_record, names)
         repeats = self._repeats[self._row : self._row + len(names)]
         repeats = repeats[repeats[:, 0] < first_record + len(names)]
@@ -37,7 +37,7 @@ class UniqueNames:
 
 
 def files_of(inputs: Sequence[dict[str, Any]], first_record: int, count: int) -> NDArray[np.int64]:
-    """Tell which of the inputs each of ``count`` consecutive records comes from.
+    """Return the index of the input of each of ``count`` consecutive records.
 
     >>> files_of([{"records": 2}, {"records": 0}, {"records": 1}], 1, 2).tolist()
     [0, 2]

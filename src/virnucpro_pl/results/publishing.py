@@ -1,4 +1,4 @@
-"""From parts to result files: nothing appears before everything is there."""
+"""Publishing: the result files appear once all scores are there."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -16,24 +16,25 @@ from virnucpro_pl.sequence.store import OrfStore, check_unchanged
 
 
 def check_results(folder: Path, run: Mapping[str, Any]) -> None:
-    """Refuse result files that are not as they were written, before anything is made of them.
+    """Raise DamagedResultsError if a result file of a finished run is missing or was changed.
 
     Args:
-        folder: the output folder of a finished run.
+        folder: output folder.
         run: its run record.
-
-    Raises:
-        DamagedResultsError: one is missing or was changed.
     """
     for name in RESULT_FILES:
         if not (folder / name).is_file() or file_facts(folder / name) != run["files"].get(name):
-            raise DamagedResultsError(f"{folder / name}: missing or changed since it was written; `verify` tells more")
+            raise DamagedResultsError(
+                f"{folder / name}: missing or changed since it was written; run `verify` for details"
+            )
 
 
 def files_in(folder: Path, names: Iterable[str]) -> dict[str, Any]:
-    """Return the facts of the files of these names in a folder, and the files of this program in the folders.
+    """Return size and digest of each file, and the files in each folder, that a later start may replace.
 
-    A later start of the same command may replace these, and nothing else.
+    Args:
+        folder: output folder.
+        names: names of files and folders of this program.
     """
     there = [folder / name for name in names]
     return {
@@ -51,32 +52,32 @@ def publish(
     rules: CallingRules,
     clock: StageClock,
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Write the result files of a run whose scores are all there.
+    """Write the result files of a run.
 
     Args:
-        store: the ORFs.
-        inputs: the files it was made of, as they are called now.
-        gather: fills in (orfs, 2) scores, or raises because some are missing.
-        work: folder the files are written in first.
-        output: folder they are moved to when all of them are complete and on the disk.
-        rules: how scores become calls.
-        clock: takes the time of consensus and writing.
+        store: ORF store.
+        inputs: paths of the input files.
+        gather: fills in (orfs, 2) scores; raises MissingScoresError if some are missing.
+        work: folder in which the files are written.
+        output: folder to which the complete files are moved.
+        rules: calling rules.
+        clock: clock of the stages.
 
     Returns:
-        what was called how often, and size and SHA-256 of each file.
+        The counts of calls, and the size and SHA-256 of each file.
 
     Raises:
         MissingScoresError: some ORFs have no score.
-        UserError: a file of others has one of the names.
-        DamagedStoreError: the store was changed while the run was going.
-        OSError: there is no space.
+        UserError: a file of others has the name of a result.
+        DamagedStoreError: the store was changed during the run.
+        OSError: the disk is full.
     """
     with clock(CONSENSUS):
         scores = ScoreFile(work / "scores", store.num_orfs)
         gather(scores)
     calls = write_results(store.folder, inputs, scores, work / "results", rules, clock)
     with clock(WRITING):
-        check_unchanged(store.folder)  # once all has been read of it
+        check_unchanged(store.folder)  # after it was read completely
     files = {}
     with clock(WRITING):
         for name in RESULT_FILES:

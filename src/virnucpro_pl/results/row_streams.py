@@ -1,4 +1,4 @@
-"""Result files read in order, some rows at a time, and compared with what they should hold."""
+"""Readers of result files, some rows at a time, and comparison of their columns."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,15 +17,15 @@ from virnucpro_pl.files.file_names import open_arrow
 _BLOCK_BYTES = 1 << 22
 _MAX_ROWS = 1 << 16
 SHOWN_LETTERS = 60
-"""Of a value, in a message"""
+"""Letters of a value that a message shows"""
 
 
 class DisagreementError(Exception):
-    """A result file cannot be read or contradicts another one; the message says where.
+    """A result file cannot be read or contradicts another one.
 
     Args:
-        file: name of the file that does not hold what it should.
-        message: the difference.
+        file: name of the wrong file.
+        message: the difference, with its row.
     """
 
     def __init__(self, file: str, message: str):
@@ -60,7 +60,7 @@ def _parquet_rows(path: Path, columns: Mapping[str, pa.DataType]) -> Iterator[pa
 
 
 def _explained(file: str, pieces: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Yield the pieces, or raise ``DisagreementError`` for what keeps them from being read."""
+    """Yield the pieces; raise ``DisagreementError`` if they cannot be read."""
     try:
         for piece in pieces:
             for name, column in zip(piece.column_names, piece.columns, strict=True):
@@ -72,17 +72,17 @@ def _explained(file: str, pieces: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 class Rows:
-    """Reads the rows of a table from its beginning on.
+    """Reader of the rows of a table, in order.
 
     Args:
-        file: what messages call the table.
-        pieces: the table, in consecutive pieces.
-        columns: of the table.
+        file: name of the table in messages.
+        pieces: the table in consecutive pieces.
+        columns: its columns.
     """
 
     def __init__(self, file: str, pieces: Iterator[pa.Table], columns: Mapping[str, pa.DataType]):
         self.row = 0
-        """Number of rows that were read"""
+        """Number of rows that have been read"""
         self._file = file
         self._pieces = pieces
         self._rest = pa.schema(columns).empty_table()
@@ -91,7 +91,7 @@ class Rows:
         """Return the next rows.
 
         Raises:
-            DisagreementError: there are fewer.
+            DisagreementError: the table has fewer rows.
         """
         pieces = [self._rest]
         while (found := sum(map(len, pieces))) < num_rows:
@@ -105,21 +105,17 @@ class Rows:
         return table.slice(0, num_rows).combine_chunks()
 
     def check_end(self) -> None:
-        """Check that every row was read.
-
-        Raises:
-            DisagreementError: there are more.
-        """
+        """Raise DisagreementError unless all rows have been read."""
         if len(self._rest) or any(map(len, self._pieces)):
             raise DisagreementError(self._file, f"has more than the {self.row:,} rows that the other files need")
 
 
 class Comparison:
-    """Compares columns of some rows with what they should be.
+    """Comparison of the columns of some rows with expected values.
 
     Args:
-        file: what messages call the table.
-        first_row: number of the first of the rows, from 0.
+        file: name of the table in messages.
+        first_row: number of the first row, from 0.
         table: the rows.
     """
 
@@ -129,12 +125,12 @@ class Comparison:
         self._table = table
 
     def check(self, column: str, expected: pa.Array | NDArray[Any] | list[Any], source: str) -> None:
-        """Compare a column; null and NaN are the same.
+        """Compare a column; null and NaN are equal.
 
         Args:
-            column: its name.
-            expected: as many values as there are rows.
-            source: where they come from.
+            column: name of the column.
+            expected: expected values, one for each row.
+            source: origin of the expected values, for the message.
 
         Raises:
             DisagreementError: a value differs.
@@ -151,5 +147,5 @@ class Comparison:
 
 
 def floats(table: pa.Table, column: str) -> NDArray[np.float32]:
-    """Return a column of numbers, NaN where it is null."""
+    """Return a column of numbers, with NaN for null."""
     return table.column(column).to_numpy().astype(np.float32)  # type: ignore[no-any-return]

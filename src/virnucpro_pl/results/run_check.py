@@ -1,4 +1,4 @@
-"""The parts of ``run.json`` that are used again: their types, safe file names, and counts that must agree."""
+"""Checks of run records: types of the keys in use, safe file names, and consistent counts."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ from virnucpro_pl.runs.fingerprint import THRESHOLD
 from virnucpro_pl.runs.run_record import read_run_record
 
 _EACH = object()
-"""Stands for every key of a mapping whose keys are not known beforehand."""
+"""Stands for every key of a mapping with arbitrary keys."""
 _COUNT_EACH: dict[Any, Any] = {_EACH: int}
 _CALLS: dict[Any, Any] = dict.fromkeys(("others", "virus", "ambiguous", "not_called"), int)
 _SPEED: dict[Any, Any] = dict.fromkeys(("tokens_per_second", "sequences_per_second", "packing_efficiency"), float)
@@ -96,7 +96,7 @@ _SHAPES: dict[str, dict[Any, Any]] = {
         "figures": {"epoch": int, "epochs": int, **dict.fromkeys(_METRICS, float)},
     },
 }
-"""What a later start of these commands reads of their run records"""
+"""Keys that a later start of these commands reads"""
 _WORDS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
@@ -112,18 +112,18 @@ _WORDS: dict[Any, str] = {
 
 
 _OTHER_FILES = {DATASET_FILE: "prepare", COMPARISON: "compare", BENCHMARK_TABLE: "benchmark"}
-"""By what the folder of a command without ``run.json`` is recognised"""
+"""File that identifies the output of a command without ``run.json``"""
 
 
 def finished_run(folder: Path, command: str) -> dict[str, Any]:
     """Return the checked run record of a finished ``predict``.
 
     Args:
-        folder: its output folder.
-        command: the command that uses it.
+        folder: output folder.
+        command: command that uses the record.
 
     Raises:
-        UserError: the folder holds no results, those of another command, or a run record that cannot be used.
+        UserError: the folder holds no results, those of another command, or a damaged run record.
         DamagedResultsError: the run is not finished.
     """
     run = read_run_record(folder)
@@ -137,8 +137,8 @@ def finished_run(folder: Path, command: str) -> dict[str, Any]:
         )
     if run is None:
         if (folder / WORK_FOLDER).is_dir():
-            raise DamagedResultsError(f"{folder}: the run is not finished; give its command again to continue it")
-        raise UserError(f"{folder}: no results here ({RUN_FILE} is missing); name the output folder of a predict")
+            raise DamagedResultsError(f"{folder}: the run is not finished; give its command again to resume it")
+        raise UserError(f"{folder}: no results here ({RUN_FILE} is missing); give the output folder of a predict")
     run = {"formats": {}, **run}
     try:
         check_run_record(run)
@@ -150,15 +150,15 @@ def finished_run(folder: Path, command: str) -> dict[str, Any]:
 
 
 def check_reported(run: Mapping[str, Any], command: str, folder: Path) -> None:
-    """Check the types of what ``embed`` or ``train`` reports of a finished run.
+    """Check the types of the keys that ``embed`` or ``train`` reports of a finished run.
 
     Args:
-        run: its run record.
-        command: which of the two.
-        folder: its output folder.
+        run: run record.
+        command: ``embed`` or ``train``.
+        folder: output folder.
 
     Raises:
-        UserError: something is missing or has another type.
+        UserError: a key is missing or has another type.
     """
     try:
         _check(run, _SHAPES[command], "")
@@ -170,10 +170,10 @@ def check_reported(run: Mapping[str, Any], command: str, folder: Path) -> None:
 
 
 def check_run_record(run: Mapping[str, Any]) -> None:
-    """Check the types of what is used again, and that the files lie in the folder.
+    """Check the types of a run record of ``predict``, and that its files lie in the folder.
 
     Raises:
-        UserError: something is missing, has another type, or is no name of a file in the folder.
+        UserError: a key is missing, has another type, or names a file outside of the folder.
     """
     _check(run, _SHAPE, "")
     if run["command"][1:2] != ["predict"]:
@@ -205,7 +205,7 @@ def _check(value: Any, shape: Any, where: str) -> None:
 
 
 def count_mistakes(counts: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the counts of ``run.json`` that do not agree with one another."""
+    """Yield the counts of a run record that contradict each other."""
     inputs, calls = counts["inputs"], counts["calls"]
     for total, parts in (("records", "record_status"), ("chunks", "chunk_status")):
         yield from _differ(f"counts.{total}", counts[total], f"counts.{parts}", sum(counts[parts].values()))

@@ -1,4 +1,4 @@
-"""Sequences in the files of a run, compared with the records they should be."""
+"""Check of the sequences in result files against the records."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
@@ -17,17 +17,17 @@ _COLUMNS = {"sequence_id": pa.string(), "length": pa.int64(), "call": pa.string(
 
 
 def records_called(folder: Path, calls: tuple[str, ...]) -> Iterator[tuple[str, int]]:
-    """Yield id and length of the records with one of these calls."""
+    """Yield the id and length of each record with one of the calls."""
     for table in text_rows(folder / RECORD_TABLE, _COLUMNS):
         called = table.filter(pc.is_in(table.column("call"), pa.array(calls)))
         yield from zip(called.column("sequence_id").to_pylist(), called.column("length").to_pylist(), strict=True)
 
 
 def sequences_of(path: Path) -> Iterator[tuple[str, int]]:
-    """Yield name and length of the sequences in a FASTA file.
+    """Yield the name and length of each sequence of a FASTA file.
 
     Raises:
-        DisagreementError: it cannot be read.
+        DisagreementError: the file cannot be read.
     """
     try:
         for block in read_records(str(path)):
@@ -42,13 +42,13 @@ def compare_sequences(
     expected: Iterable[tuple[str, int]],
     same_name: Callable[[str, str], bool] = eq,
 ) -> None:
-    """Compare names and lengths of the sequences in a file with those of the records they should be.
+    """Compare names and lengths of the sequences in a file with the expected records.
 
     Args:
-        file: what messages call it.
-        found: name and number of letters of each sequence.
+        file: name of the file in messages.
+        found: name and length of each sequence.
         expected: id and length of each record.
-        same_name: tells whether an id and a name belong together.
+        same_name: returns whether an id and a name match.
 
     Raises:
         DisagreementError: a sequence differs, is missing or was added.

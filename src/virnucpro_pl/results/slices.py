@@ -1,4 +1,4 @@
-"""Reading what the results are made of, some chunks at a time."""
+"""Reader of stored records, chunks and scores, some chunks at a time."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,14 +13,14 @@ from virnucpro_pl.sequence.layout import CHUNKS, DNA_ONLY, NOT_NUCLEOTIDES, RECO
 from virnucpro_pl.sequence.seal import MANIFEST, read_sealed
 
 MAX_CHUNKS = 1 << 16
-"""Chunks that are called and written at once"""
+"""Most chunks that are called and written at once"""
 
 
 class ScoreRows(Protocol):
-    """(orfs, 2) probabilities of ``others`` and ``virus``; need not be in memory."""
+    """(orfs, 2) scores of ``others`` and ``virus``, in memory or on disk."""
 
     def __getitem__(self, rows: slice, /) -> NDArray[np.float32]:
-        """Scores of consecutive ORFs."""
+        """Return the scores of consecutive ORFs."""
         ...
 
 
@@ -31,39 +31,39 @@ class Records(NamedTuple):
     records: pa.RecordBatch
     names: list[str]
     files: NDArray[np.int64]
-    """number of the input each comes from"""
+    """(R,) number of the input file of each record"""
     num_chunks: NDArray[np.int64]
 
 
 class Chunks(NamedTuple):
-    """Some consecutive chunks of them with all their ORFs."""
+    """Some consecutive chunks with all their ORFs."""
 
     records: Records
     owners: NDArray[np.int64]
-    """which of the records each chunk is of"""
+    """(C,) index of the record of each chunk"""
     chunks: pa.Table
     num_orfs: NDArray[np.int64]
-    """ORFs of each chunk"""
+    """(C,) number of ORFs of each chunk"""
     frames: NDArray[np.uint8]
     scores: NDArray[np.float32]
 
     @property
     def is_whole(self) -> NDArray[np.bool_]:
-        """(C,) whether a chunk without open frame was scored as a whole."""
+        """Return which chunks have no ORF and were scored as a whole, (C,)."""
         return self.chunks.column("status").to_numpy() == STATUSES.index(DNA_ONLY)  # type: ignore[no-any-return]
 
     @property
     def is_excluded(self) -> NDArray[np.bool_]:
-        """(C,) whether a chunk is not called because its record holds letters that are no nucleotides."""
+        """Return which chunks are not called because their record holds letters that are no nucleotides, (C,)."""
         return self.chunks.column("status").to_numpy() == STATUSES.index(NOT_NUCLEOTIDES)  # type: ignore[no-any-return]
 
 
 class ResultReader:
-    """Reads a store and its scores once, in order, at most MAX_CHUNKS chunks at a time.
+    """Reader of a store and its scores, in order, at most MAX_CHUNKS chunks at a time.
 
     Args:
-        store: the ORF store.
-        scores: of its ORFs.
+        store: folder of the ORF store.
+        scores: scores of its ORFs.
     """
 
     def __init__(self, store: Path, scores: ScoreRows):
@@ -86,7 +86,7 @@ class ResultReader:
             first += len(records)
 
     def chunks(self, records: Records) -> Iterator[Chunks]:
-        """Yield the chunks of these records, once those of all records before were read; at least one, maybe empty."""
+        """Yield the chunks of records in one or more blocks; the chunks of all earlier records must have been read."""
         ends = np.cumsum(records.num_chunks)
         num_chunks = int(ends[-1])
         for start in range(0, max(num_chunks, 1), MAX_CHUNKS):

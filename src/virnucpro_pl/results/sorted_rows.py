@@ -1,4 +1,4 @@
-"""Sorting more text rows than fit in memory."""
+"""External sorting of text rows."""
 
 import heapq
 import tempfile
@@ -13,10 +13,10 @@ _Row = tuple[bytes, bytes]
 
 
 class SortedRows:
-    """Collects tab-separated rows and gives them back in code-point order of their first column.
+    """Sorter of tab-separated rows by the code points of their first column.
 
-    UTF-8 sorts by bytes as Unicode sorts by code points. Rows beyond ``max_rows`` are sorted in runs on disk; as soon
-    as there are ``max_runs`` of one level they are merged to one of the next, so that few files are open.
+    UTF-8 sorts by bytes as Unicode sorts by code points. Every ``max_rows`` rows are sorted into a run on disk;
+    ``max_runs`` runs of one level are merged into one of the next, so that few files are open.
     """
 
     def __init__(self, folder: Path, max_rows: int = MAX_ROWS, max_runs: int = MAX_RUNS):
@@ -37,7 +37,7 @@ class SortedRows:
                 self._rows = []
 
     def write_to(self, stream: BinaryIO) -> None:
-        """Write all rows in order; the temporary files go."""
+        """Write all rows in order, and remove the temporary files."""
         runs = [run for level in self._levels for run in level]
         self._levels = []
         stream.writelines(_lines(_merged(runs, sorted(self._rows))))

@@ -1,4 +1,4 @@
-"""The figures of a run: one block in the log, the same in ``run.json``."""
+"""Metrics of a run, for the log and ``run.json``."""
 
 from typing import Any
 
@@ -13,21 +13,20 @@ COUNTED = (
     "orfs",
     *(f"{encoder}_{unit}" for encoder in ("dna", "protein") for unit in ("sequences", "cached", "tokens", "processed")),
 )
-"""What each rank counts"""
+"""Counts of each rank"""
 
 
 def merge_metrics(
     stages: list[dict[str, float]], throughput: list[dict[str, Any]], token_budget: int, host: dict[str, float]
 ) -> dict[str, Any]:
-    """Bring the figures of all ranks together.
+    """Merge the metrics of all ranks.
 
-    Seconds of a stage are those of the rank that took longest; ranks work side by side. Packing efficiency is the
-    share of real tokens among the tokens processed, and budget fill the real protein tokens per batch over the
-    budget; neither can pass 100 %.
+    The time of a stage is that of the slowest rank. Packing efficiency is the share of processed tokens that are not
+    padding; budget fill is the mean number of protein tokens of a batch over the budget.
 
     Args:
-        stages: seconds per stage of each rank.
-        throughput: counts, waits and memory of each rank.
+        stages: seconds of each stage of each rank.
+        throughput: counts, waiting times and memory of each rank.
         token_budget: most protein tokens in a batch.
         host: seconds of the stages after prediction.
     """
@@ -54,7 +53,9 @@ def merge_metrics(
         "encoders": {
             name: _encoder(throughput, stages, sums, key, name)
             for name, key in ((DNABERT_S, "dna"), (ESM2, "protein"))
-            if sums[f"{key}_sequences"] or sums[f"{key}_cached"] or not sums["orfs"]  # else it is not used
+            if sums[f"{key}_sequences"]
+            or sums[f"{key}_cached"]
+            or not sums["orfs"]  # otherwise the encoder is not used
         },
         "packing_efficiency": _share(tokens, sums["dna_processed"] + sums["protein_processed"]),
         "budget_fill": min(1.0, _share(sums["protein_tokens"], batches * token_budget)),
@@ -82,7 +83,7 @@ def _encoder(
 
 
 def _rate(throughput: list[dict[str, Any]], stages: list[dict[str, float]], key: str, stage: str) -> float:
-    """Sum over ranks of units per second of the stage."""
+    """Return the sum over ranks of units per second of the stage."""
     pairs = zip(throughput, stages, strict=True)
     return round(float(sum(rank[key] / taken[stage] for rank, taken in pairs if taken[stage] > 0)), 1)
 
@@ -92,11 +93,11 @@ def _share(part: float, whole: float) -> float:
 
 
 def summary_lines(run: dict[str, Any]) -> list[str]:
-    """Render the closing block of a run from its ``run.json``."""
+    """Return the lines of the summary of a run."""
     counts, figures = run["counts"], run["figures"]
     saved = counts["saved"]
     unique_orfs = counts["orfs"] - saved["orfs"]
-    lines = ["Stages (the published splitting and merging have no counterpart: nothing is written between stages)"]
+    lines = ["Stages"]
     for number, (stage, taken) in enumerate(figures["stages"].items(), start=1):
         lines.append(f"  {number}. {stage:<21} {taken['seconds']:>10.2f} s  {taken['share']:>6.1%}")
     lines.append("Encoders")
@@ -107,7 +108,7 @@ def summary_lines(run: dict[str, Any]) -> list[str]:
         )
     lines += [
         f"  both       {figures['tokens_per_second']:>12,.0f} tokens/s {figures['sequences_per_second']:>10,.1f}"
-        " sequences/s over the whole of prediction",
+        " sequences/s during prediction",
         f"  packing efficiency {figures['packing_efficiency']:.1%}, token budget of {figures['token_budget']:,} filled"
         f" {figures['budget_fill']:.1%} over {figures['batches']} batches",
         f"  waiting for data: mean {figures['wait_mean_ms']:.1f} ms, max {figures['wait_max_ms']:.1f} ms per batch"
@@ -131,12 +132,12 @@ def summary_lines(run: dict[str, Any]) -> list[str]:
 
 
 def found_line(run: dict[str, Any]) -> str:
-    """Say in one line what was found, from what ``run.json`` holds."""
+    """Return the numbers of calls as one line."""
     calls, statuses = run["counts"]["calls"]["records"], run["counts"]["record_status"]
     why = ", ".join(f"{count:,} {status}" for status, count in statuses.items() if count and status not in CALLED)
     parts = [f"{calls['others']:,} not"]
     parts += [f"{calls['ambiguous']:,} undecided"] if calls["ambiguous"] else []
-    parts += [f"{calls['not_called']:,} without call ({why})"] if calls["not_called"] else []
+    parts += [f"{calls['not_called']:,} not called ({why})"] if calls["not_called"] else []
     return f"Found: {calls['virus']:,} of {run['counts']['records']:,} records viral, {', '.join(parts)}"
 
 

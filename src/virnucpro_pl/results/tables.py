@@ -1,4 +1,4 @@
-"""Writing the result files, a batch of records at a time, in input order."""
+"""Writer of the result files, a batch of sequences at a time, in input order."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,6 +16,15 @@ from virnucpro_pl.files.file_names import open_arrow
 from virnucpro_pl.files.output_files import CHUNK_TABLE, CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, VIRAL_FASTA
 from virnucpro_pl.host.stage_clock import CONSENSUS, WRITING, StageClock
 from virnucpro_pl.results.call_counts import CallCounts
+from virnucpro_pl.results.columns import (
+    CHUNK_COLUMNS,
+    CONSENSUS_COLUMNS,
+    ORF_COLUMNS,
+    RECORD_COLUMNS,
+    Column,
+    names,
+    schema,
+)
 from virnucpro_pl.results.consensus import (
     CALLS,
     NOT_CALLED,
@@ -36,56 +45,25 @@ from virnucpro_pl.results.sorted_rows import SortedRows
 from virnucpro_pl.sequence.store import STATUSES
 from virnucpro_pl.sequence.translation import FRAMES, WHOLE_CHUNK
 
-_ORF_COLUMNS = ("Sequence_ID", "Prediction", "score1", "score2")
-_CONSENSUS_COLUMNS = ("Modified_ID", "Is_Virus", "max_score_0", "max_score_1")
-_RECORD_COLUMNS = (
-    "record",
-    "sequence_id",
-    "length",
-    "chunks",
-    "called_chunks",
-    "viral_chunks",
-    "viral_chunk_fraction",
-    "orfs",
-    "viral_orfs",
-    "max_virus_score",
-    "call",
-    "status",
-    "dna_only_chunks",
-    "out_of_domain",
-    "file",
-)
-_CHUNK_SCHEMA = pa.schema(
-    [
-        ("record", pa.int64()),
-        ("sequence_id", pa.string()),
-        ("chunk_id", pa.string()),
-        ("start", pa.int64()),
-        ("end", pa.int64()),
-        ("orfs", pa.uint8()),
-        ("viral_orfs", pa.uint8()),
-        ("max_virus_score", pa.float32()),
-        ("max_others_score", pa.float32()),
-        ("call", pa.string()),
-        ("status", pa.string()),
-        *((f"virus_score_{frame}", pa.float32()) for frame in FRAMES),
-    ]
-)
+_CHUNK_SCHEMA = schema(CHUNK_COLUMNS)
 _FASTA_WIDTH = 60
 
 
 def write_results(
     store: Path, inputs: list[str], scores: ScoreRows, folder: Path, rules: CallingRules, clock: StageClock
 ) -> dict[str, Any]:
-    """Write all result files into ``folder`` and return what they count: by kind, and of records also by file.
+    """Write all result files into a folder.
 
     Args:
-        store: the ORF store.
-        inputs: the files it was made of, or others of the same content.
-        scores: (orfs, 2) probabilities of ``others`` and ``virus`` for each row of the store's ORFs.
-        folder: where the files go; those there are replaced.
-        rules: how scores become calls.
-        clock: takes the time of consensus and writing.
+        store: folder of the ORF store.
+        inputs: paths of the input files.
+        scores: (orfs, 2) scores of ``others`` and ``virus`` of each ORF of the store.
+        folder: folder of the files, which are replaced.
+        rules: calling rules.
+        clock: clock of the stages.
+
+    Returns:
+        The counts of calls: of sequences, chunks and ORFs, and of sequences also by file.
     """
     counts = CallCounts(len(inputs))
     shown_inputs = [escaped(path) for path in inputs]
@@ -97,8 +75,8 @@ def write_results(
         )
         chunk_table = stack.enter_context(_ParquetTable(folder / CHUNK_TABLE))
         consensus_rows = SortedRows(folder)
-        _write_row(orf_table, _ORF_COLUMNS)
-        _write_row(record_table, _RECORD_COLUMNS)
+        _write_header(orf_table, ORF_COLUMNS)
+        _write_header(record_table, RECORD_COLUMNS)
         reader = ResultReader(store, scores)
         for records in reader.records():
             called, num_orfs, whole = [], [], []
@@ -109,7 +87,7 @@ def write_results(
                     ids = name_chunks(part)
                     orf_table.writelines(_orf_rows(part, ids, rules.limit))
                     consensus_rows.extend(_consensus_rows(part, chunks, ids, rules.limit))
-                    chunks = withhold(chunks, part.is_excluded)  # the two published tables have them, as published
+                    chunks = withhold(chunks, part.is_excluded)  # the published tables keep them, as published
                     chunk_table.write(_chunk_rows(part, chunks, ids))
                 counts.add_orfs(part, rules.limit)
                 called.append(chunks)
@@ -124,17 +102,17 @@ def write_results(
                 viral_fasta.writelines(_viral_records(records, calls))
             counts.add(records, chunks, calls, rules.domain_length)
         with clock(WRITING), (folder / CONSENSUS_TABLE).open("wb") as stream:
-            stream.write("\t".join(_CONSENSUS_COLUMNS).encode() + b"\n")
+            stream.write("\t".join(names(CONSENSUS_COLUMNS)).encode() + b"\n")
             consensus_rows.write_to(stream)
     return counts.as_dict()
 
 
-def _write_row(stream: IO[str], cells: tuple[str, ...]) -> None:
-    stream.write("\t".join(cells) + "\n")
+def _write_header(stream: IO[str], columns: tuple[Column, ...]) -> None:
+    stream.write("\t".join(names(columns)) + "\n")
 
 
 class _ParquetTable:
-    """The Parquet file of the chunks; few large row groups, as what is noted of each stays in memory till the end."""
+    """Writer of the Parquet file of chunks, in few large row groups: their metadata stay in memory till the end."""
 
     def __init__(self, path: Path):
         self._file = open_arrow(path, "wb")
@@ -161,13 +139,13 @@ class _ParquetTable:
 
 
 def name_chunks(part: Chunks) -> list[str]:
-    """Names of chunks, as published."""
+    """Return the names of chunks, as in the published tables."""
     names, numbers = part.records.names, part.chunks.column("number").to_pylist()
     return [f"{names[owner]}_chunk_{number}" for owner, number in zip(part.owners.tolist(), numbers, strict=True)]
 
 
 def _orf_rows(part: Chunks, chunk_ids: list[str], threshold: float) -> Iterator[str]:
-    """Rows of the published table, which has none for chunks that were called whole."""
+    """Yield the rows of the published table, which has none for chunks called by a fallback head."""
     owners = np.repeat(np.arange(len(chunk_ids)), part.num_orfs).tolist()
     viral = call_orfs(part.scores, threshold).tolist()
     columns = (owners, part.frames.tolist(), viral, *_as_text(part.scores.T))
@@ -178,12 +156,12 @@ def _orf_rows(part: Chunks, chunk_ids: list[str], threshold: float) -> Iterator[
 
 
 def _as_text(columns: NDArray[np.float32]) -> Iterator[list[str]]:
-    """The shortest decimals that give back the same float32, as NumPy and the published tool print them."""
+    """Return the shortest decimals of float32 numbers, as printed by NumPy and the published tool."""
     return (list(map(str, column)) for column in columns)
 
 
 def _consensus_rows(part: Chunks, chunks: Consensus, chunk_ids: list[str], threshold: float) -> Iterator[str]:
-    """Rows of the published consensus file, which has no row for a chunk without ORF and counts a tie as virus."""
+    """Yield the rows of the published consensus, which has none for chunks without ORF and counts a tie as virus."""
     is_virus = (chunk_margins(chunks.others_score, chunks.virus_score, threshold) >= 0).tolist()
     has_row = (chunks.calls != NOT_CALLED) & ~part.is_whole
     scores = _as_text(np.stack([chunks.others_score, chunks.virus_score]))
@@ -247,14 +225,16 @@ def _record_rows(
 
 
 def _domain(length: int, domain_length: int) -> str:
-    """Say whether a record is too short for the head."""
+    """Return ``yes`` for a sequence that is too short for the head, ``NA`` if that is unknown."""
     return "NA" if domain_length == 0 else "yes" if length < domain_length else "no"
 
 
 def _viral_records(part: Records, records: Consensus) -> Iterator[str]:
     for index in np.flatnonzero(records.calls == VIRUS).tolist():
         words = part.records.column("description")[index].as_py().split(None, 1)
-        letters = memoryview(part.records.column("sequence")[index].as_buffer())  # no copy, of maybe a gigabyte
+        letters = memoryview(
+            part.records.column("sequence")[index].as_buffer()
+        )  # without a copy, as it may have a gigabyte
         yield f">{' '.join([part.names[index], *words[1:]])}\n"
         for start in range(0, len(letters), _FASTA_WIDTH):
             yield str(letters[start : start + _FASTA_WIDTH], "latin-1") + "\n"

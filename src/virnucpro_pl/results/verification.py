@@ -1,4 +1,4 @@
-"""Checks of a finished folder: its files are those that were written, and hold as many rows as were counted."""
+"""Checks of a finished folder: checksums and numbers of rows."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,11 +16,11 @@ _BLOCK_BYTES = 1 << 20
 
 
 def damage(folder: Path, run: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
-    """Yield each result file with its damage, None if it is as it was written.
+    """Yield each result file with its damage, None if it is intact.
 
     Args:
-        folder: the output folder.
-        run: its run record, whose shape was checked.
+        folder: output folder.
+        run: its checked run record.
     """
     for name, written in run["files"].items():
         yield name, _damage(folder / name, written)
@@ -32,13 +32,13 @@ def _damage(file: Path, written: Mapping[str, Any]) -> str | None:
             return "is missing"
         if (size := file.stat().st_size) != written["bytes"]:
             return f"has {size:,} bytes and was written with {written['bytes']:,}"
-        return None if sha256_of(file)[file.name] == written["sha256"] else "was changed: its SHA-256 is another"
+        return None if sha256_of(file)[file.name] == written["sha256"] else "was changed: its SHA-256 differs"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
 
 
 def miscounts(folder: Path, run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the result files that hold more or fewer rows than the run record counts."""
+    """Yield each result file whose number of rows differs from the run record."""
     counts = run["counts"]
     with_orf = counts.get("chunks_with_orf", counts["chunk_status"].get("called", 0))
     wanted: dict[str, tuple[Callable[[Path], int], int, str]] = {
@@ -59,7 +59,7 @@ def miscounts(folder: Path, run: Mapping[str, Any]) -> Iterator[tuple[str, str]]
             yield name, f"cannot be read ({' '.join(str(error).split())})"
         else:
             if found != number:
-                yield name, f"has {found:,} rows and run.json tells {number:,} {what}"
+                yield name, f"has {found:,} rows, but run.json counts {number:,} {what}"
 
 
 def _lines_below_header(file: Path) -> int:
@@ -73,11 +73,11 @@ def _headers(file: Path) -> int:
 
 
 def input_state(source: Mapping[str, Any]) -> str:
-    """Say whether an input is still what was read, for those who wonder; results do not depend on it any more."""
+    """Return whether an input was changed since it was read, for information; the results do not need it."""
     path = Path(source["path"])
     try:
         if not can_be_read_again(source["path"]):
-            return "not here to compare"
-        return "as it was read" if sha256_of(path)[path.name] == source["sha256"] else "changed since it was read"
+            return "not available"
+        return "unchanged" if sha256_of(path)[path.name] == source["sha256"] else "changed since it was read"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
