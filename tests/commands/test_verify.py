@@ -121,7 +121,7 @@ def test_a_changed_input_is_told_and_no_mistake(cli: Cli, folder: Path) -> None:
 
 
 def test_what_is_no_finished_run_is_told(cli: Cli, tmp_path: Path) -> None:
-    assert "name the folder to verify" in cli("verify").err
+    assert "give the folder to verify" in cli("verify").err
     nothing = cli("verify", f"output={tmp_path}")
     assert (nothing.code, "no results here" in nothing.err) == (2, True)
     (tmp_path / ".work").mkdir()

@@ -391,4 +391,4 @@ def test_what_contradicts_what_is_told(cli: Cli, folder: Path) -> None:
     assert result.code == 1
     (line,) = [line for line in result.err.splitlines() if line.startswith("  sequences.tsv ")]
     assert "call is others, but virus by predictions.parquet" in line
-    assert "contradict one another" in result.err.splitlines()[-1]
+    assert "contradict each other" in result.err.splitlines()[-1]

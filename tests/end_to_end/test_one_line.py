@@ -216,7 +216,7 @@ def test_a_record_without_chunks_is_drawn(cli: Cli, tmp_path: Path) -> None:
     assert cli("predict", tmp_path / "reads.fa", "-o", tmp_path / "out", CPU).code == 0
     result = cli("report", f"output={tmp_path / 'out'}", "format=svg", "records=[empty]")
     assert result.code == 0, result.err
-    one_line(cli("report", f"output={tmp_path / 'out'}", "format=[]"), 2, "format=[]: choose of html")
+    one_line(cli("report", f"output={tmp_path / 'out'}", "format=[]"), 2, "format=[]: choose from html")
 
 
 def test_a_configuration_that_is_not_read_is_refused(cli: Cli, tmp_path: Path) -> None:

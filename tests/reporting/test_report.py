@@ -210,9 +210,9 @@ def test_records_are_drawn_by_name(cli: Cli, finished: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "output: name the folder of a finished predict"),
+        ([], "output: give the folder of a finished predict"),
         (["output=NOWHERE"], "no results here"),
-        (["output=FINISHED", "format=gif"], "format=gif: choose of html, png, svg, pdf"),
+        (["output=FINISHED", "format=gif"], "format=gif: choose from html, png, svg, pdf"),
     ],
 )
 def test_mistakes_are_told_in_one_line(cli: Cli, finished: Path, tmp_path: Path, words: list[str], told: str) -> None:

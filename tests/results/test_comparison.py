@@ -266,7 +266,7 @@ def test_nothing_to_compare_is_refused(cli: Cli, tmp_path: Path) -> None:
     header = table(tmp_path / "a", [])
     result = cli("compare", f"reference={empty}", f"candidate={header}", f"output={tmp_path / 'out'}")
     assert result.code == 2
-    assert "neither has any row to compare" in result.err
+    assert "both tables are empty" in result.err
     assert len(result.err.splitlines()) == 1
 
 

@@ -1,4 +1,4 @@
-"""The ``compare`` command: do two runs call alike, and where not."""
+"""The ``compare`` command: agreement of two runs."""
 
 import json
 import logging
@@ -23,21 +23,21 @@ log = logging.getLogger(__name__)
 
 
 def compare(cfg: DictConfig) -> float:
-    """Compare two tables of calls, and leave figures, mismatches and a picture in the output folder.
+    """Compare two tables of calls; write metrics, mismatches and a plot into the output folder.
 
     Returns:
-        Share of the compared ids whose labels agree, 1 where no id is in both.
+        Share of the compared ids with the same label, 1 if no id is in both tables.
 
     Raises:
-        UserError: a table is not there or not what the mode compares, or both have no rows.
-        DisagreementError: the runs agree less than they must, or ids are missing.
+        UserError: a table is missing or of another mode, or both have no rows.
+        DisagreementError: agreement is below ``min_agreement``, or ids are missing.
     """
     _check(cfg)
     reference, candidate = (read_call_table(Path(cfg[name]), cfg.mode, name) for name in ("reference", "candidate"))
     if not len(reference.ids) and not len(candidate.ids):
-        raise UserError(f"reference={reference.path}, candidate={candidate.path}: neither has any row to compare")
+        raise UserError(f"reference={reference.path}, candidate={candidate.path}: both tables are empty")
     comparison = Comparison(reference, candidate, cfg.tolerance, cfg.borderline)
-    figures = comparison.metrics()
+    metrics = comparison.metrics()
     warnings = comparison.warnings()
     output = Path(cfg.paths.output_dir)
     make_output_folder(output)
@@ -46,25 +46,25 @@ def compare(cfg: DictConfig) -> float:
     shown = {"command": command(), "mode": cfg.mode, "reference": str(reference.path), "candidate": str(candidate.path)}
     settings = {"tolerance": cfg.tolerance, "borderline": cfg.borderline}
     _write_table(output / MISMATCHES, comparison.mismatches(cfg.mismatch_limit))
-    plot = plot_comparison(output, comparison, cfg.tolerance, f"{cfg.mode}: {figures['compared']:,} ids in both")
-    record = {**shown, **settings, "warnings": warnings, "figures": figures, **files_in(output, FILES["compare"])}
+    plot = plot_comparison(output, comparison, cfg.tolerance, f"{cfg.mode}: {metrics['compared']:,} ids in both")
+    record = {**shown, **settings, "warnings": warnings, "figures": metrics, **files_in(output, FILES["compare"])}
     write_text(output / COMPARISON, json.dumps(record, indent=2) + "\n")
 
-    for line in _lines(cfg, figures):
+    for line in _lines(cfg, metrics):
         log.info(escaped(line))
     for told in warnings:
         log.warning("Warning: %s", escaped(told))
     log.info(
         "Results: %s (%s, %s%s)", output, COMPARISON, MISMATCHES, f", {plot.name}" if plot else "; no scores to plot"
     )
-    _judge(cfg, figures)
-    return 1.0 if figures["label_agreement"] is None else float(figures["label_agreement"])
+    _judge(cfg, metrics)
+    return 1.0 if metrics["label_agreement"] is None else float(metrics["label_agreement"])
 
 
 def _check(cfg: DictConfig) -> None:
     for name in ("reference", "candidate"):
         if not cfg[name]:
-            raise UserError(f"{name}: name a folder of results, or one of its tables: {name}=FOLDER")
+            raise UserError(f"{name}: give a folder of results, or one of its tables: {name}=FOLDER")
     if cfg.mode not in MODES:
         raise UserError(f"mode={cfg.mode}: choose one of {', '.join(MODES)}")
     for key in ("tolerance", "borderline"):
@@ -78,7 +78,7 @@ def _check(cfg: DictConfig) -> None:
 
 
 def _write_table(path: Path, table: pa.Table) -> None:
-    """Write tab-separated text without quotes; ids hold no tabs."""
+    """Write text separated by tabs, without quotes, as ids contain no tabs."""
     with replacing(path) as unfinished:
         options = csv.WriteOptions(delimiter="\t", quoting_style="none", include_header=False)
         with unfinished.open("wb") as stream:
@@ -87,25 +87,25 @@ def _write_table(path: Path, table: pa.Table) -> None:
             csv.write_csv(pa.table(text, names=table.column_names), stream, options)
 
 
-def _lines(cfg: DictConfig, figures: dict[str, Any]) -> list[str]:
+def _lines(cfg: DictConfig, metrics: dict[str, Any]) -> list[str]:
     lines = [
-        f"Reference: {cfg.reference} ({figures['reference']:,} rows)",
-        f"Candidate: {cfg.candidate} ({figures['candidate']:,} rows)",
-        f"  compared ids           {figures['compared']:>14,}",
-        f"  missing in candidate   {figures['missing_in_candidate']:>14,}",
-        f"  missing in reference   {figures['missing_in_reference']:>14,}",
-        f"  same label             {figures['same_label']:>14,}  {_percent(figures['label_agreement'])}",
+        f"Reference: {cfg.reference} ({metrics['reference']:,} rows)",
+        f"Candidate: {cfg.candidate} ({metrics['candidate']:,} rows)",
+        f"  compared ids           {metrics['compared']:>14,}",
+        f"  missing in candidate   {metrics['missing_in_candidate']:>14,}",
+        f"  missing in reference   {metrics['missing_in_reference']:>14,}",
+        f"  same label             {metrics['same_label']:>14,}  {_percent(metrics['label_agreement'])}",
     ]
-    if told := figures.get("mismatches"):
+    if told := metrics.get("mismatches"):
         lines += [
             f"  other label, borderline{told['borderline']:>14,}  within {cfg.borderline:g} of the threshold in both",
             f"  other label, clear     {told['clear']:>14,}  agreement without the borderline ones"
-            f" {_percent(figures['clear_agreement'])}",
+            f" {_percent(metrics['clear_agreement'])}",
         ]
-    for pair in figures["labels"]:
+    for pair in metrics["labels"]:
         if pair["reference"] != pair["candidate"]:
             lines.append(f"    {pair['reference']} -> {pair['candidate']:<20} {pair['count']:>9,}")
-    if (scores := figures["scores"]) and scores["compared"]:
+    if (scores := metrics["scores"]) and scores["compared"]:
         lines += [
             f"  score differences: mean {scores['mean']:.3g}, median {scores['median']:.3g}, max {scores['max']:.3g},"
             f" std {scores['std']:.3g}",
@@ -115,21 +115,21 @@ def _lines(cfg: DictConfig, figures: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _judge(cfg: DictConfig, figures: dict[str, Any]) -> None:
-    missing = figures["missing_in_candidate"] + figures["missing_in_reference"]
+def _judge(cfg: DictConfig, metrics: dict[str, Any]) -> None:
+    missing = metrics["missing_in_candidate"] + metrics["missing_in_reference"]
     found = []
     if missing:
         found.append(f"{missing:,} ids are on one side only")
     for key, wanted in (("label_agreement", "min_agreement"), ("clear_agreement", "min_clear_agreement")):
-        if cfg[wanted] is not None and figures.get(key) is not None and figures[key] < cfg[wanted]:
-            found.append(f"{key.replace('_', ' ')} {_percent(figures[key])} is below {wanted}={cfg[wanted]}")
+        if cfg[wanted] is not None and metrics.get(key) is not None and metrics[key] < cfg[wanted]:
+            found.append(f"{key.replace('_', ' ')} {_percent(metrics[key])} is below {wanted}={cfg[wanted]}")
     if found:
         raise DisagreementError(f"{'; '.join(found)}; see {Path(cfg.paths.output_dir) / MISMATCHES}")
     log.info("The runs agree")
 
 
 def _percent(share: float | None) -> str:
-    """Show a share; one that is not whole never looks so."""
+    """Format a share; only 1 appears as 100 %."""
     if share is None:
         return "none to compare"
     text = f"{share:.4%}"

@@ -1,4 +1,4 @@
-"""The ``report`` command: what a finished run has found, as a page to read or as figures for a paper."""
+"""The ``report`` command: report page and figures of a finished run."""
 
 import json
 import logging
@@ -20,18 +20,18 @@ log = logging.getLogger(__name__)
 
 
 def report(cfg: DictConfig) -> float:
-    """Write what is asked for into the output folder of a ``predict``; return the number of files.
+    """Write the requested formats into the output folder of a ``predict`` and return the number of files.
 
     Raises:
-        UserError: the folder holds no finished run, a format is unknown, or a record is not in it.
+        UserError: the folder holds no finished run, a format is unknown, or a sequence is not in the run.
     """
     if not cfg.output:
-        raise UserError("output: name the folder of a finished predict: output=FOLDER")
+        raise UserError("output: give the folder of a finished predict: output=FOLDER")
     formats = [cfg.format] if isinstance(cfg.format, str) else list(cfg.format)
     if not formats:
-        raise UserError(f"format=[]: choose of html, {', '.join(FIGURE_FORMATS)}")
+        raise UserError(f"format=[]: choose from html, {', '.join(FIGURE_FORMATS)}")
     if unknown := [name for name in formats if name not in ("html", *FIGURE_FORMATS)]:
-        raise UserError(f"format={','.join(map(str, unknown))}: choose of html, {', '.join(FIGURE_FORMATS)}")
+        raise UserError(f"format={','.join(map(str, unknown))}: choose from html, {', '.join(FIGURE_FORMATS)}")
     records = list(cfg.records) if isinstance(cfg.records, ListConfig) else [str(cfg.records)] if cfg.records else []
     folder = Path(cfg.output)
     images = [name for name in formats if name in FIGURE_FORMATS]
@@ -51,7 +51,7 @@ def report(cfg: DictConfig) -> float:
 
 
 def _note(folder: Path, written: list[Path]) -> None:
-    """Add files to those that the run record tells of."""
+    """Add files to the run record."""
     run = finished_run(folder, "report")
     for path in written:
         run["files"][str(path.relative_to(folder))] = file_facts(path)

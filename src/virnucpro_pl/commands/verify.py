@@ -1,4 +1,4 @@
-"""The ``verify`` command: check that the results in a folder are complete, consistent, and those that were written."""
+"""The ``verify`` command: check that the results in a folder are complete, consistent and unchanged."""
 
 import logging
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ _COUNTED = ("records", "chunks", "orfs")
 
 
 def verify(cfg: DictConfig) -> float:
-    """Check the files of a finished ``predict``; return how many there are.
+    """Check the files of a finished ``predict`` and return their number.
 
     Raises:
-        UserError: the folder holds no run, or its run record cannot be used.
+        UserError: the folder holds no run, or a damaged run record.
         DamagedResultsError: the run is not finished, or a file is missing, changed, or contradicts another one.
     """
     if not cfg.output:
-        raise UserError("output: name the folder to verify: output=FOLDER")
+        raise UserError("output: give the folder to verify: output=FOLDER")
     folder = Path(cfg.output)
     run = finished_run(folder, "verify")
     found = dict(damage(folder, run))
@@ -40,7 +40,7 @@ def verify(cfg: DictConfig) -> float:
         names = escaped(", ".join(damaged))
         raise DamagedResultsError(f"{folder}: {names} not as written; run predict again, overwrite=true")
     if mistakes:
-        raise DamagedResultsError(f"{folder}: the files contradict one another; run predict again, overwrite=true")
+        raise DamagedResultsError(f"{folder}: the files contradict each other; run predict again, overwrite=true")
     counts = run["counts"]
     log.info(
         "Verified: %d files, %s records, %s chunks, %s ORFs", len(found), *(f"{counts[key]:,}" for key in _COUNTED)
@@ -49,7 +49,7 @@ def verify(cfg: DictConfig) -> float:
 
 
 def _contradictions(folder: Path, run: Mapping[str, Any]) -> dict[str, str]:
-    """Return what does not add up, by file; checksums in the run record may have been changed with a file."""
+    """Return the contradictions by file; somebody may have changed checksums together with a file."""
     if wrong := "; ".join(count_mistakes(run["counts"])):
         return {RUN_FILE: wrong}
     mistakes = dict(miscounts(folder, run))

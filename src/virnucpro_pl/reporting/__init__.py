@@ -1,1 +1,1 @@
-"""What people look at: the report of a run as one page, and figures for papers. Made from result files alone."""
+"""Report page, figures and formats for other tools, made from the result files alone."""

@@ -1,4 +1,4 @@
-"""The charts of a report as Plotly figures (plain JSON); colours come from the page, which knows light from dark."""
+"""Charts of a report as Plotly JSON; the page sets the colours of its light or dark theme."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ Chart = dict[str, Any]
 
 
 def charts(data: ReportData) -> dict[str, Chart]:
-    """Return data and layout of each chart by the id of its place in the page.
+    """Return data and layout of each chart, by the id of its element in the page.
 
-    No text of the input is in them, as Plotly would read markup in it.
+    They contain no text of the input, in which Plotly would interpret markup.
     """
     threshold = float(data.run["identity"].get(THRESHOLD) or PUBLISHED_THRESHOLD)
     return {
@@ -58,7 +58,7 @@ _THRESHOLD = {"dash": "dot", "width": 1.5}
 
 
 def _length_chart(counts: NDArray[np.int64]) -> Chart:
-    """Records by length and call, and the share of the called ones that is viral."""
+    """Return the chart of sequences by length and call, with the share of viral ones."""
     filled = np.flatnonzero(counts.sum(axis=0))
     first, last = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, 0)
     shown = counts[:, first:last]
@@ -66,13 +66,13 @@ def _length_chart(counts: NDArray[np.int64]) -> Chart:
         f"{low:,}" if high == low + 1 else f"{low:,}–{high - 1:,}"
         for low, high in zip(LENGTH_EDGES[first:last], LENGTH_EDGES[first + 1 : last + 1], strict=True)
     ]
-    places = list(range(len(labels)))
+    positions = list(range(len(labels)))
     bars = [
         {
             "type": "bar",
             "name": CALL_MEANING[call],
             "meta": call,
-            "x": places,
+            "x": positions,
             "y": row.tolist(),
             "customdata": labels,
             "hovertemplate": f"%{{y:,}} records of %{{customdata}} nt<extra>{CALL_MEANING[call]}</extra>",
@@ -88,7 +88,7 @@ def _length_chart(counts: NDArray[np.int64]) -> Chart:
             "mode": "lines+markers",
             "name": "viral share of the called",
             "meta": "share",
-            "x": places,
+            "x": positions,
             "y": share,
             "yaxis": "y2",
             "customdata": [[label, int(total)] for label, total in zip(labels, called, strict=True)],
@@ -100,7 +100,7 @@ def _length_chart(counts: NDArray[np.int64]) -> Chart:
         "barmode": "stack",
         "xaxis": {
             "title": {"text": "record length, nt"},
-            "tickvals": places[::step],
+            "tickvals": positions[::step],
             "ticktext": labels[::step],
         },
         "yaxis": {"title": {"text": "records"}, "rangemode": "tozero", "tickformat": ",d"},
@@ -132,7 +132,7 @@ def _stage_chart(stages: dict[str, dict[str, float]]) -> Chart:
 
 
 def track_json(track: Track) -> dict[str, Any]:
-    """Return one record's chunks as the page draws them: rounded, by column, None where a frame was not open."""
+    """Return the chunks of one sequence for the page: rounded, by column, None for a frame with a stop codon."""
     columns = track.chunks
     frames = [[_rounded(score) for score in columns[f"virus_score_{frame}"].to_pylist()] for frame in FRAMES]
     return {

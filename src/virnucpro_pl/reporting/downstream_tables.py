@@ -1,4 +1,4 @@
-"""Results in the formats of other programs: Kraken 2's output, BED, MultiQC's custom content (``docs/formats.md``)."""
+"""Writers of formats for other programs: Kraken 2 output, BED and MultiQC content (``docs/formats.md``)."""
 
 import json
 from collections import Counter
@@ -17,17 +17,17 @@ from virnucpro_pl.reporting.gathering import record_batches
 from virnucpro_pl.sequence.translation import FRAMES
 
 VIRUSES = 10239
-"""NCBI's taxon Viruses"""
+"""NCBI taxon of Viruses"""
 _ENDINGS = (".gz", ".bz2", ".xz", ".zst", ".bgz", ".fasta", ".fa", ".fna", ".fastq", ".fq", ".sam", ".bam", ".cram")
 _SHADES = {"virus": "#c8553d", "ambiguous": "#b08d2e", "others": "#2f7f96", "not_called": "#a9b3bd"}
 _NAMES = {"virus": "Viral", "ambiguous": "Undecided", "others": "Not viral", "not_called": "No call"}
 
 
 def write_kraken(folder: Path) -> list[str]:
-    """Write ``kraken.tsv``: a row for every record, as Kraken 2 writes one for every read.
+    """Write ``kraken.tsv``: one row for each sequence, as Kraken 2 writes for each read.
 
-    ``C`` and taxon 10239 (Viruses) for what is viral, ``U`` and 0 for everything else; the last column counts chunks:
-    ``10239:3 0:2 A:1`` for three viral ones, two that are not, and one without call.
+    Viral sequences have ``C`` and taxon 10239 (Viruses), all others ``U`` and 0. The last column counts chunks:
+    ``10239:3 0:2 A:1`` stands for three viral chunks, two others, and one that is not called.
     """
     return _write_lines(folder / KRAKEN, kraken_rows(folder))
 
@@ -44,7 +44,7 @@ def kraken_rows(folder: Path) -> Iterator[str]:
 
 
 def write_bed(folder: Path) -> list[str]:
-    """Write ``viral_chunks.bed``: BED6 of the viral chunks of all records, the strand that of the best frame."""
+    """Write ``viral_chunks.bed``: BED6 of all viral chunks, with the strand of the best frame."""
     return _write_lines(folder / BED, bed_rows(folder))
 
 
@@ -57,7 +57,7 @@ def bed_rows(folder: Path) -> Iterator[str]:
             viral = np.flatnonzero(batch["call"].to_numpy(zero_copy_only=False) == "virus")
             by_frame = np.stack([batch[name].to_numpy(zero_copy_only=False)[viral] for name in frames])
             by_frame = np.where(np.isnan(by_frame), -1.0, by_frame)
-            # A chunk that the fallback head called has no frame, and so no strand.
+            # A chunk that a fallback head called has no frame and no strand.
             strands = np.where(by_frame.max(axis=0) < 0, ".", np.where(by_frame.argmax(axis=0) < 3, "+", "-"))
             rows = batch.take(viral).to_pydict()
             for name, start, end, chunk, score, strand in zip(
@@ -73,7 +73,7 @@ def _write_lines(path: Path, lines: Iterator[str]) -> list[str]:
 
 
 def write_multiqc(folder: Path, run: Mapping[str, Any]) -> list[str]:
-    """Write what MultiQC finds by itself: a bar of calls and a column of the general table, by input file."""
+    """Write the files that MultiQC finds: a bar of calls and a column of the general table, by input file."""
     content = multiqc_sections(run)
     for name, section in content.items():
         with replacing(folder / name) as unfinished:
@@ -82,7 +82,7 @@ def write_multiqc(folder: Path, run: Mapping[str, Any]) -> list[str]:
 
 
 def multiqc_sections(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of the files for MultiQC, by their names."""
+    """Return the content of each file for MultiQC, by name."""
     samples = _sample_names([escaped(source["path"]) for source in run["counts"]["inputs"]])
     calls = {name: source["calls"] for name, source in zip(samples, run["counts"]["inputs"], strict=True)}
     note = f"{'; '.join(run['warnings'])}. " if run["warnings"] else ""
@@ -115,13 +115,13 @@ def multiqc_sections(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _viral_percent(calls: dict[str, int]) -> dict[str, float]:
-    """Return the viral share of called records in percent, nothing where none was called."""
+    """Return the viral share of called sequences in percent; empty if none is called."""
     called = sum(calls.values()) - calls["not_called"]
     return {"viral_percent": round(100 * calls["virus"] / called, 4)} if called else {}
 
 
 def _sample_names(paths: list[str]) -> list[str]:
-    """Name samples as MultiQC does, by their files without endings; by whole paths where those are not unique.
+    """Return the names of samples as in MultiQC: file names without suffixes, or whole paths if they are not unique.
 
     >>> _sample_names(["a/x.fastq.gz", "b/y.fa"]), _sample_names(["a/x.fa", "b/x.fa"])
     (['x', 'y'], ['a/x.fa', 'b/x.fa'])

@@ -1,4 +1,4 @@
-"""Figures of a run for papers: scores, lengths, and scores along records."""
+"""Figures of a run for papers: scores, lengths, and scores along sequences."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -25,13 +25,13 @@ def write_figures(folder: Path, formats: Sequence[str], records: list[str], max_
     """Draw a finished run into ``figures/`` of its output folder; return the files.
 
     Args:
-        folder: the output folder.
-        formats: of ``FORMATS``.
-        records: ids of the records to draw along their sequence, all of them; empty for the most telling ones.
-        max_tracks: most of those.
+        folder: output folder.
+        formats: formats of the figures.
+        records: ids of the sequences to draw along their length; empty: the most viral, then the longest ones.
+        max_tracks: largest number of those.
 
     Raises:
-        UserError: the folder holds no finished run, or a record is not in it.
+        UserError: the folder holds no finished run, or a sequence is not in it.
     """
     data = gather(folder, 0, max_tracks, _MOST_POINTS, records)
     threshold = float(data.run["identity"].get(THRESHOLD) or PUBLISHED_THRESHOLD)
@@ -40,7 +40,7 @@ def write_figures(folder: Path, formats: Sequence[str], records: list[str], max_
         pictures["tracks"] = partial(_track_figure, data.tracks)
     figures = folder / FIGURES_FOLDER
     figures.mkdir(exist_ok=True)
-    # Drawn anew for each format: one that was saved before lays itself out a little differently.
+    # Drawn anew for each format: saving changes the layout a little.
     return [_save(draw(threshold), figures / name, kind) for name, draw in pictures.items() for kind in formats]
 
 
@@ -58,7 +58,7 @@ def _save(figure: Any, path: Path, kind: str) -> Path:
     import matplotlib
 
     target = path.with_name(f"{path.name}.{kind}")
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)  # the same bytes each time
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)  # for reproducible bytes
     with (
         replacing(target) as unfinished,
         matplotlib.rc_context({"svg.hashsalt": "virnucpro_pl", "svg.fonttype": "none"}),
@@ -103,19 +103,19 @@ def _length_figure(data: ReportData, _: float) -> Any:
 
 
 def _track_figure(tracks: Sequence[Track], threshold: float) -> Any:
-    """One panel a record: a bar for every chunk, over the bases it spans, as high as its virus score."""
+    """Return a figure with one panel for each sequence and one bar for each chunk, as high as its virus score."""
     figure, panels = _figure(7.5, 1.1 + 1.5 * len(tracks), len(tracks))
     for axes, track in zip(panels, tracks, strict=True):
         start, end = (track.chunks[name].to_numpy() for name in ("start", "end"))
         calls = [call or CALLS[-1] for call in track.chunks["call"].to_pylist()]
-        scores = track.chunks["max_virus_score"].fill_null(0.015).to_numpy()  # a stub, where there is none
+        scores = track.chunks["max_virus_score"].fill_null(0.015).to_numpy()  # a stub for a missing score
         axes.bar(start, scores, end - start, align="edge", color=[_COLOURS[call] for call in calls], alpha=0.85)
         axes.axhline(threshold, color="black", linestyle=":", linewidth=0.8)
         axes.set(ylim=(0, 1.02), xlim=(0, max(track.length, 1)), ylabel="virus score")
         axes.xaxis.set_major_formatter("{x:,.0f}")
         step = f", every {track.step}th chunk" if track.step > 1 else ""
         title = f"{_shown(track.sequence_id)}: {CALL_MEANING[track.call]}, {track.length:,} nt{step}"
-        axes.set_title(title, fontsize=9, loc="left", parse_math=False)  # names come from files
+        axes.set_title(title, fontsize=9, loc="left", parse_math=False)  # names are untrusted
     panels[-1].set_xlabel("position, nt")
     from matplotlib.patches import Patch
 
@@ -126,6 +126,6 @@ def _track_figure(tracks: Sequence[Track], threshold: float) -> Any:
 
 
 def _shown(name: str) -> str:
-    """A record's name as a title: short, and in letters that the font has."""
+    """Return a name as a title, short and in letters of the font."""
     text = escaped(name).encode("latin-1", "backslashreplace").decode("latin-1") or "(no name)"
     return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…"

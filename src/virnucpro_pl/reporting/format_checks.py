@@ -1,4 +1,4 @@
-"""Agreement of the files that ``formats`` asks for with the tables they are made of, row by row."""
+"""Check of the files under ``formats`` against the tables, row by row."""
 
 import json
 import re
@@ -23,11 +23,11 @@ from virnucpro_pl.sequence.decompressed import open_decompressed
 
 
 def format_disagreements(folder: Path, run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the files of ``formats`` that contradict the tables, each with the first difference.
+    """Yield each file under ``formats`` that contradicts the tables, with the first difference.
 
     Args:
-        folder: the output folder, whose tables agree with one another.
-        run: its run record, whose shape was checked.
+        folder: output folder; its tables must agree with each other.
+        run: its checked run record.
     """
     for check in _checks(folder, run):
         try:
@@ -58,16 +58,16 @@ def _check_reads(folder: Path, run: Mapping[str, Any]) -> None:
     try:
         chosen = dict(reads_of_files(folder, [source["path"] for source in sources], sources))
     except ValueError as error:
-        raise DisagreementError(RUN_FILE, "counts.inputs: mates and records do not fit one another") from error
+        raise DisagreementError(RUN_FILE, "counts.inputs: mates and records contradict each other") from error
     if sorted(chosen) != sorted(run["formats"]["fastq"]):
-        raise DisagreementError(RUN_FILE, "formats.fastq: not the files that mates of counts.inputs ask for")
+        raise DisagreementError(RUN_FILE, "formats.fastq: the files contradict the mates of counts.inputs")
     added = re.compile(rf"(/[12])?({re.escape(run['counts']['duplicate_suffix'])}[0-9]+)?")
     for name, is_in in chosen.items():
         compare_sequences(
             name,
             _reads_in(folder / name),
             _records_among(folder, is_in),
-            # An id is the name of a read, or that with the number of its mate or of its repetition.
+            # An id is the name of a read, perhaps with the number of the mate or of the repetition.
             lambda record, read: record.startswith(read) and bool(added.fullmatch(record, len(read))),
         )
 

@@ -1,4 +1,4 @@
-"""Which files a run leaves beside its result files, as asked for under ``formats``."""
+"""Files that a run writes beside its result files, as set under ``formats``."""
 
 import itertools
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from virnucpro_pl.reporting.sequence_files import records_of_inputs, records_of_
 from virnucpro_pl.sequence.streams import can_be_read_again, shown_name
 
 EXTRA_FILES = tuple(itertools.chain.from_iterable(FORMAT_FILES.values()))
-"""Names of all that may be written"""
+"""Names of all these files"""
 
 
 class Formats(NamedTuple):
-    """What else is written, once the result files are; all of it can be made again from them and the input."""
+    """Requested formats, written after the result files; all can be made again from these and the input."""
 
     report: bool = True
     """``report.html``"""
@@ -30,14 +30,10 @@ class Formats(NamedTuple):
     bed: bool = False
     """``viral_chunks.bed``"""
     multiqc: bool = False
-    """Two files that MultiQC finds"""
+    """two files that MultiQC finds"""
 
     def check(self, inputs: list[str]) -> None:
-        """Refuse what cannot be made of these inputs.
-
-        Raises:
-            UserError: qualities, which are not stored, would have to be read from what gives its bytes once.
-        """
+        """Raise UserError if ``fastq`` is set and an input is a stream: qualities must be read again."""
         for path in inputs if self.fastq else ():
             if not can_be_read_again(path):
                 raise UserError(
@@ -46,26 +42,25 @@ class Formats(NamedTuple):
                 )
 
     def missing(self, written: dict[str, list[str]]) -> "Formats":
-        """Return what is asked for and was not written before."""
+        """Return the requested formats that are not in ``written``."""
         return Formats(*(wanted and key not in written for key, wanted in self._asdict().items()))
 
     def write(
         self, folder: Path, run: dict[str, Any], inputs: list[str], store: Path | None
     ) -> Iterator[tuple[str, list[str]]]:
-        """Write into the output folder of a run whose result files are there.
+        """Write the formats of a run whose result files exist.
 
         Args:
-            folder: the output folder.
-            run: what ``run.json`` holds or will hold.
-            inputs: the files that were read, as they are called now.
-            store: the ORF store made of them; None if it is not there any more.
+            folder: output folder.
+            run: run record.
+            inputs: paths of the input files.
+            store: folder of the ORF store; None if it was removed.
 
         Yields:
-            each format with the names of its files, once they are written.
+            Each format with the names of its files, once they are written.
 
         Raises:
-            UserError: an input has changed since it was read, or cannot be read again. This comes last, when all that
-                does not need the input is written.
+            UserError: an input was changed or cannot be read again; all formats that do not need it are written first.
         """
         sources = run["counts"]["inputs"]
         if self.kraken:

@@ -1,4 +1,4 @@
-"""What a report shows, read from the result files in streams, so that memory does not grow with the run."""
+"""Data of a report, read from the result files in constant memory."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,10 +19,10 @@ from virnucpro_pl.results.run_check import finished_run
 from virnucpro_pl.sequence.translation import FRAMES
 
 CALLS = ("virus", "others", "ambiguous", "NA")
-"""Calls of records and chunks in the order they are shown; the last stands for no call"""
+"""Calls in the order of display; the last stands for no call"""
 SCORE_BINS = 50
 LENGTH_EDGES = np.unique(np.round(np.logspace(1, 9, 65)).astype(np.int64))
-"""Bounds of the bins of record lengths (nt), eight in a tenfold"""
+"""Bounds of the bins of sequence lengths in nt, eight for each factor of ten"""
 _RECORD_COLUMNS = {
     "record": pa.int64(),
     "sequence_id": pa.string(),
@@ -45,7 +45,7 @@ _LEANING = 0.7
 
 @dataclass
 class Track:
-    """Chunk scores along one record."""
+    """Chunk scores along one sequence."""
 
     record: int
     sequence_id: str
@@ -53,28 +53,28 @@ class Track:
     call: str
     num_chunks: int
     step: int
-    """every so many chunks one is held"""
+    """distance of the chunks that are kept"""
     chunks: pa.Table
     """columns start, end (nt), call, max_virus_score and virus_score of each frame"""
 
 
 @dataclass
 class ReportData:
-    """All that a report shows beside ``run``."""
+    """Data of a report."""
 
     folder: Path
     run: dict[str, Any]
-    """``run.json``"""
+    """run record"""
     record_scores: NDArray[np.int64] = field(default_factory=lambda: _no_counts(SCORE_BINS))
-    """(calls, bins) records by call and highest virus score; those without call have none"""
+    """(calls, bins) sequences by call and highest virus score"""
     chunk_scores: NDArray[np.int64] = field(default_factory=lambda: _no_counts(SCORE_BINS))
-    """(calls, bins) chunks likewise"""
+    """(calls, bins) chunks by call and highest virus score"""
     lengths: NDArray[np.int64] = field(default_factory=lambda: _no_counts(len(LENGTH_EDGES) - 1))
-    """(calls, bins) records by call and length"""
+    """(calls, bins) sequences by call and length"""
     sureness: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("sure", "leaning", "weak"), 0))
-    """viral records by their highest score: ``sure`` from 0.9, ``leaning`` from 0.7, ``weak``"""
+    """viral sequences by their highest score: ``sure`` from 0.9, ``leaning`` from 0.7, ``weak``"""
     top: pa.Table = field(default_factory=lambda: pa.schema(_RECORD_COLUMNS).empty_table())
-    """the first viral records, best first"""
+    """the viral sequences with the highest scores"""
     tracks: list[Track] = field(default_factory=list)
 
 
@@ -86,18 +86,18 @@ def gather(
     named: list[str],
     run: dict[str, Any] | None = None,
 ) -> ReportData:
-    """Read what a finished ``predict`` has left.
+    """Read the data of a report from the output folder of a finished ``predict``.
 
     Args:
-        folder: its output folder.
-        most_records: viral records to list.
-        most_tracks: records of several chunks to show along their sequence; viral ones first, then long ones.
-        most_points: chunks of one track.
-        named: ids of the records to show instead, in this order; empty for those.
-        run: what ``run.json`` holds or will hold, where that is at hand.
+        folder: output folder.
+        most_records: largest number of viral sequences to list.
+        most_tracks: largest number of sequences to show along their length; viral ones first, then long ones.
+        most_points: largest number of chunks of one sequence.
+        named: ids of the sequences to show instead, in this order; empty: as above.
+        run: run record; None: read it.
 
     Raises:
-        UserError: there is no finished run, a file of it is missing, or a named record is not in it.
+        UserError: the folder holds no finished run, a file is missing, or a named sequence is not in it.
     """
     data = ReportData(folder, run or _run_record(folder))
     shown = data.top
@@ -109,7 +109,7 @@ def gather(
             shown = pa.concat_tables([shown, batch.filter(pc.is_in(batch["sequence_id"], pa.array(named)))])
         else:
             long = batch.filter(pc.and_(pc.greater(batch["chunks"], 1), pc.greater(batch["called_chunks"], 0)))
-            shown = _most_telling(pa.concat_tables([shown, long]), most_tracks)
+            shown = _selection(pa.concat_tables([shown, long]), most_tracks)
     if missing := set(named) - set(shown["sequence_id"].to_pylist()):
         raise UserError(f"records: {', '.join(sorted(missing))} not among the records of {folder / RECORD_TABLE}")
     if named:
@@ -131,10 +131,10 @@ def _no_counts(bins: int) -> NDArray[np.int64]:
 
 
 def record_batches(path: Path) -> Iterator[pa.Table]:
-    """Yield ``sequences.tsv`` some rows at a time; NA is null among numbers.
+    """Yield ``sequences.tsv``, some rows at a time; NA is null in columns of numbers.
 
     Raises:
-        UserError: it is not as ``predict`` writes it.
+        UserError: the table is damaged.
     """
     try:
         reader = csv.open_csv(
@@ -152,7 +152,7 @@ def record_batches(path: Path) -> Iterator[pa.Table]:
             yield pa.Table.from_batches([batch])
     except pa.ArrowException as error:
         reason = escaped(" ".join(str(error).split()))
-        raise UserError(f"{path}: not as predict writes it ({reason}); predict again with overwrite=true") from error
+        raise UserError(f"{path}: damaged ({reason}); predict again with overwrite=true") from error
 
 
 def _count_records(data: ReportData, batch: pa.Table) -> None:
@@ -171,12 +171,12 @@ def _count_records(data: ReportData, batch: pa.Table) -> None:
 
 
 def _count(table: NDArray[np.int64], calls: NDArray[np.int64], bins: NDArray[np.int64]) -> None:
-    known = bins >= 0
-    np.add.at(table, (calls[known], bins[known]), 1)
+    has_score = bins >= 0
+    np.add.at(table, (calls[has_score], bins[has_score]), 1)
 
 
 def _call_numbers(calls: pa.ChunkedArray) -> NDArray[np.int64]:
-    """Numbers in ``CALLS``; what Parquet has as null is no call."""
+    """Return the index of each call in ``CALLS``; null is no call."""
     numbers = pc.index_in(pc.fill_null(calls, CALLS[-1]), pa.array(CALLS))
     return numbers.to_numpy().astype(np.int64)  # type: ignore[no-any-return]
 
@@ -186,7 +186,7 @@ def _as_floats(column: pa.ChunkedArray) -> NDArray[np.float64]:
 
 
 def _score_bins(scores: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Bin of each score, -1 where there is none."""
+    """Return the bin of each score, -1 for a missing score."""
     bins = np.minimum(np.nan_to_num(scores, nan=0.0) * SCORE_BINS, SCORE_BINS - 1).astype(np.int64)
     return np.where(np.isnan(scores), -1, bins)
 
@@ -195,18 +195,18 @@ def _best(first: pa.Table, second: pa.Table, most: int) -> pa.Table:
     return pa.concat_tables([first, second]).sort_by(_RANKING).slice(0, most).combine_chunks()
 
 
-def _most_telling(records: pa.Table, most: int) -> pa.Table:
-    """Viral records first, as they are ranked, then the longest of the others."""
+def _selection(records: pa.Table, most: int) -> pa.Table:
+    """Return viral sequences by rank, then the longest of the others."""
     viral = pc.equal(records["call"], "virus")
     first = records.filter(viral).sort_by(_RANKING)
     others = records.filter(pc.invert(viral)).sort_by([("length", "descending"), ("record", "ascending")])
-    # Some others beside the viral ones, for comparison.
+    # Some others, for comparison.
     room = min(len(others), max(most - len(first), most // 4))
     return pa.concat_tables([first.slice(0, most - room), others.slice(0, room)]).combine_chunks()
 
 
 def _read_chunks(data: ReportData, shown: pa.Table, most_points: int) -> None:
-    """Count all chunks, and keep those of the tracks."""
+    """Count all chunks and keep those of the tracks."""
     records = shown["record"].to_numpy()
     kept: list[pa.Table] = []
     steps = dict(zip(records.tolist(), [-(-n // most_points) for n in shown["chunks"].to_pylist()], strict=True))

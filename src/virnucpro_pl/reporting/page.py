@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: no network, no server, no other file."""
+"""Report as a single HTML file that needs no network, server or other file."""
 
 import base64
 import hashlib
@@ -26,15 +26,15 @@ from virnucpro_pl.reporting.wording import (
 from virnucpro_pl.sequence.translation import FRAMES
 
 MOST_RECORDS, MOST_TRACKS, MOST_POINTS = 500, 40, 1000
-"""Viral records listed, records shown along their sequence, chunks shown of one: the file stays under 10 MB"""
+"""Viral sequences in the list, sequences shown along their length, chunks of each: the file stays below 10 MB"""
 
 
 def write_report(folder: Path, run: dict[str, Any] | None = None) -> Path:
     """Write ``report.html`` into the output folder of a finished run.
 
     Args:
-        folder: the output folder.
-        run: what ``run.json`` holds, or will hold.
+        folder: output folder.
+        run: run record; None: read it.
 
     Raises:
         UserError: the folder holds no finished run.
@@ -45,8 +45,8 @@ def write_report(folder: Path, run: dict[str, Any] | None = None) -> Path:
 
 
 def render(data: ReportData) -> str:
-    """Return the page. All text that comes from the input is escaped by the template; scripts are told by hash."""
-    from plotly.offline import get_plotlyjs  # only here, as reading it takes a while
+    """Return the page; the template escapes all text of the input, and a policy allows scripts by their hash only."""
+    from plotly.offline import get_plotlyjs  # slow to import
 
     environment = Environment(
         loader=PackageLoader("virnucpro_pl.reporting", ""),
@@ -87,12 +87,12 @@ def render(data: ReportData) -> str:
 
 
 def _visible(value: Any) -> Any:
-    """Show what a page cannot hold, or a reader cannot see; markup is ours."""
+    """Escape characters that a page cannot show, except in our own markup."""
     return escaped(value) if type(value) is str else value
 
 
 def fasta_link(sequence_id: str) -> str:
-    """Link to a record within ``viral.fasta``, by a text fragment, which browsers scroll to.
+    """Return a link to a sequence in ``viral.fasta``, with a text fragment to which browsers scroll.
 
     >>> fasta_link("a-b|c")
     'viral.fasta#:~:text=%3Ea%2Db%7Cc'
@@ -101,7 +101,7 @@ def fasta_link(sequence_id: str) -> str:
 
 
 def _uncalled(statuses: dict[str, int], total: int) -> list[dict[str, Any]]:
-    """What became of records or chunks that ORFs did not call."""
+    """Return the counts of sequences or chunks that are not called, by status."""
     return [
         {"status": status, "count": count, "share": count / total, "meaning": STATUS_MEANING[status]}
         for status, count in statuses.items()
@@ -110,7 +110,7 @@ def _uncalled(statuses: dict[str, int], total: int) -> list[dict[str, Any]]:
 
 
 def _json(content: Any) -> Markup:
-    """Return JSON that cannot end the script element it stands in."""
+    """Return JSON that cannot close its script element."""
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     for letter in "<>&":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
@@ -122,7 +122,7 @@ def _hash(script: str) -> str:
 
 
 def _percent(share: float) -> str:
-    """Show a share; what is not none and not all never looks so.
+    """Format a share; only 0 and 1 appear as 0 % and 100 %.
 
     >>> _percent(0.0001), _percent(0.99999), _percent(0.5), _percent(0)
     ('<0.1 %', '>99.9 %', '50.0 %', '0 %')

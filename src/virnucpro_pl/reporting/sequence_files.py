@@ -1,4 +1,4 @@
-"""The sequences of the input, told apart by their calls: what ``viral.fasta`` leaves out, and reads with qualities."""
+"""Writers of the input sequences by call: FASTA files beside ``viral.fasta``, and FASTQ files with qualities."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -21,20 +21,20 @@ from virnucpro_pl.sequence.streams import can_be_read_again, shown_name
 
 _VIRAL, _NONVIRAL, _UNCALLED = range(3)
 _FASTA_WIDTH = 60
-_LEVEL = 4  # of compression: hardly larger than at 6, and twice as fast
+_LEVEL = 4  # compression level: hardly larger than 6, and twice as fast
 
 
 class StoredRecord(NamedTuple):
-    """A record of the input."""
+    """Record of the input."""
 
     description: str
-    """Its whole header"""
+    """whole header"""
     letters: memoryview
-    """Its sequence, as it stands in the file"""
+    """sequence as in the file"""
 
 
 def kinds_of_records(folder: Path) -> NDArray[np.uint8]:
-    """(records,) number of each record's kind: viral, called otherwise, not called."""
+    """Return the kind of each record, (records,): viral, other call, not called."""
     kinds = []
     for batch in record_batches(folder / RECORD_TABLE):
         is_viral = pc.equal(batch["call"], "virus").to_numpy()
@@ -51,14 +51,14 @@ def records_of_store(store: Path) -> Iterator[StoredRecord]:
 
 
 def records_of_inputs(inputs: list[str], sources: list[dict[str, Any]]) -> Iterator[StoredRecord]:
-    """Yield the records of files that were read before.
+    """Yield the records of input files, which are read again.
 
     Args:
-        inputs: the files.
-        sources: what ``run.json`` tells of each.
+        inputs: paths of the files.
+        sources: their entries in the run record.
 
     Raises:
-        UserError: a file cannot be read again, or has changed.
+        UserError: a file cannot be read again, or was changed.
     """
     for path, source in zip(inputs, sources, strict=True):
         if not can_be_read_again(path):
@@ -73,17 +73,17 @@ def records_of_inputs(inputs: list[str], sources: list[dict[str, Any]]) -> Itera
                 yield StoredRecord(description, letters[start : start + length])
                 start += length
         if facts.digest.hexdigest() != source["sha256"]:
-            raise UserError(f"{path}: was changed since it was read; give the file as it was")
+            raise UserError(f"{path}: was changed since it was read; restore the file")
 
 
 def write_nonviral(folder: Path, records: Iterable[StoredRecord]) -> list[str]:
-    """Write ``nonviral.fasta``, records called otherwise than viral, and ``uncalled.fasta``, those without call.
+    """Write ``nonviral.fasta``, records with another call than viral, and ``uncalled.fasta``, those not called.
 
-    With ``viral.fasta`` they hold every record of the input once, under the name that the tables give it.
+    Together with ``viral.fasta`` they hold every record of the input once, with its name in the tables.
 
     Args:
-        folder: the output folder of a finished run.
-        records: all of its input.
+        folder: output folder of a finished run.
+        records: all records of the input.
     """
     rows = zip(kinds_of_records(folder).tolist(), _names_of_records(folder), strict=True)
     with ExitStack() as stack:
@@ -92,7 +92,7 @@ def write_nonviral(folder: Path, records: Iterable[StoredRecord]) -> list[str]:
             for kind, name in ((_NONVIRAL, NONVIRAL), (_UNCALLED, UNCALLED))
         }
         for description, letters in records:
-            kind, name = next(rows, (_VIRAL, ""))  # of a file that has grown, which its digest tells at the end
+            kind, name = next(rows, (_VIRAL, ""))  # the file has grown; its digest shows that at the end
             if kind in files:
                 comment = description.split(None, 1)[1:]
                 files[kind].write(f">{' '.join([name, *comment])}\n")
@@ -113,35 +113,35 @@ def _names_of_records(folder: Path) -> Iterator[str]:
 
 
 class _Unit(NamedTuple):
-    """Files that are split together: one, or those of both mates."""
+    """Files that are split together: one file, or the two files of mates."""
 
     paths: list[str]
     digests: list[str]
-    """SHA-256 of each"""
+    """SHA-256 of each file"""
     first_records: list[int]
-    """number of the first record of each, from 0"""
+    """number of the first record of each file, from 0"""
     num_records: int
-    """of each"""
+    """number of records of each file"""
     step: int
-    """reads of a pair that follow each other in one file"""
+    """2 for an interleaved file, otherwise 1"""
 
 
 def write_fastq(folder: Path, inputs: list[str], sources: list[dict[str, Any]]) -> list[str]:
-    """Write reads of FASTQ files as they came, with their qualities: ``viral.fastq.gz`` and so on.
+    """Write the reads of FASTQ files unchanged, with their qualities: ``viral.fastq.gz`` and so on.
 
     Mates stay together: a pair is viral if one of its reads is, and uncalled only if both are. Mates of two files go to
     two files, ``viral_1.fastq.gz`` and ``viral_2.fastq.gz``.
 
     Args:
-        folder: the output folder of a finished run.
-        inputs: the files it read.
-        sources: what ``run.json`` tells of each.
+        folder: output folder of a finished run.
+        inputs: paths of the input files.
+        sources: their entries in the run record.
 
     Returns:
-        names of the files.
+        The names of the files.
 
     Raises:
-        UserError: a file has changed since it was read; nothing is written then.
+        UserError: a file was changed since it was read; nothing is written.
     """
     kinds = kinds_of_records(folder)
     units = list(_units(inputs, sources))
@@ -159,7 +159,7 @@ def write_fastq(folder: Path, inputs: list[str], sources: list[dict[str, Any]]) 
             of_pairs = _kinds_of_pairs(kinds, unit)
             for path, digest, ending in zip(unit.paths, unit.digests, _endings(unit), strict=True):
                 for number, entry in enumerate(read_fastq_entries(path, digest)):
-                    if number < unit.num_records:  # else the file has grown, which its digest tells at the end
+                    if number < unit.num_records:  # otherwise the file has grown; its digest shows that at the end
                         kind = KINDS[of_pairs[number // unit.step]]
                         targets[f"{kind}{ending}.fastq.gz"].write(entry.fastq_bytes())
     return written
@@ -168,7 +168,7 @@ def write_fastq(folder: Path, inputs: list[str], sources: list[dict[str, Any]]) 
 def reads_of_files(
     folder: Path, inputs: list[str], sources: list[dict[str, Any]]
 ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Yield the names of the files that ``write_fastq`` writes, each with (records,) which records are in it."""
+    """Yield the name of each file of ``write_fastq`` and which records it holds, (records,)."""
     kinds = kinds_of_records(folder)
     members: dict[str, NDArray[np.bool_]] = {}
     for unit in _units(inputs, sources):
@@ -185,7 +185,7 @@ def _endings(unit: _Unit) -> tuple[str, ...]:
 
 
 def _units(inputs: list[str], sources: list[dict[str, Any]]) -> Iterator[_Unit]:
-    """Yield what is FASTQ; of mates in two files the file of the first reads comes first."""
+    """Yield the FASTQ files; of mates in two files, the file of the first reads comes first."""
     first = 0
     waiting: tuple[str, str, int, str] | None = None
     for path, source in zip(inputs, sources, strict=True):
@@ -204,7 +204,7 @@ def _units(inputs: list[str], sources: list[dict[str, Any]]) -> Iterator[_Unit]:
 
 
 def _kinds_of_pairs(kinds: NDArray[np.uint8], unit: _Unit) -> list[int]:
-    """Kind of each pair: the smaller number of its reads, as viral comes before nonviral, and that before uncalled."""
+    """Return the kind of each pair: the smaller one of its reads, in the order viral, nonviral, uncalled."""
     columns = [kinds[first : first + unit.num_records] for first in unit.first_records]
     if unit.step == 2:
         columns = [columns[0][::2], columns[0][1::2]]

@@ -1,4 +1,4 @@
-"""What statuses and warnings mean, in the reader's words."""
+"""Texts of a report: meanings of statuses, and the command that repeats the run."""
 
 import os
 import shlex
@@ -22,12 +22,12 @@ CALL_MEANING = {
 
 
 def repeat_command(run: dict[str, Any]) -> str:
-    """Return what to type, in the folder where it was typed, to have the run again."""
+    """Return the shell command that repeats the run in its original directory."""
     return " ".join(map(_in_shell, run["command"]))
 
 
 def _in_shell(word: str) -> str:
-    r"""Quote a word for a shell, in the way that is easier to read.
+    r"""Quote a word for a shell, in the more readable way.
 
     >>> print(_in_shell("input=a b.fa"), _in_shell("input='a b.fa'"))
     'input=a b.fa' "input='a b.fa'"
@@ -41,7 +41,7 @@ def _in_shell(word: str) -> str:
 
 
 def _in_ansi_quotes(word: str) -> str:
-    """Quote a word with characters that cannot be shown, byte by byte, as bash and zsh read it."""
+    """Quote a word with unprintable characters byte by byte, for bash and zsh."""
     text = "".join(
         char if char.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(char))
         for char in word.replace("\\", "\\\\").replace("'", "\\'")
@@ -50,7 +50,7 @@ def _in_ansi_quotes(word: str) -> str:
 
 
 def head_quality(run: dict[str, Any]) -> list[dict[str, Any]]:
-    """Figures of the head on chunks it had never seen, by their length (nt); empty where nobody has tested it."""
+    """Return the test metrics of the head by chunk length in nt; empty if it was not tested."""
     tested = (run["model"].get("head") or {}).get("tested") or {}
     return [
         {"length": int(length), **figures} for length, figures in sorted(tested.items(), key=lambda one: int(one[0]))
@@ -58,6 +58,6 @@ def head_quality(run: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def trained_lengths(run: dict[str, Any]) -> str:
-    """Chunk lengths (nt) the head was trained on, as text; empty where nobody knows."""
+    """Return the chunk lengths of the head's training in nt, as text; empty if unknown."""
     lengths = sorted(set((run["model"].get("head") or {}).get("chunk_lengths") or []))
     return " to ".join(map(str, lengths))
