@@ -18,7 +18,7 @@ from support import Result, file_name
 from virnucpro_pl.api import configuration_of
 from virnucpro_pl.cli.command_line import hydra_words
 from virnucpro_pl.configuration.hydra_config import COMMANDS, CONF, build, register_resolvers, value_of
-from virnucpro_pl.configuration.settings_help import settings_of
+from virnucpro_pl.configuration.settings import settings_of
 from virnucpro_pl.configuration.text_settings import decoded, encoded, is_text, listed, shown, split_list, takes_list
 from virnucpro_pl.errors import UserError
 
@@ -49,7 +49,7 @@ def names(count: int) -> Iterator[str]:
 
 def text_keys(command: str) -> list[str]:
     """Every text setting that a command has."""
-    keys = {one.key for one in settings_of(CONF, command) if is_text(one.key)} - {"data.input", "paths.default_output"}
+    keys = {one.key for one in settings_of(command) if is_text(one.key)} - {"data.input", "paths.default_output"}
     return sorted(keys | ({"model.dna_encoder.revision"} if "model.dna_encoder.weights" in keys else set()))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from virnucpro_pl.configuration.hydra_config import CONF
 from virnucpro_pl.configuration.literal_files import source_of
-from virnucpro_pl.configuration.settings_help import settings_of
+from virnucpro_pl.configuration.settings import settings_of
 from virnucpro_pl.configuration.text_settings import is_text, listed, setting, single, split_list, takes_list
 from virnucpro_pl.errors import UserError, did_you_mean, escaped
 
@@ -38,12 +38,6 @@ _BARE = {
 """What words without a key are for, by command; the last key takes all that are left"""
 _WORD_LISTS = {"report": {"format"}}
 """Settings of which ``a,b`` is a list of words, which Hydra would take for a sweep"""
-FLAGS_TEXT = """\
-  -i FILE ..., -o FOLDER, -t N, --force, -q       input=, output=, threads=, overwrite=true, warnings only
-  --device auto|cpu|cuda|cuda:N|mps               trainer.accelerator= and trainer.devices=
-  --config-dir FOLDER                             a folder of your own YAML files, such as experiment/mine.yaml
-  --                                              what follows are file names, whatever they look like
-"""
 
 
 def hydra_words(command: str, words: Sequence[str]) -> list[str]:
@@ -191,7 +185,7 @@ class _Translation:
 
 def _is_setting(command: str, key: str) -> bool:
     """Return whether a command has a setting or a group of settings of this name."""
-    names = {one.key for one in settings_of(CONF, command)}
+    names = {one.key for one in settings_of(command)}
     return is_text(key) or (CONF / key).is_dir() or any(key == name or name.startswith(f"{key}.") for name in names)
 
 
@@ -204,25 +198,3 @@ def _device(name: str) -> list[str]:
         case ["cuda", "", ""]:
             return ["trainer.accelerator=gpu"]
     raise UserError(f"--device {escaped(name)}: give auto, cpu, cuda, cuda:N or mps")
-
-
-def complete_command(commands: Sequence[str], program: str) -> tuple[str, list[str]]:
-    """Complete the command word of ``COMP_LINE``, as Hydra's shell completion asks for it.
-
-    Where that word is there already, ``COMP_LINE`` is changed to what Hydra completes: the settings after it.
-
-    Args:
-        commands: all there are.
-        program: how it is called.
-
-    Returns:
-        the command, empty where it is still to be completed, and the words it may be then.
-    """
-    line = os.environ.get("COMP_LINE", "")
-    words = line.split()
-    if len(words) < 2 or (len(words) == 2 and not line.endswith(" ")):
-        begun = words[1] if len(words) == 2 else ""
-        return "", [command for command in commands if command.startswith(begun)]
-    command = words[1]
-    os.environ["COMP_LINE"] = f"{program} {line.split(command, 1)[1].lstrip()}"
-    return command, []

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from virnucpro_pl.cli.setting_limits import LARGEST, check_limits
 from virnucpro_pl.configuration.hydra_config import CONF, job_folder, typed_settings, value_of
-from virnucpro_pl.configuration.settings_help import settings_of
+from virnucpro_pl.configuration.settings import settings_of
 from virnucpro_pl.configuration.text_settings import is_text, shown, takes_list
 from virnucpro_pl.errors import UserError, did_you_mean, escaped
 from virnucpro_pl.files.output_files import WORK_FOLDER
@@ -98,7 +98,7 @@ def check_values(cfg: DictConfig, command: str) -> None:
                 raise UserError(
                     f"{group}.{name}={escaped(str(part))}: give a class, {group}.{name}._target_=MODULE.CLASS"
                 )
-    for setting in settings_of(CONF, command):
+    for setting in settings_of(command):
         value = value_of(cfg, setting.key)
         if isinstance(value, list | dict) and is_text(setting.key) and not takes_list(setting.key):
             raise UserError(f"{setting.key}={_written(value)}: give one text, not several")
@@ -119,7 +119,7 @@ def check_values(cfg: DictConfig, command: str) -> None:
 
 def _refuse_values_of_groups(cfg: DictConfig, command: str) -> None:
     """Refuse a value in the place of a group of settings, such as ``split=FOLDER`` of ``train``."""
-    for setting in settings_of(CONF, command):
+    for setting in settings_of(command):
         group, _, _ = setting.key.rpartition(".")
         value = value_of(cfg, group) if group else None
         is_needed = (CONF / group).is_dir() and group not in _PARTS
@@ -173,7 +173,7 @@ def _written(value: Any) -> str:
 
 def _kinds(command: str) -> Iterator[tuple[str, _Kind]]:
     """Yield the settings of a command whose kind is known, by name or by the type of their default."""
-    for setting in settings_of(CONF, command):
+    for setting in settings_of(command):
         if setting.key in _KINDS:
             kind = _KINDS[setting.key]
             yield setting.key, kind._replace(words=(*kind.words, None)) if setting.default == "null" else kind
@@ -287,7 +287,7 @@ def _group(override: str) -> Path | None:
 def _names(command: str) -> set[str]:
     """Return the settings and groups of a command."""
     groups = {folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra"}
-    return groups | {setting.key for setting in settings_of(CONF, command)}
+    return groups | {setting.key for setting in settings_of(command)}
 
 
 def _first_line(error: BaseException) -> str:

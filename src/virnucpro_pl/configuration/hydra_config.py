@@ -13,7 +13,6 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from virnucpro_pl.configuration.literal_files import LiteralFileSource
-from virnucpro_pl.configuration.settings_help import settings_text
 from virnucpro_pl.configuration.text_settings import literal, shown
 from virnucpro_pl.errors import UserError, did_you_mean
 from virnucpro_pl.files.output_files import LOG_FILE
@@ -31,7 +30,6 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("literal", literal, replace=True)
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
     OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
-    OmegaConf.register_new_resolver("settings", lambda command: settings_text(CONF, command), replace=True)
     OmegaConf.register_new_resolver("packaged", lambda name: str(PACKAGE / "demo" / name), replace=True)
 
 

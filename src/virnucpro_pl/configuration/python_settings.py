@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from virnucpro_pl.configuration.hydra_config import CONF
-from virnucpro_pl.configuration.settings_help import settings_of
+from virnucpro_pl.configuration.settings import settings_of
 from virnucpro_pl.configuration.text_settings import is_text, single, takes_list
 from virnucpro_pl.errors import UserError, did_you_mean, escaped
 
@@ -31,7 +31,7 @@ def check_python_settings(settings: object) -> None:
             f"settings is a {type(settings).__name__}; give a mapping of names to values, such as"
             " {'results.threshold': 0.6}"
         )
-    known = {setting.key for setting in settings_of(CONF, "predict")}
+    known = {setting.key for setting in settings_of("predict")}
     for key in settings:
         if not isinstance(key, str):
             raise UserError(f"settings: the name {key!r} is a {type(key).__name__}; give text, such as 'data.chunking'")
