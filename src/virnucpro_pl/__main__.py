@@ -27,7 +27,6 @@ from virnucpro_pl.cli.settings_check import check_settings, explain_refusal
 from virnucpro_pl.configuration.hydra_config import (
     COMMANDS,
     CONF,
-    log_name,
     process_of,
     register_resolvers,
     typed_settings,
@@ -43,7 +42,7 @@ from virnucpro_pl.failures import (
     needs_no_traceback,
     one_line,
 )
-from virnucpro_pl.files.output_files import FILES
+from virnucpro_pl.files.output_files import FILES, LOG_FILE
 from virnucpro_pl.host.home_folder import provide_caches
 from virnucpro_pl.host.standard_output import check_standard_output, results_on_standard_output
 from virnucpro_pl.host.standard_streams import prepare_streams
@@ -97,18 +96,18 @@ def _prepare(cfg: DictConfig, name: str) -> None:
     check_inputs(cfg, name)
     if name == "predict" and cfg.output == "-":
         check_standard_output()
-    job = HydraConfig.get().job.name
-    if name in FILES and not process_of(job, cfg):
+    process = process_of(HydraConfig.get().job.name, cfg)
+    if name in FILES and not process:
         if HydraConfig.get().mode is RunMode.RUN and _needs_default_folder(cfg):
             folder = claim_default_folder(cfg.paths.default_output)
             cfg.paths.default_output = encoded(folder)
             sys.argv.append(setting("paths.default_output", folder))  # Lightning starts further processes with it
         check_output(cfg, name)
     if name in _LOGGED:
-        folder, file_name = Path(cfg.paths.output_dir), log_name(job, cfg)
-        check_log(folder / file_name)
-        make_output_folder(folder)
-        handler = LogFile(folder / file_name, delay=True)
+        file = Path(cfg.paths.output_dir) / (f"run.{process}.log" if process else LOG_FILE)
+        check_log(file)
+        make_output_folder(file.parent)
+        handler = LogFile(file, delay=True)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(handler)
 
