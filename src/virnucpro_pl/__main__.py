@@ -11,19 +11,17 @@ from pathlib import Path
 from typing import NoReturn
 
 import hydra
-import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from virnucpro_pl import __version__
 from virnucpro_pl.cli.command_line import hydra_words
 from virnucpro_pl.cli.completion import complete_command
 from virnucpro_pl.cli.help_pages import overview, register_help
 from virnucpro_pl.cli.preflight import check_inputs
-from virnucpro_pl.cli.settings_check import check_settings, explain_refusal
+from virnucpro_pl.cli.refusals import HYDRA_ERRORS, explain_refusal
+from virnucpro_pl.cli.settings_check import check_settings
 from virnucpro_pl.configuration.hydra_config import (
     COMMANDS,
     CONF,
@@ -224,7 +222,7 @@ def _run_hydra(command: str, overrides: list[str]) -> None:
             sys.exit(exit_status(error))
         if isinstance(error, UserError | RunFailedError):
             _refuse(one_line(error), exit_status(error))
-        if isinstance(error, (HydraException, OmegaConfBaseException, ValueError, OSError, yaml.YAMLError)):
+        if isinstance(error, HYDRA_ERRORS):
             _refuse(explain_refusal(error, command, overrides))
         raise
 

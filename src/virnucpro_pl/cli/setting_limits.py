@@ -1,20 +1,21 @@
-"""Limits of numbers among the settings, and parts that a command cannot do without."""
+"""Limits of numeric settings, and parts that a command requires."""
 
 from collections.abc import Callable
 from math import inf
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from omegaconf import DictConfig
 
 from virnucpro_pl.configuration.hydra_config import value_of
+from virnucpro_pl.configuration.text_settings import written
 from virnucpro_pl.errors import UserError
 
 
 class _Limit(NamedTuple):
-    """The numbers that a setting may have."""
+    """Condition on a number, and its description for messages."""
 
     is_met: Callable[[float], bool]
-    """False of NaN, as are all comparisons with it"""
+    """Must be false for NaN, as comparisons are"""
     text: str
 
 
@@ -23,7 +24,7 @@ _NOT_NEGATIVE = _Limit(lambda value: 0 <= value < inf, "a number, 0 or more")
 _ONE_OR_MORE = _Limit(lambda value: value >= 1, "a whole number above 0")
 _ONE_OR_MORE_OR_ANY = _Limit(lambda value: value >= 1 or value == -1, "a whole number above 0, or -1 for no limit")
 LARGEST = 10**12
-"""Above all that a setting can count, and below what the libraries take"""
+"""Larger than any useful value, and small enough for the libraries"""
 _LIMITS = {
     "threads": _Limit(lambda value: 1 <= value <= 4096, "a whole number from 1 to 4096, or null for all cores"),
     "data.num_workers": _Limit(lambda value: 0 <= value <= 1024, "a whole number from 0 to 1024"),
@@ -64,24 +65,23 @@ _LIMITS = {
     "trainer.fast_dev_run": _Limit(lambda value: not value, "false; a run of one batch leaves no results"),
     "trainer.logger": _Limit(lambda value: not value, "false; run.json and run.log hold what is measured"),
 }
-_NEEDED = {"train": ("callbacks.best", "callbacks.last")}
+_REQUIRED = {"train": ("callbacks.best", "callbacks.last")}
 
 
-def check_limits(cfg: DictConfig, command: str, written: Callable[[Any], str]) -> None:
-    """Refuse numbers that no command can use, and parts that are switched off but needed.
+def check_limits(cfg: DictConfig, command: str) -> None:
+    """Check that numbers are within their limits and that required parts are not switched off.
 
     Args:
-        cfg: the composed configuration, its values of the right kind.
-        command: the command it is for.
-        written: writes a value as on the command line.
+        cfg: the composed configuration, with values of the right type.
+        command: the command.
 
     Raises:
-        UserError: the message gives the key, the value, and what to give instead.
+        UserError: a number is outside its limits, or a part is null.
     """
     for key, limit in _LIMITS.items():
         value = value_of(cfg, key)
         if isinstance(value, int | float) and not limit.is_met(value):
             raise UserError(f"{key}={written(value)}: give {limit.text}")
-    for key in _NEEDED.get(command, ()):
+    for key in _REQUIRED.get(command, ()):
         if value_of(cfg, key) is None:
             raise UserError(f"{key}=null: {command} reads these checkpoints; leave them on")
