@@ -149,7 +149,9 @@ def _log_error(error: Exception, cfg: DictConfig) -> None:
 
 def _leave(status: int) -> NoReturn:
     """Exit, even if a thread waits for input that never comes. Everything is saved at this point."""
-    threads = [thread for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon]
+    threads = [
+        thread for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon
+    ]
     deadline = time.monotonic() + _EXIT_PATIENCE
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
@@ -205,7 +207,9 @@ def _check_working_folder() -> None:
     except OSError:
         _refuse("the current folder was removed; change to another one")
     if "${" in folder:
-        _refuse(f"the current folder, {escaped(folder)}, has ${{ in its name, which Hydra cannot take; change to another")
+        _refuse(
+            f"the current folder, {escaped(folder)}, has ${{ in its name, which Hydra cannot take; change to another"
+        )
 
 
 def _run_hydra(command: str, overrides: list[str]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -47,7 +47,7 @@ def settings_of(command: str) -> tuple[Setting, ...]:
 
 def choices_of(command: str) -> Iterator[Choice]:
     """Yield the described choices of the configuration groups in which a command uses such a choice or the default."""
-    for group, option, package in _defaults(_load(CONF / f"{command}.yaml")):
+    for group, option, package in _defaults(CONF / f"{command}.yaml"):
         files = sorted((CONF / group).glob("*.yaml")) if not package else ()
         descriptions = {file.stem: description for file in files if (description := _description(file))}
         if option == "default" or option in descriptions:
@@ -56,7 +56,7 @@ def choices_of(command: str) -> Iterator[Choice]:
 
 def help_text_of(command: str) -> str:
     """Return the first paragraphs of a command's ``--help``."""
-    return str(yaml.load(_text(CONF / f"{command}.yaml"), _Loader)["hydra"]["help"]["header"])
+    return str(_content(CONF / f"{command}.yaml")["hydra"]["help"]["header"])
 
 
 def _description(file: Path) -> str:
@@ -72,25 +72,24 @@ def _text(file: Path) -> str:
 
 
 @cache
-def _load(file: Path) -> yaml.MappingNode:
-    return yaml.compose(_text(file), _Loader)
+def _content(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.load(_text(file), _Loader)
+    return content
 
 
-def _defaults(root: yaml.MappingNode) -> Iterator[tuple[str, str, str]]:
-    """Yield group, option and package of the entries of a defaults list; the option is empty if a file is named."""
-    entries = next((value.value for key, value in root.value if key.value == "defaults"), ())
-    for entry in entries:
-        group, option = (entry.value[0][0].value, entry.value[0][1].value) if entry.id == "mapping" else (entry.value, "")
-        group, _, package = group.partition("@")
+def _defaults(file: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield group, option and package of each entry in the defaults list of a file; a file's name has no option."""
+    for entry in _content(file).get("defaults", ()):
+        name, option = next(iter(entry.items())) if isinstance(entry, dict) else (entry, "")
+        group, _, package = name.partition("@")
         if group != "_self_" and not group.startswith("override "):
             yield group, option, package
 
 
 def _read_settings(file: Path, package: str) -> Iterator[Setting]:
     """Yield the settings of a file, then those of the files in its defaults list."""
-    root = _load(file)
-    yield from _walk(root, file, package, "")
-    for group, option, target in _defaults(root):
+    yield from _walk(yaml.compose(_text(file), _Loader), file, package, "")
+    for group, option, target in _defaults(file):
         if group in _NOT_SET_BY_USERS:
             continue
         if option:

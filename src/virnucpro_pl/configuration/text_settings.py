@@ -1,8 +1,8 @@
 """Text settings (paths, names, free words), which reach the program exactly as typed.
 
-Hydra reads ``1_1`` as a number, ``${oc.env:HOME}`` as an interpolation and ``a,b`` as a sweep. The key of a setting, never
-its value, decides that it is text. Its value is percent-encoded into an interpolation, ``${literal:"…"}``, in which
-Hydra's grammar and YAML find nothing to interpret.
+Hydra reads ``1_1`` as a number, ``${oc.env:HOME}`` as an interpolation and ``a,b`` as a sweep. The key of a setting,
+never its value, decides that it is text. Its value is percent-encoded into an interpolation, ``${literal:"…"}``, in
+which Hydra's grammar and YAML find nothing to interpret.
 """
 
 import logging
