@@ -2,58 +2,24 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import yaml
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from virnucpro_pl.cli.setting_limits import LARGEST, check_limits
+from virnucpro_pl.cli.setting_rules import rules_of
 from virnucpro_pl.configuration.hydra_config import CONF, job_folder, typed_settings, value_of
 from virnucpro_pl.configuration.settings import Setting, settings_of
 from virnucpro_pl.configuration.text_settings import is_text, takes_list, written
 from virnucpro_pl.errors import UserError, did_you_mean, escaped
 from virnucpro_pl.files.output_files import WORK_FOLDER
 
-
-class _Kind(NamedTuple):
-    """Type of a setting's value."""
-
-    name: str
-    types: tuple[type, ...]
-    words: tuple[str | None, ...] = ()
-    """Further values that are allowed"""
-
-
-_FLAG = _Kind("true or false", (bool,))
-_WHOLE = _Kind("a whole number", (int,))
-_NUMBER = _Kind("a number", (int, float))
-_OPTIONAL_WHOLE = _Kind("a whole number, or null", (int,), (None,))
-_OPTIONAL_NUMBER = _Kind("a number, or null", (int, float), (None,))
-_KINDS = {
-    "threads": _Kind("a whole number above 0, or null for all cores", (int,), (None,)),
-    "data.token_budget": _Kind("a whole number of tokens (16384 is usual), auto or null", (int,), ("auto", None)),
-    "data.chunk_length": _Kind("a whole number of bases", (int,)),
-    "data.max_per_genome": _OPTIONAL_WHOLE,
-    "data.max_per_group": _OPTIONAL_WHOLE,
-    "results.threshold": _OPTIONAL_NUMBER,
-    "threshold.value": _OPTIONAL_NUMBER,
-    "threshold.precision": _OPTIONAL_NUMBER,
-    "threshold.false_positive_rate": _OPTIONAL_NUMBER,
-    "min_agreement": _OPTIONAL_NUMBER,
-    "min_clear_agreement": _OPTIONAL_NUMBER,
-    "mismatch_limit": _Kind("a whole number of rows, or null for all", (int,), (None,)),
-    "reads": _OPTIONAL_WHOLE,
-    "trainer.max_epochs": _WHOLE,
-    "trainer.num_nodes": _WHOLE,
-    "trainer.accumulate_grad_batches": _WHOLE,
-}
-"""Kinds of settings, where the type of the default is not enough"""
-_OWN_CHECKS = ("trainer", "files", "patience", "paths", "connections")
-"""Groups whose values are checked where they are used"""
 _PARTS = ("callbacks", "logger")
 """Groups to which users may add parts, each with a ``_target_``"""
+
+
+_REQUIRED_PARTS = {"train": ("callbacks.best", "callbacks.last")}
 
 
 def check_settings(cfg: DictConfig, command: str) -> None:
@@ -108,36 +74,14 @@ def check_values(cfg: DictConfig, command: str) -> None:
         value = value_of(cfg, setting.key)
         if isinstance(value, list | dict) and is_text(setting.key) and not takes_list(setting.key):
             raise UserError(f"{setting.key}={_shown(value)}: give one text, not several")
-        parent, _, name = setting.key.rpartition(".")
-        is_there = name in ((value_of(cfg, parent) if parent else cfg) or ())  # else of another choice than the default
-        is_range = (command, setting.key) == ("prepare", "data.chunk_length")  # which prepare checks
-        if is_there and not is_range and (kind := _kind_of(setting)):
-            _check_kind(setting.key, value, kind)
-    check_limits(cfg, command)
-
-
-def _check_kind(key: str, value: Any, kind: _Kind) -> None:
-    is_right = isinstance(value, kind.types) and (kind is _FLAG or not isinstance(value, bool))
-    if not is_right and value not in kind.words:
-        raise UserError(f"{key}={_shown(value)}: give {kind.name}")
-    if isinstance(value, int) and value > LARGEST:
-        raise UserError(f"{key}={_shown(value)}: too large; give {kind.name}, {LARGEST} at most")
-
-
-def _kind_of(setting: Setting) -> _Kind | None:
-    """Return the kind of a setting, from the table or from its default, or None if it is not checked here."""
-    if kind := _KINDS.get(setting.key):
-        return kind._replace(words=(*kind.words, None)) if setting.default == "null" else kind
-    if setting.key.partition(".")[0] in _OWN_CHECKS or "${" in setting.default:
-        return None
-    match yaml.safe_load(setting.default):
-        case bool():
-            return _FLAG
-        case int() if not setting.key.endswith("seconds"):
-            return _WHOLE
-        case int() | float():
-            return _NUMBER
-    return None
+    for key, rule in rules_of(command):
+        parent, _, name = key.rpartition(".")
+        siblings = value_of(cfg, parent) if parent else cfg
+        if OmegaConf.is_dict(siblings) and name in siblings:  # other choices have other settings
+            rule.check(key, value_of(cfg, key))
+    for key in _REQUIRED_PARTS.get(command, ()):
+        if value_of(cfg, key) is None:
+            raise UserError(f"{key}=null: {command} reads these checkpoints; leave them on")
 
 
 def _refuse_value_of_group(cfg: DictConfig, setting: Setting) -> None:
