@@ -23,20 +23,14 @@ class RunFailedError(RuntimeError):
     """Starting the same command again may get further"""
 
 
-class OutOfMemoryError(RunFailedError):
-    """A device or the host has too little memory."""
+class FinalError(RunFailedError):
+    """Failure that the same command would meet again."""
 
     can_continue = False
 
 
 class RankLostError(RunFailedError):
     """Another process of the run has ended or hangs."""
-
-
-class NodesDifferError(RunFailedError):
-    """Processes of the run see different files; each process reports this itself."""
-
-    can_continue = False
 
 
 class MissingScoresError(RunFailedError):
@@ -47,32 +41,32 @@ class DownloadError(RunFailedError):
     """A file could not be downloaded."""
 
 
-class DamagedResultsError(RunFailedError):
-    """Results were changed after they were written."""
-
-    can_continue = False
-
-
 class DamagedStoreError(RunFailedError):
     """Files of the ORF store were changed after they were written."""
 
 
-class DamagedWeightsError(RunFailedError):
+class OutOfMemoryError(FinalError):
+    """A device or the host has too little memory."""
+
+
+class NodesDifferError(FinalError):
+    """Processes of the run see different files; each process reports this itself."""
+
+
+class DamagedResultsError(FinalError):
+    """Results were changed after they were written."""
+
+
+class DamagedWeightsError(FinalError):
     """Weights differ from their digest, or cannot be read."""
 
-    can_continue = False
 
-
-class MachineNotReadyError(RunFailedError):
+class MachineNotReadyError(FinalError):
     """This machine cannot run the model, for reasons that were logged before."""
 
-    can_continue = False
 
-
-class DisagreementError(RunFailedError):
+class DisagreementError(FinalError):
     """Two runs agree less than required."""
-
-    can_continue = False
 
 
 ESCAPE = "virnucpro_pl.escape"

@@ -2,7 +2,6 @@
 
 import re
 import textwrap
-from collections.abc import Iterable, Iterator
 
 from omegaconf import OmegaConf
 
@@ -47,11 +46,7 @@ _FLAGS = (
     ("-i, --input FILE ...", "input", "Same as input=."),
     ("-o, --output PATH", "output", "Same as output=."),
     ("-t, --threads N", "threads", "Same as threads=."),
-    (
-        "--device NAME",
-        "trainer.devices",
-        "auto, cpu, cuda, cuda:N or mps. Sets trainer.accelerator and trainer.devices.",
-    ),
+    ("--device NAME", "trainer.devices", "auto, cpu, cuda, cuda:N or mps: trainer.accelerator and trainer.devices."),
     ("--force", "overwrite", "Same as overwrite=true."),
     ("-q, --quiet", "", "Log warnings and errors only."),
     ("-m, --multirun", "", "Sweep: run once per combination of values that are separated by commas."),
@@ -70,68 +65,57 @@ def register_help() -> None:
 
 def overview() -> str:
     """Return the help page of the program."""
-    lines = [
-        "Find viral sequences with VirNucPro, on PyTorch Lightning and Hydra.",
-        "",
-        "Usage: virnucpro-pl COMMAND [FILE ...] [-o FOLDER] [KEY=VALUE ...]",
-    ]
-    for title, commands in _COMMANDS.items():
-        lines += ["", f"{title}:"]
-        lines += [f"  {command:<10} {help_text_of(command).partition(chr(10))[0]}" for command in commands]
-    return "\n".join([*lines, "", _EXAMPLES])
+    sections = (
+        "\n".join([f"{title}:", *(f"  {name:<10} {help_text_of(name).splitlines()[0]}" for name in names)])
+        for title, names in _COMMANDS.items()
+    )
+    commands = "\n\n".join(sections)
+    return f"""\
+Find viral sequences with VirNucPro, on PyTorch Lightning and Hydra.
 
+Usage: {PROGRAM} COMMAND [FILE ...] [-o FOLDER] [KEY=VALUE ...]
 
-_EXAMPLES = """\
+{commands}
+
 Examples:
-  virnucpro-pl predict
+  {PROGRAM} predict
       Score the packaged sample with the demo model.
-  virnucpro-pl predict reads.fastq.gz -o results model=virnucpro_500
+  {PROGRAM} predict reads.fastq.gz -o results model=virnucpro_500
       Score your reads with the published model.
-  virnucpro-pl predict --help
+  {PROGRAM} predict --help
       List the settings of a command.
 
 Other flags: --version prints the version. `python -m virnucpro_pl` is the same program.
-Shell completion: eval "$(virnucpro-pl -sc install=bash)\""""
+Shell completion: eval "$({PROGRAM} -sc install=bash)\""""
 
 
 def settings_text(command: str) -> str:
-    """Return the flags and settings of a command, grouped and in two columns."""
+    """Return the flags, choices and settings of a command, grouped and in two columns."""
     settings = settings_of(command)
     keys = {setting.key for setting in settings}
-    blocks = [_block("Flags", ((flag, text) for flag, key, text in _FLAGS if not key or key in keys))]
-    rows: dict[str, list[tuple[str, str]]] = {group: [] for group in _SECTIONS}
+    sections = {"Flags": {flag: text for flag, key, text in _FLAGS if not key or key in keys}}
+    sections |= {title: {} for title in _SECTIONS.values()}
     for choice in choices_of(command):
         suffix = " [default]" if choice.is_default else ""
-        rows[choice.group].append((f"{choice.group}={choice.name}", f"{choice.description}.{suffix}"))
+        sections[_SECTIONS[choice.group]][f"{choice.group}={choice.name}"] = f"{choice.description}.{suffix}"
     for setting in settings:
         group = setting.key.partition(".")[0] if "." in setting.key else ""
-        row = next(
-            (summary for pattern, summary in _SUMMARIES.items() if re.match(pattern, setting.key)),
-            (setting.key, f"{setting.description}{_default(setting.default)}"),
-        )
-        if row not in rows[group]:
-            rows[group].append(row)
-    blocks += [_block(_SECTIONS[group], entries) for group, entries in rows.items() if entries]
-    return "\n\n".join(blocks)
+        row = setting.key, f"{setting.description}{_default(setting.default)}"
+        key, text = next((summary for start, summary in _SUMMARIES.items() if re.match(start, setting.key)), row)
+        sections[_SECTIONS[group]][key] = text
+    return "\n\n".join(
+        "\n".join([f"{title}:", *(_row(*row) for row in rows.items())]) for title, rows in sections.items() if rows
+    )
 
 
 def _default(written: str) -> str:
-    if "${" in written:  # its description states it
+    if "${" in written:  # the description states it
         return ""
     return " [required]" if written == "???" else f" [default:{_NO_BREAK}{written}]"
 
 
-def _block(title: str, rows: Iterable[tuple[str, str]]) -> str:
-    return "\n".join([f"{title}:", *(line for row in rows for line in _lines(*row))])
-
-
-def _lines(name: str, text: str) -> Iterator[str]:
-    indent = " " * _COLUMN
-    wrapped = textwrap.wrap(text, _WIDTH - _COLUMN, break_long_words=False, break_on_hyphens=False)
-    first, *others = (line.replace(_NO_BREAK, " ") for line in wrapped)
-    if len(name) > _COLUMN - 4:
-        yield f"  {name}"
-        yield f"{indent}{first}"
-    else:
-        yield f"  {name:<{_COLUMN - 2}}{first}"
-    yield from (f"{indent}{line}" for line in others)
+def _row(name: str, text: str) -> str:
+    label, indent = f"  {name}  ".ljust(_COLUMN), " " * _COLUMN
+    lines = textwrap.fill(text, _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    lines = lines.replace(_NO_BREAK, " ")
+    return label + lines[_COLUMN:] if len(label) == _COLUMN else f"{label.rstrip()}\n{lines}"
