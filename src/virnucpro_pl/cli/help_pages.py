@@ -5,7 +5,7 @@ import textwrap
 
 from omegaconf import OmegaConf
 
-from virnucpro_pl.configuration.settings import choices_of, help_text_of, settings_of
+from virnucpro_pl.configuration.settings import Setting, choices_of, help_text_of, settings_of
 
 PROGRAM = "virnucpro-pl"
 _WIDTH = 100
@@ -46,11 +46,11 @@ _FLAGS = (
     ("-i, --input FILE ...", "input", "Same as input=."),
     ("-o, --output PATH", "output", "Same as output=."),
     ("-t, --threads N", "threads", "Same as threads=."),
-    ("--device NAME", "trainer.devices", "auto, cpu, cuda, cuda:N or mps: trainer.accelerator and trainer.devices."),
+    ("--device NAME", "trainer.devices", "Device: auto, cpu, cuda, cuda:N or mps."),
     ("--force", "overwrite", "Same as overwrite=true."),
     ("-q, --quiet", "", "Log warnings and errors only."),
-    ("-m, --multirun", "", "Sweep: run once per combination of values that are separated by commas."),
-    ("--config-dir FOLDER", "", "Read your own YAML files: experiment=NAME reads FOLDER/experiment/NAME.yaml."),
+    ("-m, --multirun", "", "Sweep: run once per combination of values separated by commas."),
+    ("--config-dir FOLDER", "", "Read FOLDER/experiment/NAME.yaml for experiment=NAME."),
     ("--cfg job", "", "Print the configuration and exit."),
     ("--", "", "Read all further words as file names."),
 )
@@ -100,7 +100,7 @@ def settings_text(command: str) -> str:
         sections[_SECTIONS[choice.group]][f"{choice.group}={choice.name}"] = f"{choice.description}.{suffix}"
     for setting in settings:
         group = setting.key.partition(".")[0] if "." in setting.key else ""
-        row = setting.key, f"{setting.description}{_default(setting.default)}"
+        row = setting.key, f"{setting.description}{_default(setting)}"
         key, text = next((summary for start, summary in _SUMMARIES.items() if re.match(start, setting.key)), row)
         sections[_SECTIONS[group]][key] = text
     return "\n\n".join(
@@ -108,10 +108,12 @@ def settings_text(command: str) -> str:
     )
 
 
-def _default(written: str) -> str:
-    if "${" in written:  # the description states it
-        return ""
-    return " [required]" if written == "???" else f" [default:{_NO_BREAK}{written}]"
+def _default(setting: Setting) -> str:
+    """Return the default of a setting, or nothing if its description states it."""
+    if setting.default == "???":
+        return " [required]"
+    is_described = "${" in setting.default or (setting.default == "null" and "null" not in setting.description)
+    return "" if is_described else f" [default:{_NO_BREAK}{setting.default}]"
 
 
 def _row(name: str, text: str) -> str:
