@@ -273,7 +273,7 @@ def test_one_file_by_two_paths_of_a_table(cli: Cli, genomes: Path, tmp_path: Pat
         ({"model.head.weights": [1]}, "model.head.weights=[1]: give text"),
         ({"model": "demo"}, "model is an argument of its own"),
         ({"offline": "yes"}, "offline=yes: give true or false"),
-        ({"trainer.precision": "x"}, "trainer: Precision 'x' is invalid"),
+        ({"trainer.precision": "x"}, "trainer.precision=x: give 32-true"),
         ({"+trainer.max_time": 1}, "+trainer.max_time: predict has no such setting"),
         ({5: 1}, "the name 5 is a int"),
         (["results.threshold=0.5"], "settings is a list; give a mapping"),

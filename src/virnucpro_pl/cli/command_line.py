@@ -45,10 +45,6 @@ _WORD_LISTS = {("report", "format")}
 def hydra_words(command: str, words: Sequence[str]) -> list[str]:
     """Translate the words after a command to flags of Hydra and overrides.
 
-    Args:
-        command: the command.
-        words: the words.
-
     Raises:
         UserError: a flag is unknown, lacks its value or has a wrong one, or a setting is given twice.
 

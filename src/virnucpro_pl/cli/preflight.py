@@ -1,8 +1,7 @@
-"""Checks of the files that a command reads, and of the trainer, made before torch is imported."""
+"""Checks of the files that a command reads, made before torch is imported."""
 
 import json
 import os
-import re
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -23,27 +22,12 @@ _WEIGHTS = ("model.dna_encoder.weights", "model.protein_encoder.weights", "model
 _UNUSED_WEIGHTS = {"dna": "model.protein_encoder.weights", "protein": "model.dna_encoder.weights"}
 """Weights that a modality does not use"""
 
-_TRAINER = {
-    "precision": (
-        r"(32|16|bf16|64)(-true)?|(16|bf16)-mixed|transformer-engine(-float16)?|None",
-        "32-true, 16-true or bf16-true",
-    ),
-    "strategy": (r"auto|single_device|model_parallel|(ddp|fsdp|deepspeed)\w*", "auto, ddp or ddp_spawn"),
-    "devices": (r"auto|-1|[1-9]\d{0,3}|\d+(,\d*)+", "a number of devices above 0, or a list of them: [0,2]"),
-    "num_nodes": (r"[1-9]\d{0,4}", "a number of machines above 0"),
-}
-"""Settings of the trainer with the pattern of their values and advice"""
-
 
 def check_inputs(cfg: DictConfig, command: str) -> None:
-    """Check that inputs and weights exist and that the trainer can be built.
-
-    Args:
-        cfg: the composed configuration.
-        command: the command.
+    """Check that the inputs and weights of a command exist.
 
     Raises:
-        UserError: a file is missing, or a setting is missing or wrong.
+        UserError: a file is missing, or not given.
     """
     if command == "predict" and uses_sample(cfg) and stdin_may_hold_data():
         raise UserError(
@@ -67,8 +51,6 @@ def check_inputs(cfg: DictConfig, command: str) -> None:
     if command == "prepare":
         _check_apart(cfg)
     _check_folders(cfg)
-    for group in ("trainer", "embedding.trainer"):
-        _check_trainer(cfg, group)
     unused = _UNUSED_WEIGHTS.get(_modality(cfg))
     for key in _WEIGHTS:
         name = value_of(cfg, key)
@@ -92,19 +74,6 @@ def _check_folders(cfg: DictConfig) -> None:
         for path in (Path(folder), *Path(folder).parents):
             if kind := unexpected_kind(path, is_folder=True):
                 raise UserError(f"{key}={escaped(folder)}: {escaped(str(path))} is {kind}; name a folder")
-
-
-def _check_trainer(cfg: DictConfig, group: str) -> None:
-    """Refuse values that Lightning would refuse later, and not always in one line."""
-    trainer = value_of(cfg, group) or {}
-    for key, (pattern, advice) in _TRAINER.items():
-        value = value_of(trainer, key)
-        if isinstance(value, list) and key == "devices":
-            is_right = bool(value) and all(type(number) is int and number >= 0 for number in value)
-        else:
-            is_right = isinstance(value, DictConfig) or re.fullmatch(pattern, str(value)) is not None
-        if key in trainer and not is_right:
-            raise UserError(f"{group}.{key}={escaped(str(value))}: give {advice}")
 
 
 def _check_apart(cfg: DictConfig) -> None:

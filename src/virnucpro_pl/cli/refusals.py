@@ -24,11 +24,6 @@ def explain_refusal(error: BaseException, command: str, overrides: Sequence[str]
     """Explain in one line why Hydra refused the overrides of a command.
 
     Composes the configuration with one override after another to find the wrong one.
-
-    Args:
-        error: the error of Hydra.
-        command: the command.
-        overrides: the overrides and flags that Hydra was given.
     """
     is_sweep = not {"-m", "--multirun"}.isdisjoint(overrides)
     sources = [override for override in overrides if override.startswith("hydra.searchpath=")]

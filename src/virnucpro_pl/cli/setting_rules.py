@@ -1,10 +1,12 @@
 """Rules for the values of settings: types, limits and advice."""
 
+import re
 from collections.abc import Callable, Iterator
 from math import inf
 from typing import Any, NamedTuple
 
 import yaml
+from omegaconf import DictConfig
 
 from virnucpro_pl.configuration.settings import Setting, settings_of
 from virnucpro_pl.configuration.text_settings import written
@@ -23,7 +25,7 @@ class _Rule(NamedTuple):
 
     types: tuple[type, ...]
     advice: str
-    is_allowed: Callable[[float], bool] = lambda x: True
+    is_allowed: Callable[[Any], bool] = lambda x: True
     words: tuple[str | None, ...] = ()
 
     def check(self, key: str, value: Any) -> None:
@@ -33,11 +35,22 @@ class _Rule(NamedTuple):
         has_type: bool = isinstance(value, types) and not is_stray_flag
         if has_type:
             if not self.is_allowed(value):
-                raise UserError(f"{key}={written(value)}: give {self.advice}")
+                raise UserError(f"{key}={escaped(written(value))}: give {self.advice}")
             if isinstance(value, int) and value > _LARGEST:
                 raise UserError(f"{key}={value}: too large; give {self.advice}, {_LARGEST} at most")
         elif self.types and value not in self.words:
             raise UserError(f"{key}={escaped(written(value))}: give {self.advice}")
+
+
+def _matches(pattern: str) -> Callable[[Any], bool]:
+    """Return a condition on the text of a value; a mapping is an object of the user."""
+    return lambda x: isinstance(x, DictConfig) or re.fullmatch(pattern, str(x)) is not None
+
+
+def _is_devices(x: Any) -> bool:
+    if isinstance(x, list):
+        return bool(x) and all(type(number) is int and number >= 0 for number in x)
+    return re.fullmatch(r"auto|-1|[1-9]\d{0,3}|\d+(,\d*)+", str(x)) is not None
 
 
 _INT, _REAL, _ANY = (int,), (int, float), ()
@@ -53,7 +66,7 @@ _ONE_OR_MORE = _Rule(_INT, "a whole number above 0", lambda x: x >= 1)
 _LIMIT = _Rule(_INT, "a whole number above 0, or -1 for no limit", lambda x: x >= 1 or x == -1)
 _SHARE = _Rule(_REAL, "a share from 0 to below 1", lambda x: 0 <= x < 1)
 _NEEDS_LOSS = "early stopping and the best weights need a validation loss"
-_RULES = {
+_RULES: dict[str, _Rule] = {
     "threads": _Rule(_INT, "a whole number from 1 to 4096, or null for all cores", lambda x: 1 <= x <= 4096, (None,)),
     "seed": _Rule(_INT, "a whole number from 0 to 4294967295", lambda x: 0 <= x < 2**32),
     "reads": _OPTIONAL_WHOLE,
@@ -84,7 +97,6 @@ _RULES = {
     "scheduler.T_max": _ONE_OR_MORE,
     "callbacks.early_stopping.patience": _COUNT,
     "trainer.max_epochs": _LIMIT,
-    "trainer.num_nodes": _WHOLE,
     "trainer.accumulate_grad_batches": _ONE_OR_MORE,
     # Lightning takes other types for these as well
     "trainer.max_steps": _LIMIT._replace(types=_ANY),
@@ -97,6 +109,15 @@ _RULES = {
     "trainer.fast_dev_run": _Rule(_ANY, "false; a run of one batch leaves no results", lambda x: not x),
     "trainer.logger": _Rule(_ANY, "false; metrics are written to run.json and run.log", lambda x: not x),
 }
+_PRECISION = r"(32|16|bf16|64)(-true)?|(16|bf16)-mixed|transformer-engine(-float16)?|None"
+_STRATEGY = r"auto|single_device|model_parallel|(ddp|fsdp|deepspeed)\w*"
+for _trainer in ("trainer", "embedding.trainer"):
+    _RULES |= {
+        f"{_trainer}.precision": _Rule((object,), "32-true, 16-true or bf16-true", _matches(_PRECISION)),
+        f"{_trainer}.strategy": _Rule((object,), "auto, ddp or ddp_spawn", _matches(_STRATEGY)),
+        f"{_trainer}.devices": _Rule((object,), "a number of devices above 0, or a list of them: [0,2]", _is_devices),
+        f"{_trainer}.num_nodes": _Rule(_INT, "a number of machines above 0", lambda x: 1 <= x < 10**5),
+    }
 _OWN_CHECKS = ("trainer", "files", "patience", "paths", "connections")
 """Groups whose other values are checked where they are used"""
 

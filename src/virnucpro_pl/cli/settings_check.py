@@ -25,10 +25,6 @@ _REQUIRED_PARTS = {"train": ("callbacks.best", "callbacks.last")}
 def check_settings(cfg: DictConfig, command: str) -> None:
     """Check the values of settings, and that the command reads every setting given.
 
-    Args:
-        cfg: the composed configuration.
-        command: the command.
-
     Raises:
         UserError: a setting is wrong, missing or unknown.
     """
@@ -52,11 +48,7 @@ def check_settings(cfg: DictConfig, command: str) -> None:
 
 
 def check_values(cfg: DictConfig, command: str) -> None:
-    """Check that values have the right type and are within their limits.
-
-    Args:
-        cfg: the composed configuration, from the command line or from Python.
-        command: the command.
+    """Check that values, from the command line or from Python, have the right type and are within their limits.
 
     Raises:
         UserError: a value is wrong.

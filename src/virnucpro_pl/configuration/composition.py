@@ -16,10 +16,6 @@ def composed(command: str, overrides: Sequence[str]) -> DictConfig:
 
     Not thread-safe, because Hydra composes through global state.
 
-    Args:
-        command: the command.
-        overrides: settings in Hydra's syntax.
-
     Raises:
         HydraException: a setting is unknown or has a wrong value.
         OmegaConfBaseException: likewise.

@@ -110,9 +110,7 @@ def job_folder(output: str | None, default: str) -> str:
 def process_of(job: str, cfg: Any) -> str:
     """Return the label of a further process of a run (``rank1``, ``node1``, ``node1.rank1``), empty for the first.
 
-    Args:
-        job: the name of Hydra's job.
-        cfg: the configuration.
+    ``job`` is the name of Hydra's job.
     """
     plugins = OmegaConf.select(cfg, "trainer.plugins")
     if plugins is None:  # a command without trainer has one process

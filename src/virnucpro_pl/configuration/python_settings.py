@@ -18,13 +18,10 @@ _UNUSED = ("data.input", "data.embedding_cache", "data.store_dir", "data.store_p
 
 
 def check_python_settings(settings: object) -> None:
-    """Check that settings are a mapping of settings that the Python interface uses.
-
-    Args:
-        settings: values by key.
+    """Check that settings map keys, which the Python interface uses, to values.
 
     Raises:
-        UserError: they are not; the message names the key.
+        UserError: they do not; the message names the key.
     """
     if not isinstance(settings, Mapping):
         raise UserError(

@@ -36,9 +36,7 @@ def unexpected_kind(path: Path, is_folder: bool = False) -> str | None:
 def check_kinds(folder: Path, names: Iterable[str]) -> None:
     """Check that files of an output folder are files, and folders are folders.
 
-    Args:
-        folder: the output folder.
-        names: paths of files and folders in it, which may be missing.
+    Names are paths in the folder, which may be missing.
 
     Raises:
         UserError: one is of another kind.

@@ -83,9 +83,7 @@ class FolderLock:
 def alone_in(folder: Path, name: str) -> Iterator[None]:
     """Lock an output folder, which is made if it is missing, against other runs.
 
-    Args:
-        folder: the output folder.
-        name: name of the lock file in it, which is removed at the end.
+    ``name`` is the lock file in it, which is removed at the end.
 
     Raises:
         UserError: another run has locked the folder, or it cannot be written.
