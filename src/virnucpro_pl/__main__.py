@@ -29,7 +29,7 @@ from virnucpro_pl.configuration.hydra_config import (
     register_resolvers,
     typed_settings,
 )
-from virnucpro_pl.configuration.text_settings import encoded, setting
+from virnucpro_pl.configuration.text_settings import encoded, typed_override
 from virnucpro_pl.errors import RunFailedError, UserError, did_you_mean, escaped
 from virnucpro_pl.failures import (
     EXIT_FAILED,
@@ -99,7 +99,8 @@ def _prepare(cfg: DictConfig, name: str) -> None:
         if HydraConfig.get().mode is RunMode.RUN and _needs_default_folder(cfg):
             folder = claim_default_folder(cfg.paths.default_output)
             cfg.paths.default_output = encoded(folder)
-            sys.argv.append(setting("paths.default_output", folder))  # Lightning starts further processes with it
+            # Lightning starts further processes with sys.argv.
+            sys.argv.append(typed_override("paths.default_output", folder))
         check_output(cfg, name)
     if name in _LOGGED:
         file = Path(cfg.paths.output_dir) / (f"run.{process}.log" if process else LOG_FILE)

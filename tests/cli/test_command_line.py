@@ -1,4 +1,4 @@
-"""Flags, bare words and completion come down to settings."""
+"""Flags, bare words, help and completion."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from support import Result
 from virnucpro_pl.cli.command_line import hydra_words
 from virnucpro_pl.configuration.hydra_config import COMMANDS, CONF, register_resolvers
 from virnucpro_pl.configuration.settings import help_text_of, settings_of
-from virnucpro_pl.configuration.text_settings import shown
+from virnucpro_pl.configuration.text_settings import as_typed
 
 Cli = Callable[..., Result]
 
@@ -47,14 +47,14 @@ Cli = Callable[..., Result]
     ],
 )
 def test_words_stand_for_settings(command: str, words: list[str], settings: list[str]) -> None:
-    assert [shown(word) for word in hydra_words(command, words)] == settings
+    assert [as_typed(word) for word in hydra_words(command, words)] == settings
 
 
 @pytest.mark.parametrize("name", ["a b.fa", "x=1,y.fa", "it's.fa", "-dash.fa", "+plus", "~tilde"])
 def test_a_file_that_is_there_needs_no_key(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path(name).touch()
-    assert [shown(word) for word in hydra_words("predict", [name])] == [f"input={name}"]
+    assert [as_typed(word) for word in hydra_words("predict", [name])] == [f"input={name}"]
 
 
 def test_a_setting_stays_one_though_a_file_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,8 +103,8 @@ def test_wrong_flags_are_refused_in_one_line(cli: Cli, words: list[str], message
         (["~nothing"], "~nothing: predict has no such setting"),
     ],
 )
-def test_wrong_settings_are_refused_in_one_line_of_ours(cli: Cli, words: list[str], message: str) -> None:
-    """G1, I5, I6: whatever Hydra says, and with and without its +."""
+def test_wrong_settings_are_refused_in_one_line(cli: Cli, words: list[str], message: str) -> None:
+    """G1, I5, I6: without the advice of Hydra, and with and without its +."""
     result = cli("predict", *words)
     assert result.code == 2, result.err
     lines = result.err.splitlines()
@@ -145,7 +145,7 @@ MISTAKES = [
 
 
 def test_mistakes_are_reported_before_torch_is_imported(tmp_path: Path) -> None:
-    """D2: measured by what is imported, in one process for all of them."""
+    """D2: one process makes all mistakes; no heavy module is imported."""
     (tmp_path / "taken").touch()
     script = (
         "import json, sys\n"

@@ -27,7 +27,7 @@ def composed(*overrides: str):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_model_builds(model: str) -> None:
-    """Without weights at hand: they are read later."""
+    """Weights are not read yet."""
     cfg = composed(f"model={model}")
     assert build(cfg.model).name == model
     assert cfg.data.chunk_length == cfg.model.head.chunk_length

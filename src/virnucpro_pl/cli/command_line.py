@@ -11,7 +11,14 @@ from pathlib import Path
 from virnucpro_pl.configuration.hydra_config import CONF
 from virnucpro_pl.configuration.literal_files import source_of
 from virnucpro_pl.configuration.settings import settings_of
-from virnucpro_pl.configuration.text_settings import is_text, listed, setting, single, split_list, takes_list
+from virnucpro_pl.configuration.text_settings import (
+    is_text,
+    list_override,
+    split_list,
+    takes_list,
+    text_override,
+    typed_override,
+)
 from virnucpro_pl.errors import UserError, did_you_mean, escaped
 
 _SETTING = re.compile(r"(?P<prefix>[~+]{0,2})(?P<key>[A-Za-z_][\w./@-]*)(?P<equals>=)?(?P<value>.*)", re.DOTALL)
@@ -146,7 +153,7 @@ class _Translation:
         if is_text(key) and match["equals"] and prefix in ("", "+", "++"):
             if not value and key in ("input", "output"):
                 raise UserError(f"{key}=: its value is empty; name a {'file' if key == 'input' else 'folder'}")
-            override = setting(f"{prefix}{key}", value)
+            override = typed_override(f"{prefix}{key}", value)
         elif (self._command, key) in _WORD_LISTS and re.fullmatch(r"\w+(,\w+)+", value):
             override = f"{key}=[{value}]"
         elif key == "hydra.searchpath" and value.startswith("["):
@@ -171,10 +178,10 @@ class _Translation:
         if not is_text(key):
             return f"{key}={values[0]}"
         if len(values) == 1:
-            return single(key, values[0])
+            return text_override(key, values[0])
         if not takes_list(key):
             raise UserError(f"{escaped(values[1])}: one word too many; {self._command} takes one {key}")
-        return listed(key, values)
+        return list_override(key, values)
 
 
 def _require_value(flag: str, values: list[str]) -> None:

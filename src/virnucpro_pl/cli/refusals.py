@@ -10,7 +10,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from virnucpro_pl.configuration.hydra_config import CONF
 from virnucpro_pl.configuration.settings import settings_of
-from virnucpro_pl.configuration.text_settings import shown
+from virnucpro_pl.configuration.text_settings import as_typed
 from virnucpro_pl.errors import did_you_mean, escaped
 
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError, yaml.YAMLError)
@@ -51,7 +51,7 @@ def _composes(command: str, overrides: list[str]) -> bool:
 
 def _explain_override(override: str, command: str, is_sweep: bool) -> str:
     """Return what is wrong with an override that does not compose."""
-    typed = escaped(shown(override))
+    typed = escaped(as_typed(override))
     key, _, value = override.lstrip("+~").partition("=")
     if group := _group_folder(override):
         choices = sorted(file.stem for file in group.glob("*.yaml"))

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from virnucpro_pl.cli.hydra_files import foreign_file, refuse
 from virnucpro_pl.configuration.hydra_private import job_error
-from virnucpro_pl.configuration.text_settings import encoded, setting, shown
+from virnucpro_pl.configuration.text_settings import as_typed, encoded, typed_override
 from virnucpro_pl.errors import OutOfMemoryError, UserError, escaped
 from virnucpro_pl.failures import EXIT_FAILED, EXIT_USAGE, exit_status, one_line
 from virnucpro_pl.files.durable import write_text
@@ -95,7 +95,7 @@ class SweepTable(Callback):
             if config.output in ("-", config.paths.default_output):
                 folder = claim_default_folder(config.paths.default_output)
                 config.paths.default_output = encoded(folder)
-                config.hydra.overrides.task.append(setting("paths.default_output", folder))  # for every job
+                config.hydra.overrides.task.append(typed_override("paths.default_output", folder))  # for every job
             _check_folder(Path(config.hydra.sweep.dir))
         except UserError as error:
             refuse(str(error))
@@ -139,7 +139,7 @@ class SweepTable(Callback):
             sys.exit(status)
 
     def _row(self, config: DictConfig, job_return: JobReturn) -> JobRow:
-        number, overrides = int(config.hydra.job.num), [*map(shown, job_return.overrides or [])]
+        number, overrides = int(config.hydra.job.num), [*map(as_typed, job_return.overrides or [])]
         if job_return.status is JobStatus.FAILED:
             error = job_error(job_return)
             status = OUT_OF_MEMORY if isinstance(error, OutOfMemoryError) else f"{FAILED}: {one_line(error)}"

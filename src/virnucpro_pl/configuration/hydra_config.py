@@ -13,7 +13,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from virnucpro_pl.configuration.literal_files import LiteralFileSource
-from virnucpro_pl.configuration.text_settings import literal, shown
+from virnucpro_pl.configuration.text_settings import as_typed, literal
 from virnucpro_pl.errors import UserError, did_you_mean
 from virnucpro_pl.host.launchers import process_name
 
@@ -86,7 +86,7 @@ def value_of(cfg: Any, key: str) -> Any:
 def typed_settings() -> list[str]:
     """Return the settings of this run as typed; flags are given as the settings that they stand for."""
     overrides = OmegaConf.to_container(HydraConfig.get().overrides.task)  # without resolving them
-    return [shown(str(override)) for override in overrides or ()]
+    return [as_typed(str(override)) for override in overrides or ()]
 
 
 def command() -> list[str]:

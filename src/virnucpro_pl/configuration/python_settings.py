@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from virnucpro_pl.configuration.settings import settings_of
-from virnucpro_pl.configuration.text_settings import is_text, single, takes_list, written
+from virnucpro_pl.configuration.text_settings import is_text, takes_list, text_override, written
 from virnucpro_pl.errors import UserError, did_you_mean, escaped
 
 _USED = re.compile(
@@ -52,7 +52,7 @@ def as_override(key: str, value: Any) -> str:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, str | Path) and str(value):
-        return single(key, str(value))
+        return text_override(key, str(value))
     if value == "":
         value = None
     if value is not None and is_text(key) and not takes_list(key):

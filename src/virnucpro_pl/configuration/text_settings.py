@@ -62,7 +62,7 @@ def literal(encoded_text: str) -> str:
     return unquote_to_bytes(encoded_text).decode("utf-8", "surrogatepass")
 
 
-def setting(key: str, value: str) -> str:
+def typed_override(key: str, value: str) -> str:
     """Return Hydra's override for a text setting typed as ``key=value``.
 
     ``[a,b]`` is a list if the setting takes one, unless a file has this name. An empty value is null.
@@ -70,15 +70,17 @@ def setting(key: str, value: str) -> str:
     if not value:
         return f"{key}=null"
     is_list = value.startswith("[") and value.endswith("]") and not os.path.lexists(value)
-    return listed(key, split_list(value)) if is_list and takes_list(key.lstrip("+")) else single(key, value)
+    return (
+        list_override(key, split_list(value)) if is_list and takes_list(key.lstrip("+")) else text_override(key, value)
+    )
 
 
-def single(key: str, value: str) -> str:
+def text_override(key: str, value: str) -> str:
     """Return Hydra's override that sets a key to one text."""
     return f"{key}='{encoded(value)}'"
 
 
-def listed(key: str, values: Sequence[str]) -> str:
+def list_override(key: str, values: Sequence[str]) -> str:
     """Return Hydra's override that sets a key to a list of texts."""
     quoted = (f"'{encoded(value)}'" for value in values)
     return f"{key}=[{','.join(quoted)}]"
@@ -102,7 +104,7 @@ def _unquoted(item: str) -> str:
     return item
 
 
-def shown(override: str) -> str:
+def as_typed(override: str) -> str:
     """Return an override of Hydra as the user would type it."""
     match = _TEXT_OVERRIDE.fullmatch(override)
     if match is None:
