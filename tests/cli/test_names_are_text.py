@@ -1,6 +1,6 @@
-"""B: paths, names and free words reach the program as they were typed, through every door and in every command.
+"""B: text settings reach every command exactly as typed, from words, flags, YAML files and Python.
 
-``VIRNUCPRO_NAMES`` sets how many names each door is tried with, ``VIRNUCPRO_SEED`` which ones.
+``VIRNUCPRO_NAMES`` sets the number of names that each test tries, ``VIRNUCPRO_SEED`` their choice.
 """
 
 import os
@@ -35,7 +35,7 @@ HARD = [
 
 
 def names(count: int) -> Iterator[str]:
-    """Yield hard names, then random ones: any bytes but / and NUL, many with characters that some grammar interprets."""
+    """Yield hard names, then random ones: any bytes but / and NUL, many that some grammar interprets."""
     generator = random.Random(SEED)
     signs = b"[]{}()<>$%&*?!#'\"`\\|;:,.=+-_~^@ \t\n01eEx"
     yield from map(file_name, HARD[:count])

@@ -70,9 +70,9 @@ def typed_override(key: str, value: str) -> str:
     if not value:
         return f"{key}=null"
     is_list = value.startswith("[") and value.endswith("]") and not os.path.lexists(value)
-    return (
-        list_override(key, split_list(value)) if is_list and takes_list(key.lstrip("+")) else text_override(key, value)
-    )
+    if is_list and takes_list(key.lstrip("+")):
+        return list_override(key, split_list(value))
+    return text_override(key, value)
 
 
 def text_override(key: str, value: str) -> str:
