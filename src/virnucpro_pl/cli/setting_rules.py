@@ -116,7 +116,7 @@ for _trainer in ("trainer", "embedding.trainer"):
         f"{_trainer}.precision": _Rule((object,), "32-true, 16-true or bf16-true", _matches(_PRECISION)),
         f"{_trainer}.strategy": _Rule((object,), "auto, ddp or ddp_spawn", _matches(_STRATEGY)),
         f"{_trainer}.devices": _Rule((object,), "a number of devices above 0, or a list of them: [0,2]", _is_devices),
-        f"{_trainer}.num_nodes": _Rule(_INT, "a number of machines above 0", lambda x: 1 <= x < 10**5),
+        f"{_trainer}.num_nodes": _Rule(_INT, "a whole number of machines above 0", lambda x: 1 <= x < 10**5),
     }
 _OWN_CHECKS = ("trainer", "files", "patience", "paths", "connections")
 """Groups whose other values are checked where they are used"""
