@@ -3,12 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test test-distributed lint lock clean
 demo: $(VENV)/.installed
 	$(RUN) -m virnucpro_pl predict output=outputs/demo overwrite=true </dev/null
 
 test: $(VENV)/.installed
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadfile --ignore tests/distributed
+	@echo "Runs of several processes have tests of their own: make test-distributed"
+
+# Runs of several processes, which take half as long as all other tests
+test-distributed: $(VENV)/.installed
+	$(RUN) -m pytest -n 2 --dist loadfile tests/distributed
 
 lint: $(VENV)/.installed-dev
 	$(RUN) -m ruff check .

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from virnucpro_pl.benchmarking.flops import flops, matrix_flops_per_token
+from virnucpro_pl.benchmarking.rates import flops, matrix_flops_per_token
 from virnucpro_pl.data.packed import pack
 from virnucpro_pl.models.encoders.dnabert_s import DnabertS, DnabertSConfig
 from virnucpro_pl.models.encoders.esm2 import Esm2, Esm2Config

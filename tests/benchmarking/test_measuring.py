@@ -11,14 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from virnucpro_pl.benchmarking import matrix_rate as matrix_rate_module
-from virnucpro_pl.benchmarking.encoder_speed import EncoderBench
-from virnucpro_pl.benchmarking.flops import matrix_flops_per_token
-from virnucpro_pl.benchmarking.matrix_rate import matrix_rate
-from virnucpro_pl.benchmarking.measurement import ENCODER, OURS, PREDICT, Measurement, rows, write_csv
-from virnucpro_pl.benchmarking.sampling import evenly
-from virnucpro_pl.benchmarking.settings import Settings
-from virnucpro_pl.benchmarking.timing import median_seconds, sustained_seconds
+from virnucpro_pl.benchmarking import rates
+from virnucpro_pl.benchmarking.measurement import ENCODER, PREDICT, Measurement, rows, write_csv
+from virnucpro_pl.benchmarking.rates import matrix_flops_per_token, matrix_rate, median_seconds, sustained_seconds
+from virnucpro_pl.benchmarking.suite import Settings, encoder_speed, evenly
 from virnucpro_pl.data.packed import pack
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.models.encoders.numerics import Numerics
@@ -28,9 +24,6 @@ SETTINGS = Settings(
     reads=3,
     read_lengths=[60],
     encoder_batches=1,
-    baseline_sequences=0,
-    one_by_one_sequences=0,
-    precision_sequences=0,
     repeats=1,
     matrix_seconds=0.1,
     seed=0,
@@ -47,7 +40,7 @@ def test_matrix_products_are_those_of_every_linear_layer(esm2, dnabert_s, monkey
             counted.append(counter.get_total_flops())
             return 0.5
 
-        monkeypatch.setattr(matrix_rate_module, "sustained_seconds", count)
+        monkeypatch.setattr(rates, "sustained_seconds", count)
         rate = matrix_rate(encoder, num_tokens=100, at_least_seconds=0.1)
         assert counted == [100 * matrix_flops_per_token(encoder.config)]
         assert rate == counted[0] / 0.5
@@ -60,8 +53,7 @@ def test_matrix_rate_of_float8_layers_is_measured_too(esm2) -> None:
 
 def test_encoder_counts_real_tokens_and_their_operations(esm2) -> None:
     batches = [pack([torch.randint(4, 24, (length,)).numpy() for length in lengths]) for lengths in ((9, 9, 4), (3,))]
-    bench = EncoderBench("ESM-2", esm2, "32-true", matrix_rate=1e9, device=CPU, repeats=2)
-    found = bench.measure(batches, "150 nt")
+    found = encoder_speed("ESM-2", esm2, batches, seconds=2.0, rate=1e9)
     assert (found.tokens, found.sequences, found.packing_efficiency) == (25, 4, 1.0)
     esm2.attention = "exact"  # as plain matrix products, which the counter knows
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
@@ -95,7 +87,7 @@ def test_samples_are_distinct_ascending_and_within(total: int, wanted: int) -> N
 
 def measurement(**changes) -> Measurement:
     given = {
-        **{"part": ENCODER, "encoder": "ESM-2", "engine": OURS, "precision": "16-true", "mix": "150 nt"},
+        **{"part": ENCODER, "encoder": "ESM-2", "precision": "16-true", "mix": "150 nt"},
         **{"sequences": 10, "tokens": 1000, "seconds": 2.0, "flops": 8e12, "matrix_seconds": 1.0},
     }
     return Measurement(**{**given, **changes})
@@ -108,23 +100,21 @@ def test_speeds_follow_from_what_was_measured(tmp_path: Path) -> None:
         ours,
         measurement(precision="bf16-true", tokens=9000),
         measurement(mix="500 nt", tokens=7000),
-        measurement(engine="fair-esm", seconds=8.0, packing_efficiency=0.5),
         measurement(part=PREDICT, encoder="both", sequences=36, seconds=9.0),
     ]
     write_csv(found, tmp_path / "table.csv")
     with (tmp_path / "table.csv").open() as stream:
         table = list(csv.DictReader(stream))
     assert [set(row) for row in table] == [set(rows(found)[0])] * len(found)
-    first, theirs, whole = table[1], table[4], table[5]
+    first, whole = table[1], table[4]
     assert float(first["tokens_per_second"]) == 500
     assert float(first["sequences_per_second"]) == 5
     assert float(first["tflops"]) == 4
     assert float(first["share_of_matrix_rate"]) == 0.5
     assert float(first["tokens_per_second_limit"]) == 1000
-    assert first["times_as_fast"] == first["gpu_utilisation_percent"] == ""
-    assert float(theirs["times_as_fast"]) == 4, "of the same encoder, precision and reads"
+    assert first["gpu_utilisation_percent"] == ""
     assert float(whole["share_of_slower_encoder"]) == 0.8
-    assert theirs["share_of_slower_encoder"] == ""
+    assert first["share_of_slower_encoder"] == ""
     assert rows([replace(ours, sequences=None)])[0]["sequences_per_second"] is None
 
 
@@ -137,9 +127,7 @@ def test_speeds_follow_from_what_was_measured(tmp_path: Path) -> None:
         {"read_lengths": [150, 2]},
         {"repeats": 0},
         {"encoder_batches": 0},
-        {"baseline_sequences": -1},
-        {"one_by_one_sequences": -1},
-        {"precision_sequences": 1.5},
+        {"repeats": 1.5},
         {"matrix_seconds": 0},
         {"matrix_seconds": None},
         {"seed": -1},

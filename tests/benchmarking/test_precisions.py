@@ -1,13 +1,18 @@
 """Choosing precisions, and what is said of their effect."""
 
 import math
+import sys
 
 import pytest
 import torch
 
-from virnucpro_pl.benchmarking.precisions import Calls, choose_precisions, effect
+from support import CHECKOUT
+from virnucpro_pl.benchmarking.precisions import choose_precisions
 from virnucpro_pl.benchmarking.random_weights import RandomHead
 from virnucpro_pl.errors import UserError
+
+sys.path.append(str(CHECKOUT / "benchmarks"))
+from precision_effect import Calls, effect
 
 CPU = torch.device("cpu")
 
@@ -25,7 +30,9 @@ def test_what_the_device_cannot_do_is_left_out() -> None:
     assert names(["fp8", "fp16-accumulation", "32-true"]) == ["32-true"]
 
 
-@pytest.mark.parametrize(("asked", "word"), [(["fp4"], "fp4"), ([16], "16: unknown"), (["fp8"], "none of them on cpu")])
+@pytest.mark.parametrize(
+    ("asked", "word"), [(["fp4"], "fp4"), ([16], "16: unknown"), (["fp8"], "none of them is available on cpu")]
+)
 def test_useless_choices_are_refused(asked: list, word: str) -> None:
     with pytest.raises(UserError, match=word):
         names(asked)

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.data import _update_dataloader
 
 from support import synonymous_reads
 from virnucpro_pl.data.batch import OrfBatch
+from virnucpro_pl.data.batching import RunFingerprints
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.data.dataset import OrfBatches
 from virnucpro_pl.data.embedding_cache import EncoderFingerprints
@@ -56,7 +57,7 @@ def datamodule(reads, mini, tmp_path):
 
     def make(**changes) -> FastaDataModule:
         settings = {"chunk_length": 300, "token_budget": TOKEN_BUDGET, "num_workers": 0, "input": str(reads)} | changes
-        made = FastaDataModule(store_dir=tmp_path / "store", dna_tokenizer=tokenizer, **settings)
+        made = FastaDataModule.from_settings(store_dir=tmp_path / "store", dna_tokenizer=tokenizer, **settings)
         made.prepare_data()
         made.setup("predict")
         return made
@@ -154,7 +155,7 @@ torch.set_num_threads(1)
 reads, store, weights = sys.argv[1:]
 tokenizer = partial(read_tokenizer, DnabertSSource(weights))
 for token_budget in (60, 1000000):
-    module = FastaDataModule(reads, store, tokenizer, 300, token_budget=token_budget, num_workers=1)
+    module = FastaDataModule.from_settings(reads, store, tokenizer, 300, token_budget=token_budget, num_workers=1)
     module.prepare_data()
     module.setup("predict")
     for workers in (4, 8):
@@ -192,8 +193,8 @@ def tensors_in(value) -> list[torch.Tensor]:
 
 def test_batches_travel_between_processes_without_tensors(datamodule, tmp_path):
     """Which would go through shared memory and a socket; host arrays stay what they are."""
-    fingerprints = EncoderFingerprints("dna", "protein")
-    for cache in ({}, {"embedding_cache": tmp_path / "cache", "encoders": lambda: fingerprints}):
+    fingerprints = RunFingerprints(encoders=EncoderFingerprints("dna", "protein"))
+    for cache in ({}, {"embedding_cache": tmp_path / "cache", "fingerprints": lambda: fingerprints}):
         batch = next(iter(datamodule(**cache).predict_dataloader()))
         sent = ForkingPickler.dumps(batch)
         assert b"rebuild" not in bytes(sent)
@@ -209,8 +210,8 @@ def test_batches_travel_between_processes_without_tensors(datamodule, tmp_path):
 
 def test_what_is_for_the_host_stays_there(datamodule, tmp_path):
     """Keys of the cache are NumPy arrays, which a DataLoader would make tensors and Lightning move to the GPU."""
-    fingerprints = EncoderFingerprints("dna", "protein")
-    module = datamodule(embedding_cache=tmp_path / "cache", encoders=lambda: fingerprints)
+    fingerprints = RunFingerprints(encoders=EncoderFingerprints("dna", "protein"))
+    module = datamodule(embedding_cache=tmp_path / "cache", fingerprints=lambda: fingerprints)
     batch = next(iter(module.predict_dataloader()))
     assert isinstance(batch.cached.dna_keys, np.ndarray)
     assert isinstance(batch.cached.protein_keys, np.ndarray)
@@ -275,36 +276,39 @@ def test_nucleotides_with_several_proteins_are_embedded_once(datamodule, fasta):
     assert len(tokens_by_orf([batch])) == len(batch.orfs)
 
 
-def test_batches_on_disk_are_not_served_again(datamodule, tmp_path):
-    parts = ScoreShards(tmp_path / "parts", "key")
-    keys = []
-    module = datamodule(parts=lambda key: keys.append(key) or parts)
+def test_finished_batches_are_not_served_again(datamodule, tmp_path):
+    shards = ScoreShards(tmp_path / "parts")
+    module = datamodule(progress=shards)
     batches = {batch.number: batch for batch in module.predict_dataloader()}
     assert sorted(batches) == list(range(module.plan.num_batches))
     for number in (0, 3):
         orfs = batches[number].orfs.numpy()
-        parts.write([ScoredBatch(number, orfs, np.zeros((len(orfs), 2), np.float32))])
+        shards.write(module.plan.key, [ScoredBatch(number, orfs, np.zeros((len(orfs), 2), np.float32))])
 
-    again = datamodule(parts=lambda key: keys.append(key) or parts)
-    left = [batch.number for batch in again.predict_dataloader()]
+    again = datamodule(progress=shards)
 
-    assert left == sorted(set(batches) - {0, 3})
-    assert keys[0] == keys[1], "the same plan has the same key"
+    assert [batch.number for batch in again.predict_dataloader()] == sorted(set(batches) - {0, 3})
 
 
-@pytest.mark.parametrize("change", [{"token_budget": 121}, {"deduplicate": False}, {"chunk_length": 299}])
-def test_another_plan_has_another_key(datamodule, tmp_path, change):
-    """ScoreShards of another plan must not be taken for this one's."""
-    keys = []
-    for changes in ({}, change):
-        datamodule(parts=lambda key: keys.append(key) or ScoreShards(tmp_path / "parts", "key"), **changes)
-
-    assert keys[0] != keys[1]
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"token_budget": 121},
+        {"deduplicate": False},
+        {"chunk_length": 299},
+        {"fingerprints": lambda: RunFingerprints("other weights")},
+    ],
+)
+def test_another_plan_or_run_has_another_key(datamodule, change):
+    """Score shards of another plan must not be taken for those of this one."""
+    assert datamodule().plan.key == datamodule().plan.key != datamodule(**change).plan.key
 
 
 def test_input_without_orfs_serves_nothing(mini, tmp_path):
     tokenizer = partial(read_tokenizer, DnabertSSource(str(mini / "models" / "DNABERT-S")))
-    module = FastaDataModule(str(mini / "inputs" / "mini_no_orf.fa"), tmp_path, tokenizer, chunk_length=300)
+    module = FastaDataModule.from_settings(
+        str(mini / "inputs" / "mini_no_orf.fa"), tmp_path, tokenizer, chunk_length=300
+    )
     module.prepare_data()
     module.setup("predict")
 
@@ -328,7 +332,7 @@ def test_settings_that_make_no_sense_are_told(datamodule, change, told):
 
 
 def test_a_cache_needs_to_know_its_encoders(datamodule, tmp_path):
-    with pytest.raises(ValueError, match="give encoders"):
+    with pytest.raises(ValueError, match="give fingerprints"):
         datamodule(embedding_cache=tmp_path / "cache")
 
 

@@ -254,14 +254,14 @@ def test_a_full_disk_costs_the_cache_and_not_the_run(runs: Runs, reads: Path, mo
 
     monkeypatch.setattr(embedding_cache, "write_shard", full)
     assert runs(reads, "callbacks.embedding_cache.max_bytes=1") == without
-    assert len(re.findall("New embeddings are not kept any more: .*No space left on device", runs.result.err)) == 1
+    assert len(re.findall("New embeddings are no longer cached: .*No space left on device", runs.result.err)) == 1
 
 
 def test_embeddings_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
     """Float16 can overflow; the run then stops, and its remains must not be found by the next."""
     model = VirNucPro(DnabertSSource(""), Esm2Source(""), HeadSource(""), name="test")
     caches = open_caches(tmp_path, EncoderFingerprints("dna", "protein"))
-    trainer = SimpleNamespace(datamodule=SimpleNamespace(caches=caches, widths_at_hand=lambda: (None, None)))
+    trainer = SimpleNamespace(datamodule=SimpleNamespace(caches=caches))
     keys = content_keys([b"A", b"C", b"G"])
     dna, protein = torch.ones(3, 4), torch.ones(3, 5)
     dna[1, 2], protein[2, 0] = torch.nan, torch.inf

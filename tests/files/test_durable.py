@@ -247,23 +247,23 @@ def test_a_silent_rank_is_noticed(tmp_path: Path, clock: Clock, watcher: int, wa
     ranks = three_ranks(tmp_path / "work")
     for _ in range(10):  # all give signs, for longer than one may be silent
         for rank in ranks:
-            rank.give()
+            rank.send()
         assert ranks[watcher].lost(set()) is None
         clock.tick(30)
     for _ in range(7):  # all but one
         for number, rank in enumerate(ranks):
             if number != watched:
-                rank.give()
+                rank.send()
         told = ranks[watcher].lost(set())
         clock.tick(30)
-    assert told == f"rank {watched} has given no sign of life for 180 s"
+    assert told == f"rank {watched} has sent no heartbeat for 180 s"
     assert ranks[watcher].lost({watched}) is None, "a rank that has finished need not give any"
 
 
 def test_only_the_first_rank_watches_all(tmp_path: Path, clock: Clock) -> None:
     first, second, _ = three_ranks(tmp_path / "work")
     for _ in range(10):
-        first.give()
+        first.send()
         told = [rank.lost(set()) for rank in (first, second)]
         clock.tick(30)
     assert told[0] is not None
@@ -274,7 +274,7 @@ def test_who_was_stopped_judges_nobody(tmp_path: Path, clock: Clock) -> None:
     """A suspended job, or a file system that did not answer."""
     first, *others = three_ranks(tmp_path / "work")
     for rank in others:
-        rank.give()
+        rank.send()
     first.lost(set())
     clock.tick(3600)
     assert first.lost(set()) is None
@@ -286,13 +286,13 @@ def test_who_can_give_no_sign_judges_nobody(tmp_path: Path, clock: Clock) -> Non
     """A finished folder has no work folder, and may only be read."""
     first = Beats(tmp_path / "missing" / "ranks", 0, 2, lost_seconds=180)
     for _ in range(20):
-        first.give()
+        first.send()
         assert first.lost(set()) is None
         clock.tick(30)
 
 
 def test_no_sign_is_left_where_there_is_no_work_folder(tmp_path: Path) -> None:
-    Beats(tmp_path / "missing" / "ranks", 0, 2, 1.0).give()
+    Beats(tmp_path / "missing" / "ranks", 0, 2, 1.0).send()
     assert not (tmp_path / "missing").exists()
 
 

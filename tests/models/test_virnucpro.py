@@ -168,7 +168,7 @@ class Run:
         self, model: VirNucPro, reads: Path, folder: Path, precision: str = "32-true", deduplicate: bool = True
     ):
         tokenizer = partial(read_tokenizer, DnabertSSource(str(MINI / "models" / "DNABERT-S")))
-        self.datamodule = FastaDataModule(
+        self.datamodule = FastaDataModule.from_settings(
             str(reads), folder, tokenizer, chunk_length=300, token_budget=500, deduplicate=deduplicate, num_workers=0
         )
         trainer = Trainer(
@@ -180,11 +180,11 @@ class Run:
             enable_model_summary=False,
         )
         self.batches = trainer.predict(model, datamodule=self.datamodule)
-        parts = ScoreShards(folder / f"parts {precision} {deduplicate}", "key")
-        parts.write([ScoredBatch(b.number, b.orfs.numpy(), b.scores.numpy()) for b in self.batches])
-        self.datamodule.parts = parts
+        shards = ScoreShards(folder / f"parts {precision} {deduplicate}")
+        plan, duplicates = self.datamodule.plan, self.datamodule.duplicates
+        shards.write(plan.key, [ScoredBatch(b.number, b.orfs.numpy(), b.scores.numpy()) for b in self.batches])
         self.scores = np.full((self.datamodule.store.num_orfs, 2), np.nan, dtype=np.float32)
-        self.datamodule.gather(self.scores)
+        shards.gather(plan, duplicates.blocks() if duplicates else (), self.scores)
 
 
 through_lightning = pytest.mark.filterwarnings(
@@ -273,7 +273,7 @@ def test_weights_are_read_once_and_not_before_they_are_needed(mini):
 
 def test_an_encoder_that_was_left_out_and_is_needed_is_told(mini):
     model = new_model(mini)
-    model.widths_at_hand = 48, 32
+    model._cached_widths = 48, 32  # as found in the embedding cache
     model.configure_model()
     tokens = [np.array([0, 5, 2])]
 

@@ -249,7 +249,7 @@ def test_prepare_removes_nothing_of_others(cli: Cli, tmp_path: Path) -> None:
     assert cli("prepare", "genomes", "output=dataset", "overwrite=true").code == 0
     Path("mine").mkdir()
     Path("mine/run.log").write_text("2026-11-30 10:00:00,123 INFO pipeline: mine\n")
-    refused(cli("prepare", "genomes", "output=mine"), "output=mine: holds run.log, which this program has not written")
+    refused(cli("prepare", "genomes", "output=mine"), "output=mine: holds run.log, which another program has written")
     assert content(Path("mine")) == {"run.log": b"2026-11-30 10:00:00,123 INFO pipeline: mine\n"}
 
 
@@ -269,7 +269,10 @@ def test_hydra_writes_no_configuration_over_files_of_the_user(sweep: list[str], 
         assert content(tmp_path) == before
 
 
-@pytest.mark.parametrize("key", ["paths.work_dir", "paths.output_dir", "data.input", "callbacks.ranks.folder"])
+@pytest.mark.parametrize(
+    "key",
+    ["paths.work_dir", "paths.output_dir", "data.input", "callbacks.ranks.folder", "callbacks.part_writer.folder"],
+)
 def test_settings_of_the_program_itself_name_no_folder_of_others(key: str, cli: Cli, tmp_path: Path) -> None:
     Path("reads.fa").write_text(READS)
     Path("mine/below").mkdir(parents=True)

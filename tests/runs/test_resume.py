@@ -107,7 +107,7 @@ def test_a_start_that_resumes_is_on_record(
     run = run_record(tmp_path / "out")
 
     assert files(tmp_path / "out") == undisturbed
-    assert f"Resuming: 5 of {run['starts'][0]['batches']} batches were kept" in result.err
+    assert f"Resuming: 5 of {run['starts'][0]['batches']} batches are finished" in result.err
     assert run["resumed"] == 2
     assert [start["batches_done_before"] for start in run["starts"]] == [0, 2, 5]
     assert run["figures"]["batches"] == run["starts"][0]["batches"] - 5

@@ -163,7 +163,9 @@ def test_damaged_embeddings_are_refused(name: str, train: Train, embeddings: Pat
     copy = tmp_path / "embeddings"
     shutil.copytree(embeddings, copy)
     flip_bit(copy / name, (copy / name).stat().st_size // 2)
-    refused(train(f"embeddings={copy}", epochs=1), f"embeddings={copy}: damaged: {name} is not as it was written")
+    refused(
+        train(f"embeddings={copy}", epochs=1), f"embeddings={copy}: damaged: {name} was changed since it was written"
+    )
     assert not (tmp_path / "head" / "head.safetensors").exists()
 
 

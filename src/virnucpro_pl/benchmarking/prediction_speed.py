@@ -1,4 +1,4 @@
-"""The speed of the whole of ``predict``: reading batches, both encoders, head, and writing scores."""
+"""Speed of the whole of ``predict``: preparing batches, both encoders, head, and writing scores."""
 
 import time
 from dataclasses import replace
@@ -8,19 +8,19 @@ import numpy as np
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
-from virnucpro_pl.benchmarking.flops import flops
-from virnucpro_pl.benchmarking.measurement import BOTH, OURS, PREDICT, PREDICT_STAGE, PREDICT_STEADY, Measurement
-from virnucpro_pl.benchmarking.timing import synchronise
+from virnucpro_pl.benchmarking.measurement import BOTH, PREDICT, PREDICT_STAGE, PREDICT_STEADY, Measurement
+from virnucpro_pl.benchmarking.rates import flops, synchronise
 from virnucpro_pl.data.batch import OrfBatch
 from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.host.stage_clock import DNABERT_S, ESM2
 from virnucpro_pl.models.virnucpro import VirNucPro
 from virnucpro_pl.results.summary import merge_metrics
 from virnucpro_pl.runs.rank_metrics import RankMetrics
+from virnucpro_pl.runs.score_shards import ScoreShards
 
 
 class Watch(Callback):
-    """Takes the time from the first batch on, and counts the operations of all."""
+    """Callback that measures the time from the first batch on, and counts operations."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -30,7 +30,7 @@ class Watch(Callback):
     def on_predict_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: OrfBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Start with the first batch: before it, the first batches were being prepared."""
+        """Start the clock with the first batch."""
         if self._began is None:
             self._began = time.perf_counter()
 
@@ -43,7 +43,7 @@ class Watch(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Count; lengths are known on the host."""
+        """Count the operations of a batch, whose lengths are on the host."""
         assert isinstance(pl_module, VirNucPro)
         for name, encoder, packed in (
             (DNABERT_S, pl_module.dna_encoder, batch.dna),
@@ -53,47 +53,50 @@ class Watch(Callback):
             self.flops[name] += flops(encoder.config, packed)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop."""
+        """Stop the clock."""
         assert self._began is not None
         synchronise(pl_module.device)
         self.seconds = time.perf_counter() - self._began
 
 
-def _check_complete(datamodule: FastaDataModule) -> None:
-    """Make sure that every planned ORF was written exactly once; speed is worth nothing else."""
-    datamodule.gather(np.empty((datamodule.store.num_orfs, 2), dtype=np.float32))
+def _check_complete(datamodule: FastaDataModule, shards: ScoreShards) -> None:
+    """Raise MissingScoresError unless every ORF was scored; the speed of an incomplete run means nothing."""
+    repeats = datamodule.duplicates.blocks() if datamodule.duplicates else ()
+    shards.gather(datamodule.plan, repeats, np.full((datamodule.store.num_orfs, 2), np.nan, dtype=np.float32))
 
 
 def measure_prediction(
     trainer: Trainer,
     model: VirNucPro,
     datamodule: FastaDataModule,
-    figures: RankMetrics,
+    shards: ScoreShards,
+    metrics: RankMetrics,
     matrix_rates: dict[str, float],
     precision: str,
     mix: str,
 ) -> list[Measurement]:
-    """Run the trainer over all batches, as ``predict`` does, with the callbacks of ``predict``.
+    """Run the trainer over all batches, as ``predict`` does, with its callbacks.
 
     Args:
-        trainer: with the callbacks that leave ``figures``.
-        model: weights not read yet.
-        datamodule: its store may be there already.
-        figures: what the callbacks leave.
+        trainer: trainer with the callbacks that write ``metrics``.
+        model: model whose weights are not loaded.
+        datamodule: data module; its store may exist.
+        shards: score shards that the callbacks write.
+        metrics: metrics that the callbacks write.
         matrix_rates: operations per second of each encoder's matrix products alone.
         precision: name of the precision.
-        mix: name of the reads.
+        mix: length of the reads.
 
     Returns:
-        the whole, the same without the time until the first batch is there, and each encoder within it.
+        Measurements of the whole, of the whole from the first batch on, and of each encoder within it.
     """
     watch = Watch()
     trainer.callbacks.append(watch)  # type: ignore[attr-defined]
-    figures.clear()
+    metrics.clear()
     trainer.predict(model, datamodule=datamodule, return_predictions=False)
-    _check_complete(datamodule)
-    found = merge_metrics(figures.read("stages", 1), figures.read("throughput", 1), datamodule.token_budget, {})
-    shared: dict[str, Any] = {"engine": OURS, "precision": precision, "mix": mix, "sequences": found["embedded_orfs"]}
+    _check_complete(datamodule, shards)
+    found = merge_metrics(metrics.read("stages", 1), metrics.read("throughput", 1), datamodule.token_budget, {})
+    shared: dict[str, Any] = {"precision": precision, "mix": mix, "sequences": found["embedded_orfs"]}
     whole = Measurement(
         part=PREDICT,
         encoder=BOTH,

@@ -1,4 +1,4 @@
-"""Models of any size with random weights: speed does not depend on what they hold, and nothing is fetched."""
+"""Models of any size with random weights, for measuring speed without downloads."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,12 +15,12 @@ from virnucpro_pl.models.head import Head
 from virnucpro_pl.models.weights.sources import DnabertSSource
 
 _Module = TypeVar("_Module", bound=nn.Module)
-_DEVIATION = 0.02  # as both models were initialised for training; activations stay far from the ends of float16
+_DEVIATION = 0.02  # as in the initialisation of both models; activations stay well within float16
 
 
 @dataclass
 class RandomEsm2:
-    """ESM-2 of the given sizes, in place of a checkpoint."""
+    """Source of an ESM-2 model with random weights."""
 
     config: Esm2Config
     seed: int
@@ -30,18 +30,18 @@ class RandomEsm2:
         return _randomised(lambda: Esm2(self.config), self.seed)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells these weights from others."""
+        """Return the fingerprint of the weights."""
         return {"weights": "random", **asdict(self)}
 
 
 @dataclass
 class RandomDnabertS:
-    """DNABERT-S of the given sizes, in place of a checkpoint."""
+    """Source of a DNABERT-S model with random weights."""
 
     config: DnabertSConfig
     seed: int
     tokenizer_folder: str
-    """Checkpoint folder its tokenizer is read from"""
+    """checkpoint folder of the tokenizer"""
 
     def load(self) -> DnabertS:
         """Build the encoder on torch's default device and in its default dtype."""
@@ -51,7 +51,7 @@ class RandomDnabertS:
         """Read the tokenizer.
 
         Raises:
-            UserError: the folder holds none, or it makes tokens that the encoder does not know.
+            UserError: the folder holds no tokenizer, or one with a larger vocabulary than the encoder.
         """
         tokenizer = DnabertSSource(self.tokenizer_folder, key="tokenizer").tokenizer()
         if tokenizer.vocabulary > self.config.vocabulary:
@@ -63,20 +63,19 @@ class RandomDnabertS:
         return tokenizer
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells these weights from others."""
+        """Return the fingerprint of the weights."""
         return {"weights": "random", **asdict(self)}
 
 
 @dataclass
 class RandomHead:
-    """A classifier for two encoders, in place of a trained one."""
+    """Source of an untrained head for two encoders."""
 
     dna_width: int
     protein_width: int
     seed: int
     weights: str = "random"
     chunk_length: int | None = None
-    """Any"""
 
     def load(self) -> Head:
         """Build the head on the CPU in float32, with torch's own initial values."""
@@ -85,17 +84,17 @@ class RandomHead:
             return Head(self.dna_width + self.protein_width).float().requires_grad_(False).eval()
 
     def trained_inputs(self) -> None:
-        """It takes whatever encoders are used."""
+        """Return None, as the head takes any modality."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells these weights from others."""
+        """Return the fingerprint of the weights."""
         return asdict(self)
 
 
 def _randomised(build: Callable[[], _Module], seed: int) -> _Module:
-    """Build a module in place and fill it with the same numbers in every dtype, rounded to it.
+    """Build a module on its device and fill it with values that are the same in every dtype, up to rounding.
 
-    Matrices and biases are drawn from N(0, 0.02), layer norms change nothing.
+    Matrices and biases are drawn from N(0, 0.02²); layer norms are the identity.
     """
     device = torch.get_default_device()
     with torch.device("meta"):

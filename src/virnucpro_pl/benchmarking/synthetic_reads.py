@@ -1,4 +1,4 @@
-"""Reads that look like sequencer output to the program: each has at least one frame without a stop codon."""
+"""Synthetic reads with at least one ORF each."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +13,10 @@ _COMPLEMENT[_BASES] = _BASES[::-1]
 
 
 def synthetic_reads(num_reads: int, length: int, seed: int) -> NDArray[np.uint8]:
-    """Draw reads from random sense codons, in any of the six frames: (num_reads, length) letters.
+    """Return reads of random sense codons, in any of the six frames: (num_reads, length) letters, uint8.
 
-    The other five frames of a read hold stops as chance will have it, so short reads have further ORFs: one in two
-    reads of 150 bases, none of 500.
+    The other five frames contain stop codons by chance, so short reads have more ORFs: every second read of 150 bases
+    has another one, reads of 500 bases have none.
     """
     generator = np.random.default_rng([seed, length])
     triplets = np.stack(np.meshgrid(_BASES, _BASES, _BASES, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -30,7 +30,7 @@ def synthetic_reads(num_reads: int, length: int, seed: int) -> NDArray[np.uint8]
 
 
 class Reads(NamedTuple):
-    """A FASTA file of reads of one length."""
+    """FASTA file of reads of one length."""
 
     name: str
     length: int

@@ -1,4 +1,4 @@
-"""Sparing the encoders what the embedding cache has, and giving it what they compute."""
+"""Callback that writes new embeddings to the embedding cache."""
 
 import logging
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from virnucpro_pl.data.batch import CachedEmbeddings, OrfBatch
 from virnucpro_pl.data.embedding_cache import EncoderCaches
-from virnucpro_pl.models.virnucpro import ScoredOrfs, VirNucPro
+from virnucpro_pl.models.virnucpro import ScoredOrfs
 
 log = logging.getLogger(__name__)
 
@@ -24,10 +24,10 @@ class _NewEmbeddings(NamedTuple):
 
 
 class EmbeddingCaching(Callback):
-    """Does nothing unless the data module has an embedding cache; without this callback a cache is only read.
+    """Writer of new embeddings; idle without an embedding cache. Without this callback a cache is only read.
 
     Args:
-        max_bytes: new embeddings go to disk once they take this much memory.
+        max_bytes: size of the new embeddings in memory at which they are written.
     """
 
     def __init__(self, max_bytes: int):
@@ -40,11 +40,8 @@ class EmbeddingCaching(Callback):
         self._written: Future[None] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Tell the module which encoder it need not load; the data module is set up before, weights are read after."""
-        datamodule = trainer.datamodule  # type: ignore[attr-defined]
-        self._caches = getattr(datamodule, "caches", None)
-        if isinstance(pl_module, VirNucPro):
-            pl_module.widths_at_hand = datamodule.widths_at_hand() if self._caches else (None, None)
+        """Open the caches of the data module, which is set up before."""
+        self._caches = trainer.datamodule.caches  # type: ignore[attr-defined]
         if self._caches:
             self._writer = ThreadPoolExecutor(1)
 
@@ -57,32 +54,32 @@ class EmbeddingCaching(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take over the new embeddings of the batch before, while the device works on this one."""
+        """Receive the new embeddings of the previous batch while the device works on this one."""
         if self._caches is None or batch.cached is None:
             return
-        self._take_over()
+        self._receive()
         self._in_flight = outputs, batch.cached
         if self._num_bytes >= self._max_bytes:
             self._write()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what is left."""
-        self._take_over()
+        """Write the remaining embeddings."""
+        self._receive()
         self._write()
         self._wait()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Write what has arrived; the device may no longer answer."""
+        """Write the embeddings that have arrived; the device may no longer answer."""
         self._write()
         self._wait()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let go of the thread."""
+        """Stop the writing thread."""
         if self._writer:
             self._writer.shutdown()
         self._writer = None
 
-    def _take_over(self) -> None:
+    def _receive(self) -> None:
         if self._in_flight is None:
             return
         prediction, cached = self._in_flight
@@ -97,21 +94,21 @@ class EmbeddingCaching(Callback):
             self._num_bytes += waiting[-1].embeddings.nbytes
 
     def _write(self) -> None:
-        """Hand what waits to the thread that writes."""
+        """Pass the waiting embeddings to the writing thread."""
         self._wait()
         if self._caches and self._writer and self._num_bytes:
             self._written = self._writer.submit(_write_all, self._caches, self._waiting)
         self._waiting, self._num_bytes = ([], []), 0
 
     def _wait(self) -> None:
-        """Wait for what is being written; results do not depend on it, so a full disk stops no run."""
+        """Wait for the writing thread. A full disk does not stop the run, whose results need no cache."""
         written, self._written = self._written, None
         if written is None:
             return
         try:
             written.result()
         except OSError as error:
-            log.warning("New embeddings are not kept any more: %s; is there space for the cache?", error)
+            log.warning("New embeddings are no longer cached: %s; check the free space of data.embedding_cache", error)
             self._caches = None
 
 

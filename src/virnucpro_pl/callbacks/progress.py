@@ -1,4 +1,4 @@
-"""Telling the user how far the run is, how fast it goes, and what it finds."""
+"""Progress of a run: a bar on a terminal, log lines elsewhere."""
 
 import logging
 import sys
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def progress(seconds: float) -> ProgressBar:
-    """Return a bar on a terminal, unless its user wants it quiet, and a log line every ``seconds`` elsewhere."""
+    """Return a progress bar on a terminal that shows log lines, otherwise a callback that logs every ``seconds``."""
     handlers = [one for one in logging.getLogger().handlers if getattr(one, "stream", None) is sys.stderr]
     is_quiet = any(handler.level > logging.INFO for handler in handlers)
     shows_bar = sys.stderr.isatty() and not is_quiet
@@ -25,7 +25,7 @@ def progress(seconds: float) -> ProgressBar:
 
 
 class Tally:
-    """What has gone through the encoders of this rank since it began, and how much of it is viral."""
+    """Counts of the tokens and ORFs that this rank has embedded, and of the viral ones."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -33,10 +33,10 @@ class Tally:
         self._orfs = self._viral = 0
         self._in_flight: ScoredOrfs | None = None
         self.text = ""
-        """Tokens per second, and the share of ORFs whose virus score is the larger, once it is known"""
+        """Tokens per second, and the share of viral ORFs once scores have arrived"""
 
     def add(self, scored: ScoredOrfs | None, batch: OrfBatch) -> None:
-        """Count a batch; its scores, which may still be on their way, when the next one comes."""
+        """Count a batch now, and its scores with the next batch, when they have arrived."""
         self._tokens += len(batch.protein.tokens)
         before, self._in_flight = self._in_flight, scored
         if before is not None and before.scores.shape[1] == 2:
@@ -49,12 +49,12 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
+        """Return the seconds since the first batch."""
         return time.monotonic() - self._began
 
 
 class _TallyColumn(ProgressColumn):
-    """The tally beside the bar."""
+    """Column of the progress bar with the tally."""
 
     def __init__(self, tally: Tally):
         super().__init__()
@@ -65,10 +65,10 @@ class _TallyColumn(ProgressColumn):
 
 
 class PredictionBar(RichProgressBar):
-    """Lightning's bar of batches, with the time left; while predicting also with the tally."""
+    """Lightning's progress bar with the tally of a prediction."""
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count."""
+        """Start to count."""
         self._tally = Tally()
         super().on_predict_start(trainer, pl_module)
 
@@ -92,10 +92,10 @@ class PredictionBar(RichProgressBar):
 
 
 class Heartbeat(ProgressBar):
-    """Logs batches done, share, speed, what is viral and time left at regular times; for captured output.
+    """Logger of batches, speed, share of viral ORFs and time left, for output that is no terminal.
 
     Args:
-        seconds: time between two lines.
+        seconds: time between two log lines.
     """
 
     def __init__(self, seconds: float):
@@ -105,11 +105,11 @@ class Heartbeat(ProgressBar):
         self._tally = Tally()
 
     def disable(self) -> None:
-        """Ranks other than the first stay silent."""
+        """Log nothing, as on ranks other than the first."""
         self._seconds = float("inf")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the watch."""
+        """Start to count."""
         self._tally = Tally()
         self._last = 0.0
 
@@ -122,7 +122,7 @@ class Heartbeat(ProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Log a line when it is time."""
+        """Count the batch, and log a line when it is due."""
         self._tally.add(outputs, batch)
         elapsed = self._tally.seconds
         if elapsed - self._last >= self._seconds:

@@ -1,9 +1,9 @@
-"""Writing scored batches to disk while prediction runs."""
+"""Writer of score shards during prediction."""
 
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 from lightning import LightningModule, Trainer
@@ -15,15 +15,17 @@ from virnucpro_pl.runs.score_shards import ScoredBatch, ScoreShards
 
 
 class ScoreShardWriter(BasePredictionWriter):
-    """Each rank writes its finished batches as Parquet parts; nothing is gathered between ranks.
+    """Writer of the finished batches of a rank; nothing is gathered between ranks.
 
     Args:
-        max_orfs: a part is written once it holds this many ORFs.
-        max_seconds: or once its first batch is this old.
+        folder: folder of the score shards.
+        max_orfs: ORFs at which a shard is written.
+        max_seconds: age of its first batch at which a shard is written, in seconds.
     """
 
-    def __init__(self, max_orfs: int, max_seconds: float):
+    def __init__(self, folder: str | Path, max_orfs: int, max_seconds: float):
         super().__init__(write_interval="batch")
+        self._shards = ScoreShards(Path(folder))
         self._max_orfs = max_orfs
         self._max_seconds = max_seconds
         self._in_flight: ScoredOrfs | None = None
@@ -40,37 +42,37 @@ class ScoreShardWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Take over the scores of the batch before, while the device works on this one."""
+        """Receive the scores of the previous batch while the device works on this one."""
         if self._in_flight:
-            self._in_flight.wait()  # an interrupt comes here more often than not, and must not lose it
+            self._in_flight.wait()  # most interrupts arrive here, and must not lose the batch
         before, self._in_flight = self._in_flight, prediction
-        self._take_over(before)
+        self._receive(before)
         num_orfs = sum(len(waiting.orfs) for waiting in self._waiting)
         if num_orfs >= self._max_orfs or (self._waiting and time.monotonic() - self._since >= self._max_seconds):
             self._write(trainer)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what is left."""
+        """Write the remaining batches."""
         last, self._in_flight = self._in_flight, None
-        self._take_over(last)
+        self._receive(last)
         self._write(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Lose nothing that is computed already."""
+        """Write the batches that are finished."""
         last, self._in_flight = self._in_flight, None
-        with suppress(RuntimeError, FloatingPointError):  # a device that failed gives nothing back
-            self._take_over(last)
-        with suppress(OSError):  # the disk that was full may still be
+        with suppress(RuntimeError, FloatingPointError):  # the device may have failed
+            self._receive(last)
+        with suppress(OSError):  # the disk may still be full
             self._write(trainer)
 
-    def _take_over(self, prediction: ScoredOrfs | None) -> None:
+    def _receive(self, prediction: ScoredOrfs | None) -> None:
         if prediction is None:
             return
         prediction.wait()
         scores = prediction.scores.numpy()
         if not np.isfinite(scores).all():
             raise FloatingPointError(
-                f"batch {prediction.number}: some scores are not numbers; start over with trainer.precision=32-true"
+                f"batch {prediction.number}: some scores are NaN or infinite; start over with trainer.precision=32-true"
                 " overwrite=true"
             )
         if not self._waiting:
@@ -78,8 +80,6 @@ class ScoreShardWriter(BasePredictionWriter):
         self._waiting.append(ScoredBatch(prediction.number, prediction.orfs.numpy(), scores))
 
     def _write(self, trainer: Trainer) -> None:
-        datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        parts: ScoreShards | None = getattr(datamodule, "parts", None)
-        if self._waiting and parts is not None:
-            parts.write(self._waiting)
+        if self._waiting:
+            self._shards.write(trainer.datamodule.plan.key, self._waiting)  # type: ignore[attr-defined]
             self._waiting = []

@@ -1,4 +1,4 @@
-"""Reporting the seconds each stage took."""
+"""Callback that writes the seconds of each stage."""
 
 from pathlib import Path
 
@@ -10,17 +10,17 @@ from virnucpro_pl.runs.rank_metrics import RankMetrics
 
 
 class StageTimer(Callback):
-    """Leaves the seconds of every stage of this rank for the summary.
+    """Writer of the seconds of each stage of this rank, for the summary.
 
     Args:
-        folder: where the figures of the ranks go.
-        clock: the clock that data module and module share.
+        folder: folder of the metrics of the ranks.
+        clock: clock that data module and module share.
     """
 
     def __init__(self, folder: str | Path, clock: StageClock | None = None):
-        self._figures = RankMetrics(Path(folder))
+        self._metrics = RankMetrics(Path(folder))
         self._clock = clock or StageClock()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the figures; called also where there was nothing to predict."""
-        self._figures.write("stages", trainer.global_rank, self._clock.seconds())
+        """Write the metrics, also if there was nothing to predict."""
+        self._metrics.write("stages", trainer.global_rank, self._clock.seconds())

@@ -1,4 +1,4 @@
-"""Counting what goes through the encoders, and how long they wait for it."""
+"""Callback that measures throughput, waiting times, memory and GPU utilisation."""
 
 import threading
 import time
@@ -17,15 +17,15 @@ from virnucpro_pl.runs.rank_metrics import RankMetrics
 
 
 class Throughput(Callback):
-    """Leaves this rank's token counts, waiting times, memory, attention backends and GPU utilisation for the summary.
+    """Writer of the token counts, waiting times, memory, attention kernels and GPU utilisation of this rank.
 
     Args:
-        folder: where the figures of the ranks go.
-        sample_seconds: time between two looks at the GPU.
+        folder: folder of the metrics of the ranks.
+        sample_seconds: time between two readings of the GPU utilisation.
     """
 
     def __init__(self, folder: str | Path, sample_seconds: float):
-        self._figures = RankMetrics(Path(folder))
+        self._metrics = RankMetrics(Path(folder))
         self._sample_seconds = sample_seconds
         self._sampler: _GpuSampler | None = None
         self._utilisation: float | None = None
@@ -38,7 +38,7 @@ class Throughput(Callback):
         self.counts = dict.fromkeys(COUNTED, 0)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the watch."""
+        """Start the clock and the readings of the GPU."""
         self._device = pl_module.device
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
@@ -49,7 +49,7 @@ class Throughput(Callback):
     def on_predict_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: OrfBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Note how long the batch kept the encoders waiting."""
+        """Measure how long the encoders waited for the batch."""
         waited = time.perf_counter() - self._waiting_since
         self._wait_seconds += waited
         self._max_wait_seconds = max(self._max_wait_seconds, waited)
@@ -63,7 +63,7 @@ class Throughput(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Count the batch; lengths are known on the host, so nothing waits for the device."""
+        """Count the batch. Its lengths are on the host, so the device is not synchronised."""
         self.counts["batches"] += 1
         self.counts["orfs"] += len(batch.orfs)
         dna_cached, protein_cached = batch.cached[:2] if batch.cached else (None, None)
@@ -75,7 +75,7 @@ class Throughput(Callback):
         self._waiting_since = time.perf_counter()
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the watch."""
+        """Stop the clock and the readings of the GPU."""
         if self._sampler:
             torch.cuda.synchronize(self._device)
             self._utilisation = self._sampler.stop()
@@ -84,8 +84,8 @@ class Throughput(Callback):
             self._attention = pl_module.attention()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the figures; called also where there was nothing to predict."""
-        figures: dict[str, Any] = {
+        """Write the metrics, also if there was nothing to predict."""
+        metrics: dict[str, Any] = {
             **self.counts,
             "seconds": self._seconds,
             "wait_seconds": self._wait_seconds,
@@ -93,18 +93,19 @@ class Throughput(Callback):
             "peak_memory_bytes": peak_memory(),
             "device": str(self._device),
             "attention": self._attention,
+            "token_budget": getattr(trainer.datamodule, "token_budget", None),  # type: ignore[attr-defined]
         }
         if self._sampler:
-            self._sampler.stop()  # again, where prediction failed
-            figures["gpu_utilisation"] = self._utilisation
-            figures["gpu_name"] = torch.cuda.get_device_name(self._device)
-            figures["gpu_driver"] = self._sampler.driver
-            figures["gpu_peak_memory_bytes"] = torch.cuda.max_memory_allocated(self._device)
-        self._figures.write("throughput", trainer.global_rank, figures)
+            self._sampler.stop()  # if prediction failed
+            metrics["gpu_utilisation"] = self._utilisation
+            metrics["gpu_name"] = torch.cuda.get_device_name(self._device)
+            metrics["gpu_driver"] = self._sampler.driver
+            metrics["gpu_peak_memory_bytes"] = torch.cuda.max_memory_allocated(self._device)
+        self._metrics.write("throughput", trainer.global_rank, metrics)
 
 
 class _GpuSampler(threading.Thread):
-    """Reads one GPU's utilisation from NVML at regular times."""
+    """Thread that reads the utilisation of a GPU from NVML at regular times."""
 
     def __init__(self, device: torch.device, seconds: float):
         super().__init__(daemon=True)
@@ -112,7 +113,7 @@ class _GpuSampler(threading.Thread):
         self._seconds = seconds
         self._sum = self._readings = 0
         self.driver: str | None = None
-        """Version of the driver, once it is known"""
+        """Version of the driver, set by the thread"""
         self._done = threading.Event()
 
     def run(self) -> None:
@@ -121,16 +122,16 @@ class _GpuSampler(threading.Thread):
         try:
             pynvml.nvmlInit()
             self.driver = str(pynvml.nvmlSystemGetDriverVersion())
-            # By UUID: NVML numbers the machine's GPUs, CUDA only those it was shown.
+            # By UUID: NVML numbers all GPUs of the host, CUDA only the visible ones.
             handle = pynvml.nvmlDeviceGetHandleByUUID(self._uuid)
             while not self._done.wait(self._seconds):
                 self._sum += pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
                 self._readings += 1
         except pynvml.NVMLError:
-            return  # the figure is then left out
+            return  # the utilisation is then missing
 
     def stop(self) -> float | None:
-        """Mean utilisation in percent, None without a reading."""
+        """Stop the thread and return the mean utilisation in percent, None without a reading."""
         self._done.set()
         self.join()
         return self._sum / self._readings if self._readings else None

@@ -1,4 +1,4 @@
-"""``data.token_budget=auto``: the largest batches that fit the device, found by trying the longest ones."""
+"""Search for the largest token budget that fits the device, for ``data.token_budget=auto``."""
 
 import logging
 from collections.abc import Callable
@@ -10,48 +10,48 @@ from lightning import Trainer
 from virnucpro_pl.data.batch import OrfBatch
 from virnucpro_pl.errors import OutOfMemoryError, is_out_of_memory
 
-_PROBES = 2048, 8192  # tokens; small beside any GPU, and far enough apart to tell the memory of a token
+_PROBES = 2048, 8192  # tokens; small for any GPU, and far enough apart to measure the memory of a token
 _MOST = 131072  # tokens; in twice as many, offsets into ESM-2 3B's feed-forward layer pass 32 bits
-_SHARE = 0.85  # of the memory; the rest is for gaps between blocks and for the batches on their way
+_SHARE = 0.85  # of the memory; the rest is for fragmentation and for the next batches
 
 log = logging.getLogger(__name__)
 
 
 class Peak(NamedTuple):
-    """What one batch took."""
+    """Size and peak memory of one batch."""
 
     tokens: int
-    """protein tokens of the batch"""
+    """number of protein tokens of the batch"""
     bytes: int
-    """most memory in use at a time, weights included"""
+    """peak memory in bytes, weights included"""
 
 
 class DeviceMemory(Protocol):
-    """The memory of one device."""
+    """Memory of one device."""
 
     def room(self) -> int:
-        """Bytes this process may use, those it uses already included."""
+        """Return the bytes that this process may use, including those in use."""
 
     def peak(self, step: Callable[[], object]) -> int:
-        """Most bytes in use at a time while ``step`` runs."""
+        """Return the peak memory while ``step`` runs, in bytes."""
 
     def release(self) -> None:
-        """Give back what is held and not in use."""
+        """Release cached memory that is not in use."""
 
 
 class CudaMemory:
-    """The memory of a CUDA device, as torch's allocator counts it."""
+    """Memory of a CUDA device, as torch's allocator counts it."""
 
     def __init__(self, device: torch.device):
         self._device = device
 
     def room(self) -> int:
-        """Bytes free or held by this process, less a margin."""
+        """Return the bytes that are free or reserved by this process, less a margin."""
         free, _ = torch.cuda.mem_get_info(self._device)
         return int(_SHARE * (free + torch.cuda.memory_reserved(self._device)))
 
     def peak(self, step: Callable[[], object]) -> int:
-        """Most bytes in tensors at a time."""
+        """Return the peak memory of tensors, in bytes."""
         torch.cuda.reset_peak_memory_stats(self._device)
         step()
         torch.cuda.synchronize(self._device)
@@ -63,20 +63,20 @@ class CudaMemory:
 
 
 def device_memory(device: torch.device) -> DeviceMemory | None:
-    """Memory that can be measured; None on the CPU, which shares its own with other programs."""
+    """Return the memory of a GPU; None on the CPU, whose memory other programs share."""
     return CudaMemory(device) if device.type == "cuda" else None
 
 
 def find_token_budget(trainer: Trainer, longest_batch: Callable[[int], OrfBatch], most: int) -> int | None:
-    """Find the largest budget whose longest batch fits every device; called on every rank, with the model in place.
+    """Find the largest budget whose longest batch fits every device; called on every rank.
 
     Args:
-        trainer: its model is on its device.
-        longest_batch: the first batch of the plan with a given budget.
-        most: budget beyond which batches do not grow any more.
+        trainer: trainer whose model is on its device.
+        longest_batch: function that returns the first batch of the plan with a given budget.
+        most: budget beyond which batches do not grow.
 
     Returns:
-        A power of two, the same on all ranks; None where memory cannot be measured.
+        A power of two, the same on all ranks; None if memory cannot be measured.
 
     Raises:
         OutOfMemoryError: not even one sequence fits.
@@ -87,7 +87,7 @@ def find_token_budget(trainer: Trainer, longest_batch: Callable[[int], OrfBatch]
     if memory is None:
         return None
     model: Any = trainer.lightning_module
-    model.settle()  # what is tried must compute as the run will
+    model.settle()  # the trial must compute as the run will
 
     def try_batch(token_budget: int) -> Peak | None:
         try:
@@ -97,7 +97,7 @@ def find_token_budget(trainer: Trainer, longest_batch: Callable[[int], OrfBatch]
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-        memory.release()  # not before the error is gone, whose traceback refers to tensors
+        memory.release()  # after the except block: the traceback of the error holds tensors
         return None
 
     budget, peak = largest_budget(try_batch, memory.room(), most)
@@ -114,21 +114,21 @@ def find_token_budget(trainer: Trainer, longest_batch: Callable[[int], OrfBatch]
 
 
 def largest_budget(try_batch: Callable[[int], Peak | None], room: int, most: int) -> tuple[int, Peak]:
-    """Find the largest power of two whose longest batch stays within the room, and what that batch took.
+    """Find the largest power of two whose longest batch fits into the memory.
 
-    A step's peak memory is affine in the tokens of its batch, so two small batches foretell the budget; the batch
-    foretold is tried, and halved as long as it does not fit.
+    The peak memory of a step is affine in the tokens of its batch, so two small batches predict the budget. The
+    predicted budget is tried, and halved until it fits.
 
     Args:
-        try_batch: runs the longest batch of a budget; None if memory ran out.
-        room: bytes that may be used.
-        most: budget beyond which batches do not grow any more.
+        try_batch: function that runs the longest batch of a budget; returns None if memory ran out.
+        room: memory that may be used, in bytes.
+        most: budget beyond which batches do not grow.
 
     Raises:
         OutOfMemoryError: not even one sequence fits.
     """
     limit = min(_MOST, 1 << max(0, most - 1).bit_length())
-    budget = _foretold_budget(try_batch, room, limit)
+    budget = _predicted_budget(try_batch, room, limit)
     while budget:
         peak = try_batch(budget)
         if peak and peak.bytes <= room:
@@ -140,8 +140,8 @@ def largest_budget(try_batch: Callable[[int], Peak | None], room: int, most: int
     )
 
 
-def _foretold_budget(try_batch: Callable[[int], Peak | None], room: int, limit: int) -> int:
-    """Power of two at or below the number of tokens that just fill the room; ``limit`` where nothing foretells it."""
+def _predicted_budget(try_batch: Callable[[int], Peak | None], room: int, limit: int) -> int:
+    """Return the largest power of two of tokens that fit into the memory, ``limit`` if it cannot be predicted."""
     peaks = []
     for budget in _PROBES:
         if budget >= limit:

@@ -101,6 +101,7 @@ def _refuse_program_settings(cfg: DictConfig) -> None:
         "logger.csv.save_dir": folder,
         "logger.tensorboard.save_dir": folder,
         **{f"callbacks.{name}.folder": f"{folder}/{WORK_FOLDER}" for name in ("ranks", "run_history")},
+        "callbacks.part_writer.folder": f"{folder}/{WORK_FOLDER}/parts",
         **{f"callbacks.{name}.folder": f"{folder}/{WORK_FOLDER}/figures" for name in ("throughput", "stage_timer")},
         "data.input": value_of(cfg, "input"),
     }

@@ -17,7 +17,7 @@ from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from virnucpro_pl.cli.hydra_files import foreign_file, refuse
-from virnucpro_pl.configuration.hydra_private import job_error
+from virnucpro_pl.configuration.hydra_internals import job_error
 from virnucpro_pl.configuration.text_settings import as_typed, encoded, typed_override
 from virnucpro_pl.errors import OutOfMemoryError, UserError, escaped
 from virnucpro_pl.failures import EXIT_FAILED, EXIT_USAGE, exit_status, one_line

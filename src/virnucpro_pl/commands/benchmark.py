@@ -1,4 +1,4 @@
-"""The ``benchmark`` command: how fast the encoders and the whole of ``predict`` are on this machine."""
+"""The ``benchmark`` command: speed of the encoders and of ``predict`` on this machine, with random weights."""
 
 import importlib.metadata
 import json
@@ -13,24 +13,25 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from virnucpro_pl.benchmarking.flops import matrix_flops_per_token
 from virnucpro_pl.benchmarking.measurement import PREDICT, Measurement, rows, write_csv
-from virnucpro_pl.benchmarking.plot import plot_speeds
-from virnucpro_pl.benchmarking.precisions import PRECISIONS, Precision, can_compute, choose_precisions
-from virnucpro_pl.benchmarking.settings import Settings, default_reads
-from virnucpro_pl.benchmarking.suite import Prediction, Suite
+from virnucpro_pl.benchmarking.precisions import Precision, choose_precisions
+from virnucpro_pl.benchmarking.rates import matrix_flops_per_token
+from virnucpro_pl.benchmarking.report import plot_speeds, progress_line, speed_table
+from virnucpro_pl.benchmarking.suite import Prediction, Settings, Suite
 from virnucpro_pl.benchmarking.synthetic_reads import Reads, write_reads
-from virnucpro_pl.benchmarking.tables import precision_table, progress_line, speed_table
 from virnucpro_pl.configuration.hydra_config import build
+from virnucpro_pl.data.batching import default_token_budget
 from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
-from virnucpro_pl.execution.trainer import build_trainer, make_room, origin
+from virnucpro_pl.execution.provenance import provenance
+from virnucpro_pl.execution.trainer import build_trainer
 from virnucpro_pl.files.durable import write_text
 from virnucpro_pl.files.output_files import BENCHMARK_PLOT, BENCHMARK_TABLE, FILES, RUN_FILE
 from virnucpro_pl.host.stage_clock import DNABERT_S, ESM2, StageClock
 from virnucpro_pl.host.standard_output import copy_to_standard_output
 from virnucpro_pl.results.publishing import files_in
 from virnucpro_pl.runs.rank_metrics import RankMetrics
-from virnucpro_pl.runs.score_shards import ScoreShardsOfModel
+from virnucpro_pl.runs.run_folder import clear_results
+from virnucpro_pl.runs.score_shards import ScoreShards
 
 log = logging.getLogger(__name__)
 
@@ -38,28 +39,32 @@ _LIBRARIES = ("torch", "lightning", "transformers", "fair-esm", "triton", "flash
 
 
 def benchmark(cfg: DictConfig) -> float:
-    """Measure as configured; return the ESM-2 tokens per second of ``predict`` in the first precision, over all reads.
+    """Measure encoders and ``predict``.
+
+    Returns:
+        ESM-2 tokens per second of ``predict`` in the first precision, over all reads.
 
     Raises:
-        UserError: something in the configuration must be mended.
-        OutOfMemoryError: the device's memory does not suffice.
+        UserError: the configuration has a mistake.
+        OutOfMemoryError: the device has too little memory.
     """
     began = time.monotonic()
     output, work = Path(cfg.paths.output_dir), Path(cfg.paths.work_dir)
-    make_room(output, FILES["benchmark"], cfg.overwrite)
-    shutil.rmtree(work, ignore_errors=True)  # what an interrupted run left
+    clear_results(output, FILES["benchmark"], cfg.overwrite)
+    shutil.rmtree(work, ignore_errors=True)  # of an interrupted run
     device = _device(cfg)
-    settings = _settings(cfg, device)
+    settings = _settings(cfg)
     precisions = choose_precisions(None if cfg.precisions is None else _listed(cfg.precisions), device)
     log.info("Device: %s; %s", _device_name(device), ", ".join(precision.name for precision in precisions))
 
-    reads = [write_reads(settings.reads, length, settings.seed, work) for length in settings.read_lengths]
+    reads = [write_reads(settings.num_reads(device), length, settings.seed, work) for length in settings.read_lengths]
     measurements: list[Measurement] = []
 
     def report(found: Measurement) -> None:
         measurements.append(found)
         log.info("  %s", progress_line(found))
 
+    cfg.data.token_budget = cfg.data.token_budget or default_token_budget(device)
     builder = _Builder(cfg, work)
     try:
         Suite(builder, settings, reads, RankMetrics(work / "figures"), report).run(precisions)
@@ -75,11 +80,7 @@ def benchmark(cfg: DictConfig) -> float:
     write_text(output / RUN_FILE, json.dumps(record, indent=2) + "\n")
     shutil.rmtree(work)
 
-    unavailable = [precision for precision in PRECISIONS if not can_compute(precision, device)]
-    tables = [speed_table(measurements)]
-    if settings.precision_sequences:
-        tables.append(precision_table(measurements, unavailable))
-    for line in "\n".join([title, *tables]).splitlines():
+    for line in (title, *speed_table(measurements).splitlines()):
         log.info(line)
     log.info("Results: %s (%s, %s)", output, BENCHMARK_TABLE, BENCHMARK_PLOT)
     if cfg.output == "-":
@@ -88,7 +89,7 @@ def benchmark(cfg: DictConfig) -> float:
 
 
 class _Builder:
-    """Builds what ``predict`` runs: the same trainer, callbacks, module and data module."""
+    """Builder of the objects of ``predict``: trainer, callbacks, module and data module."""
 
     def __init__(self, cfg: DictConfig, work: Path):
         self._cfg = cfg
@@ -99,41 +100,38 @@ class _Builder:
         cfg.trainer.precision = precision.trainer
         cfg.model.fp8, cfg.model.fp16_accumulation = precision.fp8, precision.fp16_accumulation
         cfg.data.input, cfg.data.chunk_length = str(reads.path), reads.length
+        # A folder of its own, so that no scores of another measurement are used again.
+        cfg.callbacks.part_writer.folder = str(self._work / "parts" / precision.name)
         clock = StageClock()
         trainer = build_trainer(cfg, clock)
-        # In a folder of its own, where no other measurement has left scores that need no computing any more.
-        datamodule = build(cfg.data, clock=clock)
-        # Set afterwards, as Hydra would make a configuration of it.
-        datamodule.find_parts = ScoreShardsOfModel(self._work / "parts" / precision.name, reads.name)
-        return Prediction(trainer, build(cfg.model, clock=clock), datamodule)
+        shards = ScoreShards(Path(cfg.callbacks.part_writer.folder))
+        return Prediction(trainer, build(cfg.model, clock=clock), build(cfg.data, clock=clock), shards)
 
 
 def _device(cfg: DictConfig) -> torch.device:
-    """The one device to measure."""
+    """Return the device to measure."""
     if cfg.trainer.precision is not None:
-        raise UserError(f"trainer.precision={cfg.trainer.precision}: say precisions=[{cfg.trainer.precision}]")
+        raise UserError(f"trainer.precision={cfg.trainer.precision}: give precisions=[{cfg.trainer.precision}]")
     for key, precision in (("fp8", "fp8"), ("fp16_accumulation", "fp16-accumulation")):
         if cfg.model[key]:
-            raise UserError(f"model.{key}={cfg.model[key]}: say precisions=[{precision}]")
+            raise UserError(f"model.{key}={cfg.model[key]}: give precisions=[{precision}]")
     if cfg.data.token_budget == "auto":
         raise UserError("data.token_budget=auto: benchmark compares at one size of batches; give a number of tokens")
     trainer = build_trainer(cfg, StageClock())
     if trainer.world_size != 1:
-        raise UserError(f"trainer: benchmark measures one device, not {trainer.world_size}; say trainer.devices=1")
+        raise UserError(f"trainer: benchmark measures one device, not {trainer.world_size}; give trainer.devices=1")
     return trainer.strategy.root_device
 
 
-def _settings(cfg: DictConfig, device: torch.device) -> Settings:
+def _settings(cfg: DictConfig) -> Settings:
     given: dict[str, Any] = {name: OmegaConf.select(cfg, name) for name in Settings._fields}
-    given["reads"] = default_reads(device) if cfg.reads is None else cfg.reads
-    given["read_lengths"] = _listed(cfg.read_lengths)
-    settings = Settings(**given)
+    settings = Settings(**given | {"read_lengths": _listed(cfg.read_lengths)})
     settings.check()
     return settings
 
 
 def _listed(value: Any) -> list[Any]:
-    """A list as it is, one value as a list of it."""
+    """Return a list of one value or of several."""
     return list(value) if isinstance(value, ListConfig) else [value]
 
 
@@ -144,7 +142,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def _sizes(cfg: DictConfig) -> str:
-    """The architecture in a few words."""
+    """Return the layers and widths of both encoders as text."""
     sizes = [
         f"{name} {config.num_layers} x {config.width}"
         for name, config in (
@@ -156,10 +154,10 @@ def _sizes(cfg: DictConfig) -> str:
 
 
 def _record(cfg: DictConfig, began: float, device: torch.device, measurements: Sequence[Measurement]) -> dict[str, Any]:
-    """What ran where, and every figure."""
+    """Return the run record."""
     encoders = {ESM2: cfg.architecture.protein_encoder, DNABERT_S: cfg.architecture.dna_encoder}
     return {
-        **origin(cfg, began),
+        **provenance(cfg, began),
         "engine": {
             "device": _device_name(device),
             "cuda": torch.version.cuda,
@@ -182,6 +180,6 @@ def _version(library: str) -> str | None:
 
 
 def _tokens_per_second(measurements: Iterable[Measurement], precision: Precision) -> float:
-    """Over the reads of all lengths."""
+    """Return the tokens per second of ``predict`` over reads of all lengths."""
     whole = [found for found in measurements if found.part == PREDICT and found.precision == precision.name]
     return sum(found.tokens for found in whole) / sum(found.seconds for found in whole)

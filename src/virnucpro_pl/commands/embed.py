@@ -1,4 +1,4 @@
-"""The ``embed`` command: from sequences to the embeddings that heads are trained on."""
+"""The ``embed`` command: embeddings for training heads."""
 
 from pathlib import Path
 
@@ -19,8 +19,8 @@ def embed(cfg: DictConfig) -> float:
         Tokens per second of the encoders together; NaN on ranks other than the first.
 
     Raises:
-        UserError: something in the configuration, the input or the weights must be mended.
-        OutOfMemoryError: the device's memory, or the host's, does not suffice.
+        UserError: the configuration, the input or the weights have a mistake.
+        OutOfMemoryError: the device or the host has too little memory.
         RankLostError: another process of the run is gone.
     """
     trainer = build_trainer(cfg, clock := StageClock())

@@ -1,8 +1,8 @@
-"""The ``predict`` command: from reads to viral calls."""
+"""The ``predict`` command."""
 
 import itertools
-import json
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from virnucpro_pl.distributed.first_rank import check_output_is_named
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.execution.calling import checked_head, rules_of
 from virnucpro_pl.execution.encoder_run import EncoderRun
-from virnucpro_pl.execution.trainer import build_trainer, origin
+from virnucpro_pl.execution.provenance import provenance
+from virnucpro_pl.execution.trainer import build_trainer
 from virnucpro_pl.files.digests import file_facts
 from virnucpro_pl.files.output_files import FIGURE_FILES, FORMAT_FILES, RECORD_TABLE, REPORT, RESULT_FILES, VIRAL_FASTA
 from virnucpro_pl.host.stage_clock import StageClock
@@ -27,83 +28,78 @@ from virnucpro_pl.results.input_notes import input_warnings
 from virnucpro_pl.results.publishing import publish
 from virnucpro_pl.results.run_check import finished_run
 from virnucpro_pl.results.summary import DEMO_WARNING, found_line, merge_metrics, summary_lines
-from virnucpro_pl.runs.fingerprint import THRESHOLD, scores_fingerprint
+from virnucpro_pl.runs.fingerprint import THRESHOLD
 from virnucpro_pl.runs.output_folder import check_added
-from virnucpro_pl.runs.score_shards import ScoreShardsOfModel
+from virnucpro_pl.runs.score_shards import ScoreShards
 from virnucpro_pl.runs.starts import Starts
 
 log = logging.getLogger(__name__)
 
 
 def predict(cfg: DictConfig) -> float:
-    """Run a prediction as configured.
+    """Call the sequences of the input viral or not.
 
     Returns:
-        Tokens per second of both encoders together over the time of prediction, what a sweep maximises; NaN on ranks
-        other than the first.
+        Tokens per second of both encoders together during prediction, which a sweep maximises; NaN on ranks other than
+        the first.
 
     Raises:
-        UserError: something in the configuration, the input or the weights must be mended.
-        OutOfMemoryError: the device's memory, or the host's, does not suffice.
+        UserError: the configuration, the input or the weights have a mistake.
+        OutOfMemoryError: the device or the host has too little memory.
         RankLostError: another process of the run is gone.
     """
     clock = StageClock()
     trainer = build_trainer(cfg, clock)
     check_output_is_named(cfg, trainer)
-    return _Run(cfg, trainer, clock, build(cfg.results)).go()
+    return _Run(cfg, trainer, clock, build(cfg.results)).run()
 
 
 class _Run(EncoderRun):
-    """One prediction, from what its output folder holds to what it will hold."""
+    """Run of one prediction."""
 
     def __init__(self, cfg: DictConfig, trainer: Trainer, clock: StageClock, rules: CallingRules):
-        rules.check()  # before weights are looked at
+        rules.check()  # before the weights are read
         model: VirNucPro = build(cfg.model, clock=clock)
         self._head = checked_head(model, cfg.data.chunk_length)
         self._rules = rules_of(rules, self._head)
         output, work = Path(cfg.paths.output_dir), Path(cfg.paths.work_dir)
-        super().__init__(cfg, trainer, clock, model, RESULT_FILES, output, work, (*EXTRA_FILES, *FIGURE_FILES))
+        extra_files = (*EXTRA_FILES, *FIGURE_FILES)
+        shards = ScoreShards(work / "parts")
+        super().__init__(cfg, trainer, clock, model, RESULT_FILES, output, work, extra_files, shards)
+        self._shards = shards
         self._formats: Formats = build(cfg.formats)
-        self._formats.check(self.datamodule.inputs)
+        self._formats.check(self.source.inputs)
         self.fingerprint[THRESHOLD] = self._rules.limit
         self._head_warnings: list[str] = []
 
     def prepare(self) -> bool:
-        """As for every run, and find the parts that are on disk."""
-        if not super().prepare():
-            finished_run(self.output, "predict")  # before its summary is told
-            return False
-        key = json.dumps(scores_fingerprint(self.fingerprint), sort_keys=True)
-        self.datamodule.find_parts = ScoreShardsOfModel(self.work / "parts", key)
-        return True
+        """Prepare the run; check the record of a finished one before its summary is logged."""
+        if super().prepare():
+            return True
+        finished_run(self.output, "predict")
+        return False
 
-    def check_parts(self, digests: dict[str, list[str]]) -> None:
-        """Refuse encoders that a head was not trained with."""
+    def check_inputs(self, digests: dict[str, list[str]]) -> None:
+        """Refuse encoders with which the head was not trained."""
         sources = (self._head, *([self.model.fallback_source] if self.model.fallback_source else []))
-        self._head_warnings = [told for source in sources if (told := source.check_encoders(digests))]
+        self._head_warnings = [warning for source in sources if (warning := source.check_encoders(digests))]
 
     def write_results(self) -> None:
-        """Check that every planned ORF was scored exactly once, write the result files, and finish the run."""
+        """Gather the scores of every ORF, write the result files and finish the run."""
         stages, throughput = self.rank_metrics()
         datamodule = self.datamodule
-        inputs, manifest = datamodule.inputs, datamodule.store.manifest
+        inputs, manifest = self.source.inputs, datamodule.store.manifest
         after = StageClock()
-        calls, files = publish(
-            datamodule.store,
-            inputs,
-            datamodule.gather,
-            self.work,
-            self.output,
-            self._rules,
-            after,
-        )
+        repeats = datamodule.duplicates.blocks() if datamodule.duplicates else ()
+        gather = partial(self._shards.gather, datamodule.plan, repeats)
+        calls, files = publish(datamodule.store, inputs, gather, self.work, self.output, self._rules, after)
         sources = zip(manifest["inputs"], inputs, calls.pop("files"), strict=True)
         counts = {key: value for key, value in manifest.items() if key not in ("format_version", "files", "settings")}
         counts["inputs"] = [{**source, "path": path, "calls": by_call} for source, path, by_call in sources]
         counts |= {"saved": datamodule.saved(), "calls": calls}
         starts = Starts(self.work).read()
         run: dict[str, Any] = {
-            **origin(self.cfg, self.began),
+            **provenance(self.cfg, self.began),
             "starts": starts,
             "resumed": max(0, len(starts) - 1),
             "warnings": self._warnings(counts),
@@ -122,17 +118,17 @@ class _Run(EncoderRun):
         }
         try:
             self._add_formats(run, datamodule.store.folder)
-        except UserError:  # the results are complete without what needs an input that is not as it was
+        except UserError:  # an input was changed or removed; the result files do not need it
             self.folder.finish(run)
             raise
         self.folder.finish(run)
 
     def _add_formats(self, run: dict[str, Any], store: Path | None) -> bool:
-        """Write what was asked for and is not there, and return whether that was anything.
+        """Write the files of the requested formats that are missing; return whether there were any.
 
         Args:
-            run: gets what was written.
-            store: the ORF store; None if it is not there any more.
+            run: run record, to which the files are added.
+            store: ORF store; None if it was removed.
         """
         there = {
             name: files
@@ -144,13 +140,13 @@ class _Run(EncoderRun):
         run["formats"] = dict(there)
         if self.folder.finished:
             check_added(self.output, asked)
-        for key, names in missing.write(self.output, run, self.datamodule.inputs, store):
+        for key, names in missing.write(self.output, run, self.source.inputs, store):
             run["formats"][key] = names
             run["files"] |= {name: file_facts(self.output / name) for name in names}
         return any(missing)
 
     def _head_facts(self) -> dict[str, Any]:
-        """What the head was made for, and how good it was found to be."""
+        """Return the chunk lengths, the threshold and the test metrics of the head."""
         info, trained = self._head.info(), self._head.trained_chunk_length()
         return {
             "chunk_lengths": info.chunk_lengths if info else [trained] * 2 if trained else None,
@@ -159,7 +155,7 @@ class _Run(EncoderRun):
         }
 
     def _warnings(self, counts: dict[str, Any]) -> list[str]:
-        """What a reader of the results should know."""
+        """Return the warnings that readers of the results need."""
         found = [*([DEMO_WARNING] if self.model.demo else []), *self._head_warnings, *input_warnings(counts)]
         if short := counts["calls"]["out_of_domain"]:
             found.append(
@@ -171,13 +167,13 @@ class _Run(EncoderRun):
             found.append(f"a chunk is viral from a score of {self._rules.limit:.4f} on, not 0.5 as published")
         return found
 
-    def tell(self) -> float:
-        """Say what came out, also of a run that was finished before, and return its tokens per second."""
-        run, finished = self.folder.finished, not self.datamodule.is_prepared
+    def report(self) -> float:
+        """Log the summary, also of a run that was finished before, and return its tokens per second."""
+        run, finished = self.folder.finished, not self.source.is_prepared
         assert run is not None
         if finished and self._add_formats(run, None):
             self.folder.note(run)
-            log.info("Finished already, %s; what was asked for beside its results is written", run["started"])
+            log.info("Finished already, %s; the missing formats were written", run["started"])
         elif finished:
             log.info("Finished already, %s; nothing to do", run["started"])
         for line in summary_lines(run):

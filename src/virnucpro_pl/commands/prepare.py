@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from virnucpro_pl.configuration.hydra_config import build
 from virnucpro_pl.errors import escaped
-from virnucpro_pl.execution.trainer import origin
+from virnucpro_pl.execution.provenance import provenance
 from virnucpro_pl.runs.output_folder import refuse_within
 from virnucpro_pl.training.dataset_writer import DatasetWriter, appearing
 from virnucpro_pl.training.fragments import Cutter, LengthRange
@@ -46,7 +46,7 @@ def prepare(cfg: DictConfig) -> float:
         writer = DatasetWriter(folder, genomes, files, settings, longest)
         for genome, file, some in zip(_told(genomes, "Writing"), files, chosen, strict=True):
             writer.write_file(genome, file, some, read_examples(genome, file, some, settings, cutter))
-        record = origin(cfg, began)
+        record = provenance(cfg, began)
         content = writer.finish({key: record[key] for key in ("version", "command", "started", "seconds")}, cfg.seed)
     for line in _summary(content):
         log.info("%s", escaped(line))

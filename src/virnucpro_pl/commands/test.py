@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 from virnucpro_pl.configuration.hydra_config import build, value_of
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.execution.dataset_embeddings import check_encoders, embeddings_of, files_of
-from virnucpro_pl.execution.trainer import build_score_trainer, make_room, origin
+from virnucpro_pl.execution.provenance import provenance
+from virnucpro_pl.execution.trainer import build_score_trainer
 from virnucpro_pl.files.durable import write_text
 from virnucpro_pl.files.output_files import FILES, GROUPS, HEAD_FILE, LENGTHS, METRICS, RUN_FILE, SPLIT_FILE
 from virnucpro_pl.host.stage_clock import StageClock
@@ -22,7 +23,7 @@ from virnucpro_pl.models.weights.head_bundle import HeadInfo, write_head
 from virnucpro_pl.models.weights.head_source import HeadSource
 from virnucpro_pl.results.publishing import files_in
 from virnucpro_pl.results.summary import DEMO_WARNING
-from virnucpro_pl.runs.run_folder import RunFolder
+from virnucpro_pl.runs.run_folder import RunFolder, clear_results
 from virnucpro_pl.training.calibration import choose_threshold, fit_temperature
 from virnucpro_pl.training.evaluation import Figures, ScoredChunks, by_group, by_length, figures, recall_of_all
 from virnucpro_pl.training.evaluation_plots import plot_all
@@ -51,10 +52,10 @@ def test(cfg: DictConfig) -> float:
         raise UserError(f"part={cfg.part}: choose one of {', '.join(PARTS)}")
     run = _Run(cfg)
     output = Path(cfg.paths.output_dir)
-    make_room(output, FILES["test"], cfg.overwrite)
+    clear_results(output, FILES["test"], cfg.overwrite)
     margins = run.score_all(output)
     metrics = run.evaluate(margins, output)
-    record = {**origin(cfg, began), "warnings": metrics["warnings"], "figures": metrics["overall"]}
+    record = {**provenance(cfg, began), "warnings": metrics["warnings"], "figures": metrics["overall"]}
     record |= files_in(output, files_of(cfg, "test"))
     write_text(output / RUN_FILE, json.dumps(record, indent=2) + "\n")
     RunFolder(output, Path(cfg.paths.work_dir), ()).clear_work()

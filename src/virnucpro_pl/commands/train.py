@@ -18,6 +18,7 @@ from virnucpro_pl.configuration.hydra_config import build
 from virnucpro_pl.data.embeddings import Embeddings
 from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
 from virnucpro_pl.execution.dataset_embeddings import embeddings_of, files_of, fingerprint_of_encoders
+from virnucpro_pl.execution.provenance import device_text, provenance
 from virnucpro_pl.execution.train_resuming import (
     build_optimizer,
     check_monitors,
@@ -31,7 +32,7 @@ from virnucpro_pl.execution.trained_encoders import (
     fine_tuning_options,
     load_encoders,
 )
-from virnucpro_pl.execution.trainer import build_fit_trainer, device_text, origin
+from virnucpro_pl.execution.trainer import build_fit_trainer
 from virnucpro_pl.files.durable import announced_to
 from virnucpro_pl.files.output_files import CURVES, EMBEDDINGS_FOLDER, FILES
 from virnucpro_pl.host.stage_clock import StageClock
@@ -177,7 +178,7 @@ class _Run:
         split.save(self._output, cfg.seed)
         plot_curves(module.history, int(best["epoch"]), self._output / CURVES)
         return {
-            **origin(cfg, self._began),
+            **provenance(cfg, self._began),
             "warnings": [*([DEMO_WARNING] if info.demo else []), *([LEAKING] if split.leaks else [])],
             "model": {"name": self._model.name, "inputs": self._model.inputs, "encoders": encoders},
             "dataset": info.data,

@@ -70,7 +70,8 @@ def _check_arguments(target: Any, values: dict[str, Any], is_partial: bool) -> N
     except TypeError as error:
         wrong = next((name for name in values if name not in signature.parameters), "")
         near = did_you_mean(wrong, signature.parameters)
-        raise UserError(f"configuration of {target.__name__}: {error}{near}") from error
+        owner, _, _ = target.__qualname__.partition(".")  # of a class method
+        raise UserError(f"configuration of {owner}: {error}{near}") from error
 
 
 def value_of(cfg: Any, key: str) -> Any:

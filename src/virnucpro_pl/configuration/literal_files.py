@@ -6,7 +6,7 @@ import yaml
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 
-from virnucpro_pl.configuration.hydra_private import FileConfigSource
+from virnucpro_pl.configuration.hydra_internals import FileConfigSource
 from virnucpro_pl.configuration.text_settings import encoded, is_text, literal, percent_encoded
 from virnucpro_pl.errors import UserError, escaped
 

@@ -1,4 +1,4 @@
-"""The one contract between data and model."""
+"""Batches: the contract between data module and model."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -11,24 +11,24 @@ from torch import Tensor
 from virnucpro_pl.data.packed import PackedTokens
 
 Modality = Literal["both", "dna", "protein"]
-"""Which embeddings a head takes: both concatenated, DNA first, or those of one encoder."""
+"""Embeddings that a head takes: of both encoders, concatenated, DNA first, or of one."""
 
 
 class CachedEmbeddings(NamedTuple):
-    """What the embedding cache has of the sequences of a batch, and how to name to it what it has not."""
+    """Embeddings of a batch that the cache holds, and the keys of those that it lacks."""
 
     dna: Tensor | None
     """(C, D) int32, the bits of float32 embeddings (Lightning would round floats to the precision); None if C is 0"""
     protein: Tensor | None
-    """likewise of proteins"""
+    """the same for proteins"""
     dna_keys: NDArray[np.uint64]
-    """(M, 2) keys of the M sequences in ``OrfBatch.dna``; on the host, where they are needed"""
+    """(M, 2) keys of the M sequences in ``OrfBatch.dna``, on the host"""
     protein_keys: NDArray[np.uint64]
-    """likewise of ``OrfBatch.protein``"""
+    """(M, 2) keys of the M sequences in ``OrfBatch.protein``, on the host"""
 
 
 class OrfBatch(NamedTuple):
-    """N ORFs, tokenised for both encoders; sequences that ORFs share are there once."""
+    """N ORFs, tokenized for both encoders; a sequence that ORFs share is there once."""
 
     number: int
     """Number of the batch in the plan"""
@@ -37,33 +37,33 @@ class OrfBatch(NamedTuple):
     dna: PackedTokens
     """Nucleotides to embed, longest first"""
     dna_indices: Tensor
-    """(N,) int64, which of the embeddings each ORF's nucleotides have: those of ``dna`` come first, then cached ones"""
+    """(N,) int64, index of the embedding of each ORF's nucleotides: those of ``dna`` come first, then cached ones"""
     protein: PackedTokens
     """Proteins to embed, longest first"""
     protein_indices: Tensor
-    """(N,) int64, likewise of the proteins"""
+    """(N,) int64, index of the embedding of each ORF's protein"""
     cached: CachedEmbeddings | None = None
-    """None where no cache is used"""
+    """None without an embedding cache"""
     whole: Tensor | None = None
-    """(N,) bool, which are whole chunks without protein; None where none is"""
+    """(N,) bool, true for whole chunks, which have no protein; None if the store holds none"""
 
     def __reduce__(self) -> tuple[Callable[..., "OrfBatch"], tuple[Any, ...]]:
-        """Travel from worker processes through their pipe, as plain arrays.
+        """Pickle tensors as arrays, which worker processes send through their pipe.
 
-        A tensor would travel through shared memory and a socket in the temporary folder. Where the one is small or the
-        path of the other long, as in containers, sending fails in a thread of the worker and the run waits forever.
+        A tensor is sent through shared memory and a socket in the temporary folder. If the former is small or the path
+        of the latter long, as in containers, sending fails in a thread of the worker and the run waits forever.
         """
         return _with_tensors, tuple(_as_array(field) for field in self)
 
 
 class _Array(NamedTuple):
-    """What was a tensor, and is to be one again."""
+    """Values of a pickled tensor."""
 
     values: NDArray[Any]
 
 
 def _as_array(value: Any) -> Any:
-    """Put arrays that share their memory in the place of tensors, in nested tuples too."""
+    """Replace tensors by arrays that share their memory, in nested tuples, too."""
     if isinstance(value, Tensor):
         return _Array(value.numpy())
     if isinstance(value, PackedTokens | CachedEmbeddings):

@@ -5,76 +5,81 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
-from lightning import LightningDataModule, Trainer
+import torch
+from lightning import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from virnucpro_pl.data.batch import Modality, OrfBatch
-from virnucpro_pl.data.dataset import OrfBatches, Tokenizers, widths_at_hand
-from virnucpro_pl.data.embedding_cache import (
-    EmbeddingDtype,
-    EncoderCaches,
-    EncoderFingerprints,
-    make_cache_folder,
-    open_caches,
-)
+from virnucpro_pl.data.batching import Batching, FindTokenBudget, Progress, RunFingerprints, default_token_budget
+from virnucpro_pl.data.dataset import OrfBatches, Tokenizers, cached_widths
+from virnucpro_pl.data.embedding_cache import CacheSettings, EncoderCaches, open_caches
 from virnucpro_pl.data.loading import BatchesOfRank, ReadAheadLoader, as_it_is
+from virnucpro_pl.data.orf_source import OrfSource
 from virnucpro_pl.data.packing import Plan, plan_batches
 from virnucpro_pl.data.tokenizers import DnaTokenizer, protein_tokenizer
-from virnucpro_pl.errors import MissingScoresError, NodesDifferError, UserError
+from virnucpro_pl.errors import UserError
 from virnucpro_pl.host.stage_clock import PLANNING, StageClock
-from virnucpro_pl.runs.score_file import ScoreFile
-from virnucpro_pl.runs.score_shards import ScoreShards
 from virnucpro_pl.sequence.alphabet import Alphabet
 from virnucpro_pl.sequence.chunks import Geometry
-from virnucpro_pl.sequence.records import resolve_inputs
-from virnucpro_pl.sequence.store import OrfStore, StoreSettings, check_dataset, input_digests, inputs_of, prepare_store
-from virnucpro_pl.sequence.stored_array import BLOCK_ROWS, StoredArray
-from virnucpro_pl.sequence.streams import can_be_read_again
+from virnucpro_pl.sequence.store import OrfStore, StoreSettings
+from virnucpro_pl.sequence.stored_array import StoredArray
 from virnucpro_pl.sequence.translation import Ambiguity
 
-_CUDA_TOKENS, _CPU_TOKENS = 16384, 4096  # a GPU wants large matrices, a CPU what its caches hold
-
-_Decided = TypeVar("_Decided")
-_NO_STORE = (
-    "data.store_dir is not shared by the nodes (data.store_per_node=true has each build its own), or they read inputs"
-    " that differ"
-)
-FindTokenBudget = Callable[[Trainer, Callable[[int], OrfBatch], int], int | None]
-"""From the trainer, the longest batch of a given budget, and the tokens of one device, to a budget that fits."""
+_Decision = TypeVar("_Decision")
 
 
 class FastaDataModule(LightningDataModule):
-    """Reads, chunks and translates sequence files into the ORF store, plans batches, and serves them tokenised.
+    """Plans the batches of an ORF store and serves them, tokenized and packed.
 
     Args:
-        input: FASTA or FASTQ, plain or compressed: a path, several, a pattern, or ``-`` for standard input; or the
-            folder of a store, such as a dataset, whose chunks and ORFs are taken as they are.
-        store_dir: folder the ORF store is kept in.
-        dna_tokenizer: gives the tokenizer of the DNA encoder.
-        chunk_length: most bases of a chunk.
-        chunking: ``published`` copies the published geometry, ``even`` gives full-length chunks.
-        ambiguity: ``published`` drops codons with letters other than ACGT, ``resolved`` reads IUPAC codes and U.
-        alphabet: ``iupac`` refuses inputs of which more than half of the letters are no nucleotides, and calls no
-            record with more than 0.1 % of them; ``any`` takes them for bases, as published.
-        token_budget: most protein tokens in a batch; None chooses what suits the device, ``auto`` has it found.
-        deduplicate: embed identical ORFs once, and the protein that different ORFs share once.
-        embedding_cache: folder that keeps embeddings for later runs; None for none.
-        whole_chunks: whether chunks without open frame are batched too, for a head that scores nucleotides alone.
-        num_workers: processes that prepare batches; with none, a thread does, which is fast enough for one GPU.
-        store_per_node: every node reads the input and builds a store of its own, in its own ``store_dir``; else the
-            first rank builds it for all.
-        encoders: tells which encoders will be used, for the embedding cache.
-        parts: gives the parts on disk of a plan, told by its key; their batches need no work any more. Asked on the
-            first rank only, and may be set until ``setup``.
-        find_token_budget: finds the budget for ``auto``, where it can be found.
-        embedding_dtype: what the embedding cache keeps new embeddings as.
-        modality: which encoders will be used; the others' inputs are not prepared.
-        clock: takes the time of the stages.
+        source: input files and their store.
+        dna_tokenizer: function that loads the tokenizer of the DNA encoder.
+        batching: settings of the batch plan.
+        cache: embedding cache; None for none.
+        modality: encoders in use; the inputs of the other one are not prepared.
+        num_workers: processes that prepare batches; 0: a thread, which is fast enough for one GPU.
+        progress: finished batches, which are not served; None: all are served.
+        fingerprints: called on the first rank in ``setup``.
     """
 
     def __init__(
         self,
+        source: OrfSource,
+        dna_tokenizer: Callable[[], DnaTokenizer],
+        batching: Batching,
+        cache: CacheSettings | None = None,
+        modality: Modality = "both",
+        num_workers: int = 0,
+        progress: Progress | None = None,
+        fingerprints: Callable[[], RunFingerprints] = RunFingerprints,
+    ):
+        super().__init__()
+        self.prepare_data_per_node = source.per_node
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer batches than devices is no mistake
+        batching.check()
+        if num_workers < 0:
+            raise UserError(f"data.num_workers={num_workers}: give a number of processes, or 0 for none")
+        self.source = source
+        self._batching = batching
+        self._cache = cache
+        self._read_dna_tokenizer = dna_tokenizer
+        self._modality = modality
+        self._num_workers = num_workers
+        self._progress = progress
+        self._fingerprints = fingerprints
+        self._run = RunFingerprints()
+        self._times_rebuilt = 0
+        self.token_budget: int
+        self.store: OrfStore
+        self.duplicates: StoredArray | None = None
+        self.plan: Plan
+        self.missing_batches: NDArray[np.int64]
+        self.caches: EncoderCaches | None = None
+
+    @classmethod
+    def from_settings(
+        cls,
         input: str | Sequence[str],
         store_dir: str | Path,
         dna_tokenizer: Callable[[], DnaTokenizer],
@@ -83,165 +88,110 @@ class FastaDataModule(LightningDataModule):
         ambiguity: Ambiguity = "published",
         alphabet: Alphabet = "iupac",
         token_budget: int | Literal["auto"] | None = None,
+        find_token_budget: FindTokenBudget | None = None,
         deduplicate: bool = True,
         embedding_cache: str | Path | None = None,
-        whole_chunks: bool = False,
+        embedding_dtype: Literal["float32", "float16"] = "float32",
         num_workers: int = 0,
         store_per_node: bool = False,
-        encoders: Callable[[], EncoderFingerprints] | None = None,
-        parts: Callable[[str], ScoreShards] | None = None,
-        find_token_budget: FindTokenBudget | None = None,
-        embedding_dtype: EmbeddingDtype = "float32",
+        whole_chunks: bool = False,
         modality: Modality = "both",
+        progress: Progress | None = None,
+        fingerprints: Callable[[], RunFingerprints] | None = None,
         clock: StageClock | None = None,
-    ):
-        super().__init__()
-        self.prepare_data_per_node = store_per_node
-        self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer batches than devices is no mistake
-        self.settings = StoreSettings(chunk_length, chunking, ambiguity, alphabet, whole_chunks)
-        self.settings.check()
-        if not (token_budget in (None, "auto") or (isinstance(token_budget, int) and token_budget >= 1)):
-            raise UserError(f"data.token_budget={token_budget}: give a number of tokens, 16384 is usual, or auto")
-        if num_workers < 0:
-            raise UserError(f"data.num_workers={num_workers}: give a number of processes, or 0 for none")
-        stored = inputs_of(Path(input)) if isinstance(input, str) else None
-        given = Path(str(input)) if stored is not None else None
-        self.inputs = resolve_inputs(input) if stored is None else stored
-        self._cache_folder: Path | None = None
-        if embedding_cache is not None:
-            if encoders is None:
-                raise ValueError("an embedding cache must know whose embeddings it holds; give encoders")
-            self._cache_folder = make_cache_folder(embedding_cache)
-        self._embedding_dtype: EmbeddingDtype = embedding_dtype
-        self._fingerprint_encoders = encoders
-        self._encoders: EncoderFingerprints | None = None
-        self._token_budget = token_budget
-        self.deduplicate = deduplicate
-        self._store_dir = given.parent if given else Path(store_dir)
-        self._read_dna_tokenizer = dna_tokenizer
-        self._num_workers = num_workers
-        self.find_parts: Callable[[str], ScoreShards] | None = parts
-        self._find_token_budget = find_token_budget
-        self._encoder_inputs = modality
-        self._clock = clock or StageClock()
-        self._store_folder: Path | None = given
-        self._is_prepared = False
-        self.token_budget: int
-        self.store: OrfStore
-        self.duplicates: StoredArray | None = None
-        self.plan: Plan
-        self.waiting_batches: NDArray[np.int64]
-        self.parts: ScoreShards | None = None
-        self.caches: EncoderCaches | None = None
-
-    def prepare_data(self) -> None:
-        """Build the ORF store, unless an earlier run left it, whose files are checked then (once per machine)."""
-        if self._store_folder is None:
-            self._store_folder = prepare_store(self.inputs, self._store_dir, self.settings, self._clock)
-        elif not self._is_prepared:
-            check_dataset(self._store_folder)
-        self._is_prepared = True
-        if self._cache_folder and self._fingerprint_encoders and self._encoders is None:
-            self._encoders = self._fingerprint_encoders()
-
-    def setup(self, stage: str) -> None:
-        """Open the store and plan the batches (every rank).
-
-        Raises:
-            NodesDifferError: this node has no store, or of another input than the first.
-        """
-        name, self._encoders = self._first_rank_says(lambda: (self.store_folder.name, self._encoders))
-        folder = self._store_dir / name
-        if not folder.is_dir():
-            raise NodesDifferError(f"{folder} is not there: {_NO_STORE}")
-        self.store = OrfStore(folder)
-        if self.deduplicate:
-            with self._clock(PLANNING):
-                self.duplicates = self.store.duplicate_orfs()
-        if self._cache_folder and self._encoders:
-            self.caches = open_caches(self._cache_folder, self._encoders, self._embedding_dtype)
-        asked: int | Literal["auto"] | None = self._token_budget or self._usual_token_budget()
-        self.parts, noted = self._first_rank_says(lambda: self._parts_on_disk(f"{name} {asked} {self.deduplicate}"))
-        if asked == "auto":
-            asked = noted
-        if asked is not None:  # else it is found once the model is on its device
-            self._make_plan(asked)
-
-    @property
-    def store_folder(self) -> Path:
-        """Where the ORF store is, once it is prepared."""
-        assert self._store_folder is not None, "prepare_data runs before setup"
-        return self._store_folder
-
-    @property
-    def is_prepared(self) -> bool:
-        """Whether the input has been looked at in this process."""
-        return self._is_prepared
-
-    def can_be_read_twice(self) -> bool:
-        """Whether all inputs are files, not streams."""
-        return all(map(can_be_read_again, self.inputs))
-
-    def input_digests(self) -> list[str]:
-        """SHA-256 of the inputs, in their order: those of the store, or of what is read now if there is none yet."""
-        if self._store_folder is None:
-            return input_digests(self.inputs, self._store_dir)
-        return [source["sha256"] for source in OrfStore(self._store_folder).manifest["inputs"]]
-
-    def _parts_on_disk(self, plan_key: str) -> tuple[ScoreShards | None, int | None]:
-        """Return the parts of a plan, and the token budget an earlier start has noted for it."""
-        if self.find_parts is None:
-            return None, None
-        rebuilt = self.store.times_rebuilt()  # what was scored before may come of damaged ORFs
-        parts = self.find_parts(f"{plan_key} {rebuilt}" if rebuilt else plan_key)
-        parts.clear_unfinished()
-        return parts, parts.noted_token_budget()
-
-    def _first_rank_says(self, decide: Callable[[], _Decided]) -> _Decided:
-        """Return on every rank what the first one decides: only it looks at the disk, where others may write soon."""
-        if self.trainer is None:
-            return decide()
-        return self.trainer.strategy.broadcast(decide() if self.trainer.is_global_zero else None)  # type: ignore[return-value]
-
-    def gather(self, scores: ScoreFile | NDArray[np.float32]) -> None:
-        """Fill in the scores of all ORFs from the parts on disk.
+    ) -> "FastaDataModule":
+        """Build the data module from the settings under ``data`` and what the command adds to them.
 
         Args:
-            scores: (orfs, 2) filled in place.
+            input: see ``OrfSource``.
+            store_dir: folder of the ORF stores.
+            dna_tokenizer: function that loads the tokenizer of the DNA encoder.
+            chunk_length: most bases of a chunk.
+            chunking: ``published`` copies the published geometry, ``even`` gives full-length chunks.
+            ambiguity: ``published`` drops codons with letters other than ACGT, ``resolved`` reads IUPAC codes and U.
+            alphabet: ``iupac`` refuses inputs of which more than half of the letters are no nucleotides, and does not
+                call records with more than 0.1 % of them; ``any`` takes them for bases, as published.
+            token_budget: see ``Batching``.
+            find_token_budget: see ``Batching``.
+            deduplicate: see ``Batching``.
+            embedding_cache: folder of embeddings that later runs use again; None for none.
+            embedding_dtype: dtype in which new embeddings are cached.
+            num_workers: processes that prepare batches; 0: a thread.
+            store_per_node: see ``OrfSource``.
+            whole_chunks: serve chunks without ORF, too, for a head that scores nucleotides alone.
+            modality: encoders in use.
+            progress: finished batches.
+            fingerprints: function that returns the fingerprints of the run; a cache needs them.
+            clock: clock of the stages.
 
         Raises:
-            MissingScoresError: batches are missing.
+            UserError: a setting is out of range, or an input is missing.
         """
-        assert self.parts is not None, "scores were not kept"
-        repeats = self.duplicates
-        if len(self.plan.rows) + (len(repeats) if repeats else 0) != self.store.num_orfs:
-            raise RuntimeError(f"{self.store.folder}: the plan does not cover its ORFs")
-        self.parts.gather(self.plan, scores)
-        for pairs in repeats.blocks() if repeats else ():
-            scores[pairs[:, 0]] = scores[pairs[:, 1]]
-        for start in range(0, self.store.num_orfs, BLOCK_ROWS):
-            if np.isnan(scores[start : start + BLOCK_ROWS]).any():
-                raise MissingScoresError(f"{self.store.folder}: its plan is damaged; start over with overwrite=true")
+        settings = StoreSettings(chunk_length, chunking, ambiguity, alphabet, whole_chunks)
+        source = OrfSource(input, Path(store_dir), settings, store_per_node, clock)
+        cache = None
+        if embedding_cache is not None:
+            if fingerprints is None:
+                raise ValueError("an embedding cache needs the fingerprints of the encoders; give fingerprints")
+            cache = CacheSettings.of(embedding_cache, embedding_dtype)
+        batching = Batching(token_budget, deduplicate, find_token_budget)
+        return cls(
+            source, dna_tokenizer, batching, cache, modality, num_workers, progress, fingerprints or RunFingerprints
+        )
+
+    def prepare_data(self) -> None:
+        """Build the ORF store, once per machine."""
+        self.source.prepare()
+
+    def setup(self, stage: str) -> None:
+        """Open the store and plan the batches, on every rank.
+
+        Raises:
+            NodesDifferError: this node has no store, or one of another input than the first.
+        """
+        self._open_store()
+        budget: int | None
+        if self._batching.token_budget == "auto":
+            budget = self._first_rank_decides(self._noted_token_budget)
+        else:
+            budget = self._batching.token_budget or self._default_token_budget()
+        if budget is not None:  # else it is found once the model is on its device
+            self._make_plan(budget)
+
+    def restore(self, token_budget: int) -> None:
+        """Make the plan again in a process whose child processes have predicted.
+
+        Args:
+            token_budget: budget that the children used.
+        """
+        if not hasattr(self, "plan"):
+            self._open_store()
+            self._make_plan(token_budget)
 
     def saved(self) -> dict[str, int]:
-        """ORFs that need no embedding, as repeats of others, and proteins that do not, as others' ORFs have them."""
+        """Return the numbers of ORFs and of proteins that are not embedded because they repeat others."""
         planned = len(self.plan.rows)
         return {"orfs": self.store.num_orfs - planned, "proteins": planned - self.plan.num_proteins}
 
-    def widths_at_hand(self) -> tuple[int | None, int | None]:
-        """Widths of the DNA and the protein embeddings if all of them are in the embedding cache, else None."""
+    def cached_widths(self) -> tuple[int | None, int | None]:
+        """Return the widths of the DNA and the protein embeddings whose encoder is not needed, None for the others.
+
+        An encoder is not needed if the embedding cache holds the embeddings of all batches to be served.
+        """
         if self.caches is None or not hasattr(self, "plan"):
             return None, None
-        with self._clock(PLANNING):
-            return widths_at_hand(self.store, self.plan, self.waiting_batches, self.caches)
+        with self.source.clock(PLANNING):
+            return cached_widths(self.store, self.plan, self.missing_batches, self.caches)
 
     def predict_dataloader(self) -> "DataLoader[OrfBatch]":
-        """One item is one packed batch; the ranks share whole batches."""
+        """Return the loader of this rank; an item is one packed batch."""
         tokenizers = self.tokenizers()
         if not hasattr(self, "plan"):
             self._make_plan(self._found_token_budget(tokenizers))
         workers = self._num_workers
-        batches = OrfBatches(self.store, self.plan, self.waiting_batches, *tokenizers, self.deduplicate, self.caches)
+        batches = OrfBatches(
+            self.store, self.plan, self.missing_batches, *tokenizers, self._batching.deduplicate, self.caches
+        )
         rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return ReadAheadLoader(
             batches,
@@ -249,50 +199,82 @@ class FastaDataModule(LightningDataModule):
             sampler=BatchesOfRank(batches, rank, num_ranks),
             collate_fn=as_it_is,
             num_workers=workers,
-            pin_memory=self._on_cuda(),
+            pin_memory=self._device.type == "cuda",
             # Forking a process that runs threads can deadlock; a fresh interpreter cannot.
             multiprocessing_context="spawn" if workers else None,
             prefetch_factor=4 if workers else None,
         )
 
     def tokenizers(self) -> Tokenizers:
-        """Tokenizers of both encoders, None for one that is not used."""
-        used = self._encoder_inputs
-        return self._read_dna_tokenizer() if used != "protein" else None, protein_tokenizer() if used != "dna" else None
+        """Return the tokenizers of both encoders, None for an encoder that is not used."""
+        dna = None if self._modality == "protein" else self._read_dna_tokenizer()
+        return dna, None if self._modality == "dna" else protein_tokenizer()
 
-    def _plan(self, token_budget: int) -> Plan:
-        return plan_batches(self.store.by_length(self.deduplicate), token_budget)
+    def _open_store(self) -> None:
+        name, self._run = self._first_rank_decides(lambda: (self.source.folder.name, self._fingerprints()))
+        self.store = self.source.open(name)
+        # Scores of a store that was damaged and built again may come from damaged ORFs.
+        self._times_rebuilt = self._first_rank_decides(self.store.times_rebuilt)
+        if self._batching.deduplicate:
+            with self.source.clock(PLANNING):
+                self.duplicates = self.store.duplicate_orfs()
+        if self._cache and self._run.encoders:
+            self.caches = open_caches(self._cache.folder, self._run.encoders, self._cache.dtype)
+
+    def _plan_with(self, token_budget: int) -> Plan:
+        order = self.store.by_length(self._batching.deduplicate)
+        return plan_batches(order, token_budget, self._plan_key(token_budget))
+
+    def _plan_key(self, token_budget: int | None) -> str:
+        """Return the key of a plan, which is known before ``auto`` has found a budget."""
+        budget = "auto" if self._batching.token_budget == "auto" else token_budget
+        return " ".join(
+            map(
+                str, (self.store.folder.name, self._times_rebuilt, budget, self._batching.deduplicate, self._run.scores)
+            )
+        )
 
     def _make_plan(self, token_budget: int) -> None:
-        with self._clock(PLANNING):
+        with self.source.clock(PLANNING):
             self.token_budget = token_budget
-            self.plan = self._plan(token_budget)
-            self.waiting_batches = self._first_rank_says(self._batches_to_do)
+            self.plan = self._plan_with(token_budget)
+            self.missing_batches = self._first_rank_decides(self._find_missing_batches)
 
-    def _batches_to_do(self) -> NDArray[np.int64]:
-        return self.parts.waiting_batches(self.plan) if self.parts else np.arange(self.plan.num_batches)
+    def _find_missing_batches(self) -> NDArray[np.int64]:
+        return self._progress.missing(self.plan) if self._progress else np.arange(self.plan.num_batches)
+
+    def _noted_token_budget(self) -> int | None:
+        return self._progress.noted_token_budget(self._plan_key(None)) if self._progress else None
+
+    def _first_rank_decides(self, decide: Callable[[], _Decision]) -> _Decision:
+        """Return on every rank the decision of the first one, which alone reads files that others may be writing."""
+        if self.trainer is None:
+            return decide()
+        return self.trainer.strategy.broadcast(decide() if self.trainer.is_global_zero else None)  # type: ignore[return-value]
 
     def _found_token_budget(self, tokenizers: Tokenizers) -> int:
-        """Have the budget found on every rank, and noted before any rank writes its first part."""
+        """Find the budget on every rank, and note it before any rank writes its first score shard."""
 
         def longest_batch(token_budget: int) -> OrfBatch:
-            return OrfBatches(self.store, self._plan(token_budget), np.arange(1), *tokenizers, self.deduplicate)[0]
+            deduplicate = self._batching.deduplicate
+            return OrfBatches(self.store, self._plan_with(token_budget), np.arange(1), *tokenizers, deduplicate)[0]
 
         assert self.trainer is not None, "a budget is found with a trainer's model"
         budget = None
-        usual = self._usual_token_budget()
-        tokens = -(-self._plan(usual).protein_tokens // self.trainer.world_size)
-        if self._find_token_budget and tokens:
-            with self._clock(PLANNING), self._clock.paused():
-                budget = self._find_token_budget(self.trainer, longest_batch, tokens)
-        budget = budget or usual
-        if self.parts and self.trainer.is_global_zero:
-            self.parts.note_token_budget(budget)
+        default = self._default_token_budget()
+        tokens = -(-self._plan_with(default).protein_tokens // self.trainer.world_size)
+        if self._batching.find_token_budget and tokens:
+            with self.source.clock(PLANNING), self.source.clock.paused():
+                budget = self._batching.find_token_budget(self.trainer, longest_batch, tokens)
+        budget = budget or default
+        if self._progress and self.trainer.is_global_zero:
+            self._progress.note_token_budget(self._plan_key(None), budget)
         self.trainer.strategy.barrier("token budget noted")
         return budget
 
-    def _usual_token_budget(self) -> int:
-        return _CUDA_TOKENS if self._on_cuda() else _CPU_TOKENS
+    def _default_token_budget(self) -> int:
+        return default_token_budget(self._device)
 
-    def _on_cuda(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+    @property
+    def _device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")

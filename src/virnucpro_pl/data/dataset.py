@@ -1,4 +1,4 @@
-"""The dataset whose items are packed batches; worker processes import it without lightning."""
+"""Dataset of packed batches; worker processes import it without Lightning."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -22,17 +22,17 @@ _NO_KEYS = np.empty((0, 2), dtype=np.uint64)
 
 
 class Batches(Protocol):
-    """What is needed of a plan: rows of the store by number of a batch."""
+    """Part of a batch plan that serving batches needs."""
 
     def batch(self, number: int) -> NDArray[np.int64]:
-        """Rows of one batch."""
+        """Return the rows of the ORF store in one batch, (N,)."""
         ...
 
 
 class OrfBatches(Dataset[OrfBatch]):
     """The batches of a plan that are still to be embedded; an item is one packed batch.
 
-    An encoder without tokenizer is not used, and finds nothing in a batch.
+    The inputs of an encoder without tokenizer, which is not used, are empty.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class OrfBatches(Dataset[OrfBatch]):
             cached = CachedEmbeddings(dna.cached, protein.cached, dna.keys, protein.keys)
         whole = self._is_whole(orfs)
         return OrfBatch(
-            number, torch.from_numpy(orfs), dna.packed, dna.places, protein.packed, protein.places, cached, whole
+            number, torch.from_numpy(orfs), dna.packed, dna.indices, protein.packed, protein.indices, cached, whole
         )
 
     def _is_whole(self, orfs: NDArray[np.int64]) -> Tensor | None:
@@ -84,9 +84,9 @@ class OrfBatches(Dataset[OrfBatch]):
     ) -> "_Inputs":
         if tokenizer is None:
             return _Inputs(pack([]), torch.zeros(len(orfs), dtype=torch.int64), None, _NO_KEYS)
-        sequences, places = column.take(orfs), np.arange(len(orfs))
+        sequences, indices = column.take(orfs), np.arange(len(orfs))
         if self._deduplicate:
-            sequences, places = _distinct(sequences)
+            sequences, indices = _distinct(sequences)
         keys, is_cached, cached = _NO_KEYS, np.zeros(len(sequences), dtype=np.bool_), None
         if cache:
             keys = content_keys(sequences)
@@ -95,29 +95,29 @@ class OrfBatches(Dataset[OrfBatch]):
         tokens = tokenizer([sequences[i] for i in missing])
         by_length = np.argsort([-len(one) for one in tokens], kind="stable")
         order = np.concatenate([missing[by_length], np.flatnonzero(is_cached)])
-        place_of = np.empty_like(order)
-        place_of[order] = np.arange(len(order))
+        index_of = np.empty_like(order)
+        index_of[order] = np.arange(len(order))
         return _Inputs(
             packed=pack([tokens[i] for i in by_length]),
-            places=torch.from_numpy(place_of[places]),
+            indices=torch.from_numpy(index_of[indices]),
             cached=None if cached is None else torch.from_numpy(cached.view(np.int32)),
             keys=keys[missing[by_length]] if cache else keys,
         )
 
 
 class _Inputs(NamedTuple):
-    """One encoder's part of a batch, as in ``OrfBatch`` and ``CachedEmbeddings``."""
+    """Inputs of one encoder, as in ``OrfBatch`` and ``CachedEmbeddings``."""
 
     packed: PackedTokens
-    places: Tensor
+    indices: Tensor
     cached: Tensor | None
     keys: NDArray[np.uint64]
 
 
-def widths_at_hand(
+def cached_widths(
     store: OrfStore, plan: Plan, numbers: NDArray[np.int64], caches: EncoderCaches
 ) -> tuple[int | None, int | None]:
-    """Widths of the DNA and the protein embeddings if the caches have them for all these batches, else None."""
+    """Return the width of the DNA and of the protein embeddings, None if a cache lacks some of these batches."""
     columns = (store.nucleotides, store.proteins)
     widths = [cache.width if cache else None for cache in caches]
     for number in numbers.tolist():
@@ -131,7 +131,7 @@ def widths_at_hand(
 
 
 def _distinct(values: list[bytes]) -> tuple[list[bytes], NDArray[np.int64]]:
-    """Return the M distinct values, as they first appear, and which of them each of the N values is, (N,)."""
+    """Return the M distinct values in the order of their first appearance, and the index of each of N values, (N,)."""
     numbers: dict[bytes, int] = {}
-    places = [numbers.setdefault(value, len(numbers)) for value in values]
-    return list(numbers), np.array(places, dtype=np.int64)
+    indices = [numbers.setdefault(value, len(numbers)) for value in values]
+    return list(numbers), np.array(indices, dtype=np.int64)

@@ -1,11 +1,11 @@
-"""The embeddings of all ORFs of one input, memory-mapped: what ``embed`` leaves and heads are trained on.
+"""Embeddings of all ORFs of one input, memory-mapped: the output of ``embed``, on which heads are trained.
 
-A folder of embeddings is
+A folder of embeddings holds
 
 - ``shards``: an embedding cache (``embedding_cache.py``) with the embeddings of distinct sequences;
-- ``index.parquet``: one row per ORF, in input order: ``orf_id``, ``record``, ``frame``, and where its embeddings are,
-  ``dna_shard``, ``dna_row``, ``protein_shard``, ``protein_row`` (-1 for an encoder that was not used);
-- ``embeddings.json``: the encoders, the names of their shards, the input.
+- ``index.parquet``: one row per ORF, in input order: ``orf_id``, ``record``, ``frame``, and the location of its
+  embeddings, ``dna_shard``, ``dna_row``, ``protein_shard``, ``protein_row`` (-1 for an encoder that was not used);
+- ``embeddings.json``: the encoders, the names of their shards, and the input.
 """
 
 import json
@@ -44,7 +44,7 @@ _INDEX = pa.schema(
 
 
 class OrfNames(NamedTuple):
-    """Some consecutive ORFs of a store."""
+    """Names of some consecutive ORFs of a store."""
 
     ids: list[str]
     records: NDArray[np.int64]
@@ -52,16 +52,16 @@ class OrfNames(NamedTuple):
 
 
 def write_index(path: Path, store: OrfStore, names: Iterable[OrfNames], caches: EncoderCaches) -> None:
-    """Write where the embeddings of each ORF are.
+    """Write the index: the location of the embeddings of each ORF.
 
     Args:
-        path: of the index.
-        store: of the ORFs.
-        names: of all its ORFs, in order.
-        caches: opened when all embeddings were there.
+        path: file of the index.
+        store: ORF store.
+        names: names of all its ORFs, in order.
+        caches: caches that hold all embeddings.
 
     Raises:
-        UserError: some are missing.
+        UserError: embeddings are missing.
     """
     first = missing = 0
     with (
@@ -71,33 +71,33 @@ def write_index(path: Path, store: OrfStore, names: Iterable[OrfNames], caches: 
     ):
         for some in names:
             rows = np.arange(first, first + len(some.ids))
-            places: list[NDArray[np.int32]] = []
+            locations: list[NDArray[np.int32]] = []
             lacks = np.zeros(len(rows), dtype=np.bool_)
             for column, cache in zip((store.nucleotides, store.proteins), caches, strict=True):
                 shards, shard_rows = np.full((2, len(rows)), -1, dtype=np.int32)
                 if cache:
                     shards, shard_rows = cache.locate(content_keys(column.take(rows)))
                     lacks |= shards < 0
-                places += [shards, shard_rows]
+                locations += [shards, shard_rows]
             missing += int(lacks.sum())
-            columns = [pa.array(some.ids, pa.string()), some.records, some.frames, *places]
+            columns = [pa.array(some.ids, pa.string()), some.records, some.frames, *locations]
             writer.write_table(pa.table(columns, schema=_INDEX))
             first += len(rows)
         if missing:
             raise UserError(
-                f"{missing:,} of {first:,} ORFs have no embedding, as it is no number where the precision does not"
-                " suffice; give trainer.precision=32-true or bf16-true"
+                f"{missing:,} of {first:,} ORFs have embeddings that are NaN or infinite in this precision; give"
+                " trainer.precision=32-true or bf16-true"
             )
 
 
 class Embeddings:
-    """Random access to the embeddings of ORFs; only what is asked for is read.
+    """Embeddings of ORFs with random access.
 
     Args:
-        folder: what ``embed`` has left.
+        folder: output folder of ``embed``.
 
     Raises:
-        UserError: it is no such folder, or damaged.
+        UserError: the folder holds no embeddings, or is damaged.
     """
 
     def __init__(self, folder: Path):
@@ -113,27 +113,27 @@ class Embeddings:
             index = pq.read_table(pa.memory_map(os.fsencode(folder / INDEX_FILE)), columns=names)
         except (OSError, pa.ArrowException) as error:
             raise _damaged(folder, f"{INDEX_FILE} cannot be read") from error
-        self._places = [index[name].to_numpy() for name in names]
-        for shards, places in zip(self._shards, self._places[::2], strict=True):
-            if shards and len(places) and not (places.min() >= 0 and places.max() < len(shards)):
-                raise _damaged(folder, f"{INDEX_FILE} names shards that are not there")
+        self._locations = [index[name].to_numpy() for name in names]
+        for shards, numbers in zip(self._shards, self._locations[::2], strict=True):
+            if shards and len(numbers) and not (numbers.min() >= 0 and numbers.max() < len(shards)):
+                raise _damaged(folder, f"{INDEX_FILE} names shards that do not exist")
 
     def __reduce__(self) -> tuple[type["Embeddings"], tuple[Path]]:
         return Embeddings, (self.folder,)
 
     @property
     def num_orfs(self) -> int:
-        """How many ORFs there are."""
-        return len(self._places[0])
+        """Return the number of ORFs."""
+        return len(self._locations[0])
 
     @property
     def inputs(self) -> Modality:
-        """Embeddings of which encoders there are."""
+        """Return the modality of the embeddings."""
         dna, protein = map(bool, self._shards)
         return "both" if dna == protein else "dna" if dna else "protein"
 
     def width(self, inputs: Modality) -> int:
-        """Numbers per ORF of the embeddings of these encoders."""
+        """Return D of the embeddings of a modality."""
         widths = [
             self.manifest["encoders"].get(name, {}).get("width", 0) for name in ("dna_encoder", "protein_encoder")
         ]
@@ -143,19 +143,19 @@ class Embeddings:
         """Return the (N, D) embeddings of (N,) rows of the store, DNA first.
 
         Raises:
-            UserError: one is not as it was written.
+            UserError: an embedding is damaged.
         """
         sides = [side for side in (0, 1) if inputs in ("both", _SIDES[side])]
         return np.concatenate([self._take_side(side, orfs) for side in sides], axis=1)
 
     def _take_side(self, side: int, orfs: NDArray[np.int64]) -> NDArray[np.float32]:
-        shards, rows = (self._places[2 * side + place][orfs] for place in (0, 1))
+        shards, rows = (self._locations[2 * side + place][orfs] for place in (0, 1))
         embeddings: NDArray[np.float32] | None = None
         for number in np.unique(shards).tolist():
             here, shard = np.flatnonzero(shards == number), self._shards[side][number]
-            values, is_sound = shard.take(rows[here].astype(np.int64))
-            if not is_sound.all() or not np.isfinite(values).all():
-                raise _damaged(self.folder, f"{shard.path.name} is not as it was written")
+            values, is_intact = shard.take(rows[here].astype(np.int64))
+            if not is_intact.all() or not np.isfinite(values).all():
+                raise _damaged(self.folder, f"{shard.path.name} was changed since it was written")
             if embeddings is None:
                 embeddings = np.empty((len(orfs), shard.width), dtype=np.float32)
             embeddings[here] = values
@@ -186,16 +186,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _check_digests(folder: Path) -> None:
-    """Compare manifest and index with their digests in ``run.json``; rows have checksums of their own.
-
-    Raises:
-        UserError: one of them was changed since it was written.
-    """
+    """Raise UserError if manifest or index differ from their digests in ``run.json``."""
     recorded = (read_run_record(folder) or {}).get("files")
     for name in (EMBEDDINGS_FILE, INDEX_FILE):
         path = folder / name
         if isinstance(recorded, dict) and name in recorded and path.is_file() and recorded[name] != file_facts(path):
-            raise _damaged(folder, f"{name} is not as it was written")
+            raise _damaged(folder, f"{name} was changed since it was written")
 
 
 def _open_shards(folder: Path, encoder: dict[str, Any]) -> list[Shard]:
@@ -216,7 +212,7 @@ def _damaged(folder: Path, reason: str) -> UserError:
 
 
 def describe_cache(cache: EmbeddingCache, fingerprint: str) -> dict[str, Any]:
-    """Return what the manifest says of one encoder's embeddings."""
+    """Return the entry of one encoder in the manifest."""
     return {
         "identity": fingerprint,
         "folder": cache.folder.name,
@@ -228,6 +224,6 @@ def describe_cache(cache: EmbeddingCache, fingerprint: str) -> dict[str, Any]:
 def in_blocks(
     rows: NDArray[np.int64], read: Callable[[NDArray[np.int64]], NDArray[np.float32]]
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield what is read of some rows at a time."""
+    """Yield the embeddings of some rows, block by block."""
     for start in range(0, len(rows), _BLOCK_ORFS):
         yield read(rows[start : start + _BLOCK_ORFS])

@@ -1,4 +1,4 @@
-"""How batches come to a rank: which of them, and ahead of time."""
+"""Loader and sampler of the batches of a rank."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,14 +13,14 @@ _BATCHES_AHEAD = 3
 
 
 def as_it_is(batch: Any) -> Any:
-    """Keep what is for the host, the keys of cached embeddings, from becoming tensors that move to the device."""
+    """Return a batch unchanged: default collation would make tensors of the keys, which belong on the host."""
     return batch
 
 
 class ReadAheadLoader(DataLoader[Any]):
-    """Prepares the next batches in a thread while the device is busy with one.
+    """Loader that prepares the next batches in a thread while the device works.
 
-    Tokenising runs outside Python's lock, so a thread suffices, and starts in no time where a process takes seconds.
+    Tokenizers release Python's lock, so a thread is fast enough, and starts faster than a process.
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
@@ -29,16 +29,16 @@ class ReadAheadLoader(DataLoader[Any]):
 
 
 class BatchesOfRank(DistributedSampler[OrfBatch]):
-    """Every N-th batch for one of N ranks, none twice. Lightning's own sampler fails where a rank gets none."""
+    """Sampler of every N-th batch for one of N ranks. Lightning's own fails if a rank has no batch."""
 
     def __init__(self, batches: OrfBatches, rank: int, num_ranks: int):
         super().__init__(batches, num_ranks, rank, shuffle=False)
         self._numbers = range(rank, len(batches), num_ranks)
 
     def __iter__(self) -> Iterator[int]:  # type: ignore[override]
-        """Yield the places of its batches, longest first."""
+        """Yield the indices of the batches, longest sequences first."""
         return iter(self._numbers)
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of batches."""
         return len(self._numbers)

@@ -1,4 +1,4 @@
-"""Sequences of different lengths laid end to end, so that no work goes into padding."""
+"""Packed sequences: token sequences of different lengths laid end to end, without padding."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,32 +10,32 @@ from torch import Tensor
 
 
 class PackedTokens(NamedTuple):
-    """N token sequences laid end to end, T tokens in all, ordered so that equal lengths are neighbours."""
+    """N token sequences laid end to end, T tokens in total, ordered so that equal lengths are neighbours."""
 
     tokens: Tensor
     """(T,) int64, ids in the encoder's vocabulary, special tokens included"""
     positions: Tensor
-    """(T,) int64, each token's place in its own sequence"""
+    """(T,) int64, position of each token in its sequence"""
     cu_seqlens: Tensor
     """(N + 1,) int32; sequence i is ``tokens[cu_seqlens[i]:cu_seqlens[i + 1]]``"""
     max_seqlen: int
-    """tokens of the longest sequence"""
+    """number of tokens of the longest sequence"""
     runs: tuple[tuple[int, int, int], ...]
-    """maximal runs of equally long sequences: first token, number of sequences, tokens of each"""
+    """maximal runs of sequences of equal length: first token, number of sequences, tokens of each"""
 
     @property
     def num_sequences(self) -> int:
-        """N."""
+        """Return N."""
         return len(self.cu_seqlens) - 1
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of all sequences, told from the runs, so that nothing waits for a device."""
+        """Return the number of tokens, computed from the runs so that the device is not synchronised."""
         return sum(count * length for _, count, length in self.runs)
 
 
 def pack(sequences: Sequence[NDArray[np.integer]]) -> PackedTokens:
-    """Lay token sequences end to end, in the order given.
+    """Lay token sequences end to end, in the given order.
 
     >>> packed = pack([np.array([0, 5, 2]), np.array([0, 7, 2]), np.array([0, 2])])
     >>> packed.cu_seqlens.tolist(), packed.positions.tolist(), packed.runs
@@ -59,16 +59,11 @@ def pack(sequences: Sequence[NDArray[np.integer]]) -> PackedTokens:
 def mean_pool(hidden: Tensor, packed: PackedTokens, *, skip: int = 0, most: int | None = None) -> Tensor:
     """Average each sequence's hidden states in float32: (T, D) -> (N, D).
 
-    Parameters
-    ----------
-    hidden
-        (T, D), any floating dtype.
-    packed
-        The sequences ``hidden`` belongs to.
-    skip
-        Tokens left out at both ends of each sequence.
-    most
-        Tokens averaged at the most, counted from the first one not skipped.
+    Args:
+        hidden: (T, D), any floating dtype.
+        packed: the sequences.
+        skip: number of tokens left out at both ends of each sequence.
+        most: largest number of tokens to average, from the first one that is not skipped.
     """
     means = [
         hidden[start : start + count * length]

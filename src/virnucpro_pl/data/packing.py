@@ -1,4 +1,4 @@
-"""Planning: which ORFs are embedded together."""
+"""The batch plan: ORFs that are embedded together."""
 
 from array import array
 from typing import NamedTuple
@@ -13,7 +13,7 @@ _BASES_PER_TOKEN = 12  # four times what ORFs with proteins of their own bring; 
 
 
 class Plan(NamedTuple):
-    """Batches of ORF rows; the same for any number of devices."""
+    """Batch plan: the rows of each batch; the same for any number of devices."""
 
     rows: StoredArray
     """(U,) int64 rows of the ORFs to embed, batch after batch"""
@@ -23,43 +23,51 @@ class Plan(NamedTuple):
     """tokens of all batches for the protein encoder"""
     num_proteins: int
     """proteins of all batches; one that ORFs of a batch share counts once"""
+    key: str = ""
+    """text that differs between plans of different stores or settings, and between runs with different scores"""
 
     @property
     def num_batches(self) -> int:
-        """B."""
+        """Return B."""
         return len(self.offsets) - 1
 
     def batch(self, number: int) -> NDArray[np.int64]:
-        """Rows of one batch."""
+        """Return the rows of one batch, (N,) int64."""
         return self.rows[self.offsets[number] : self.offsets[number + 1]]
 
 
-def plan_batches(order: LengthOrder, token_budget: int) -> Plan:
+def plan_batches(order: LengthOrder, token_budget: int, key: str = "") -> Plan:
     """Cut ORFs, longest first, into batches of at most ``token_budget`` protein tokens.
 
     A packed batch has no padding, so consecutive slices waste nothing and equal lengths end up side by side. A
     protein counts two tokens more than its residues, and once for all its ORFs in a batch, which are neighbours; one
     longer than the budget gets a batch to itself. A batch has at most ``12 * token_budget`` bases, which only ORFs
-    that share proteins reach. Memory grows with the batches only.
+    that share proteins reach. Memory grows with the number of batches only.
+
+    Args:
+        order: the ORFs and their lengths, longest first.
+        token_budget: most protein tokens in a batch.
+        key: key of the plan.
     """
     offsets = array("q", [0])
     protein_tokens = num_proteins = 0
     waiting = order.lengths[:0]
     for block in order.lengths.blocks():
-        # The last batch of a block may go on in the next.
+        # The last batch of a block may continue in the next.
         waiting = np.concatenate([waiting, block])
         is_last = offsets[-1] + len(waiting) == len(order.lengths)
         ends, tokens, proteins = _cut(waiting, token_budget, is_last)
         protein_tokens, num_proteins = protein_tokens + tokens, num_proteins + proteins
         waiting = waiting[ends[-1] if ends else 0 :]
         offsets.extend([offsets[-1] + end for end in ends])
-    return Plan(order.rows, np.array(offsets, dtype=np.int64), protein_tokens, num_proteins)
+    return Plan(order.rows, np.array(offsets, dtype=np.int64), protein_tokens, num_proteins, key)
 
 
 def _cut(lengths: NDArray[np.void], token_budget: int, is_last: bool) -> tuple[list[int], int, int]:
-    """Return the ends of batches, their protein tokens, and their proteins; the first batch begins at 0.
+    """Return the ends of the batches, the number of their protein tokens and of their proteins.
 
-    What may be part of a batch that goes on after the end is left out, unless nothing comes after it.
+    The first batch begins at 0. The last ORFs, whose batch may continue in the next block, are left out unless
+    ``is_last`` is set.
     """
     tokens, bases = lengths["residues"].astype(np.int64) + 2, lengths["bases"].astype(np.int64)
     is_embedded = ~lengths["shares_protein"]

@@ -1,4 +1,4 @@
-"""Tokenizers of both encoders: letters to token ids."""
+"""Tokenizers of both encoders."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,10 +7,10 @@ from virnucpro_pl.files.file_names import utf8_name
 
 
 class DnaTokenizer:
-    """Byte-pair tokens of a DNABERT-S checkpoint, ``[CLS]`` before and ``[SEP]`` after each sequence.
+    """Byte-pair tokenizer of a DNABERT-S checkpoint, which adds ``[CLS]`` before and ``[SEP]`` after each sequence.
 
     Args:
-        folder: a checkpoint folder with the files ``transformers`` saves for a fast tokenizer.
+        folder: checkpoint folder with the files that ``transformers`` saves for a fast tokenizer.
     """
 
     def __init__(self, folder: str):
@@ -20,33 +20,33 @@ class DnaTokenizer:
         with utf8_name(folder) as name:
             fast = PreTrainedTokenizerFast.from_pretrained(name, local_files_only=True)
         self._tokenizer = fast.backend_tokenizer
-        # The published file asks for padding to 2,000 tokens, which the published program never applied.
+        # The published file sets padding to 2,000 tokens, which the published program never applied.
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
 
     @property
     def vocabulary(self) -> int:
-        """Number of tokens it knows; ids are below."""
+        """Return the number of tokens; ids are smaller."""
         return int(self._tokenizer.get_vocab_size())
 
     def __reduce__(self) -> tuple[type["DnaTokenizer"], tuple[str]]:
         return DnaTokenizer, (self._folder,)
 
     def __call__(self, sequences: list[bytes]) -> list[NDArray[np.int64]]:
-        """Return the token ids of each sequence of upper-case letters."""
+        """Return the token ids of each sequence, which must be upper-case."""
         texts = [sequence.decode("latin-1") for sequence in sequences]
         return [np.array(encoding.ids, dtype=np.int64) for encoding in self._tokenizer.encode_batch_fast(texts)]
 
 
 def protein_tokenizer() -> "ProteinTokenizer":
-    """Tokenizer of every ESM-2 model, from fair-esm's alphabet."""
+    """Return the tokenizer of all ESM-2 models, from fair-esm's alphabet."""
     from esm.data import Alphabet  # takes a second to import
 
     return ProteinTokenizer(Alphabet.from_architecture("ESM-1b").to_dict())
 
 
 class ProteinTokenizer:
-    """Residue letters to token ids by table look-up, ``<cls>`` before and ``<eos>`` after each protein."""
+    """Table from residues to token ids, which adds ``<cls>`` before and ``<eos>`` after each protein."""
 
     def __init__(self, vocabulary: dict[str, int]):
         self._table = np.full(256, vocabulary["<unk>"], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Several processes, one run: the first one decides whether there is anything to do."""
+"""Decisions of the first rank, and the end of the others."""
 
 import os
 import re
@@ -25,30 +25,30 @@ _FIRST_SPEAKS_SECONDS = 20.0
 
 
 def check_output_is_named(cfg: DictConfig, trainer: Trainer) -> None:
-    """Refuse a dated folder where each process would take another.
+    """Raise UserError if a launcher started the processes and no output folder is given.
 
-    Raises:
-        UserError: processes are started from outside, and no folder was named.
+    Each process would make another dated folder.
     """
     if cfg.output in ("-", cfg.paths.default_output) and (_come_from_outside(trainer) or trainer.num_nodes > 1):
         if not trainer.is_global_zero:
-            time.sleep(_FIRST_SPEAKS_SECONDS)  # or it may be ended before it has said why
+            time.sleep(
+                _FIRST_SPEAKS_SECONDS
+            )  # so that the launcher does not end the first rank before it logs the error
         raise UserError(
-            "output: name a folder that all processes share (output=FOLDER): each of them would take another dated one"
+            "output: each process would make another dated folder; give one that all processes share: output=FOLDER"
         )
 
 
 def first_rank_decides(trainer: Trainer, decide: Callable[[], bool], is_finished: Callable[[], bool]) -> bool:
-    """Return on all ranks what the first one decides: whether to predict.
+    """Return on all ranks whether to predict, as the first rank decides.
 
-    Ranks that Lightning starts are not there yet when the first one decides, and are only started for a yes. Those
-    that torchrun or SLURM have started wait for its word, and end with it. Nodes started by hand cannot be told, but
-    see the record of a finished run.
+    Ranks that Lightning starts do not exist yet, and are started only to predict. Ranks of torchrun or SLURM wait for
+    the decision and exit with the first rank. Nodes started by hand look for the record of a finished run.
 
     Args:
-        trainer: not used before.
+        trainer: a new trainer.
         decide: called on the first rank.
-        is_finished: whether a finished run is in the folder, for nodes started by hand.
+        is_finished: returns whether the folder holds a finished run, for nodes started by hand.
     """
     meets = _come_from_outside(trainer)
     if meets:
@@ -59,29 +59,29 @@ def first_rank_decides(trainer: Trainer, decide: Callable[[], bool], is_finished
             return answer
         sys.exit(answer)
     if trainer.num_nodes > 1 and not meets and isinstance(trainer.strategy, SeparateRanks):
-        trainer.strategy.begin_watch()  # other nodes wait already
+        trainer.strategy.begin_watch()  # other nodes are waiting
     try:
         answer = decide()
     except BaseException as error:
         if meets:
-            with suppress(RuntimeError):  # the others may be gone, which must not hide the reason
+            with suppress(RuntimeError):  # the others may be gone
                 trainer.strategy.broadcast(error.code if isinstance(error, SystemExit) else exit_status(error))
         raise
     return bool(trainer.strategy.broadcast(answer)) if meets else answer
 
 
 def watch_of(trainer: Trainer) -> RankWatch:
-    """Return the callback that watches the ranks."""
+    """Return the callback that notices lost ranks."""
     (watch,) = (callback for callback in trainer.callbacks if isinstance(callback, RankWatch))  # type: ignore[attr-defined]
     return watch
 
 
 def end_ranks(trainer: Trainer, failed: bool) -> None:
-    """Wait until the processes that this one has started have ended, and let none of them go on alone.
+    """Wait until the child processes have ended, and kill those that do not.
 
     Args:
-        trainer: has started them.
-        failed: tell them to end first, as this one does.
+        trainer: trainer that started them.
+        failed: terminate them first, as this process has failed.
     """
     watch_of(trainer).close(failed)
     for process in _spawned(trainer):
@@ -94,21 +94,21 @@ def end_ranks(trainer: Trainer, failed: bool) -> None:
 
 
 def from_another_rank(error: BaseException) -> BaseException | None:
-    """Tell what another process has met, or that it is gone, if that is what an error of torch says."""
+    """Return the error of another process that an error of torch stands for, None if there is none."""
     if isinstance(error, ProcessExitedException):
         how = f"was killed by {error.signal_name}" if error.signal_name else f"ended with status {error.exit_code}"
         process = f"process {error.error_index} (PID {error.error_pid})"
         return RankLostError(f"{process} {how}; finished batches are kept")
     if isinstance(error, ProcessRaisedException):
-        if told := re.search(r"^virnucpro_pl\.errors\.(\w+): (.*)", str(error), re.MULTILINE):
-            kind: type[Exception] = getattr(errors, told[1], RunFailedError)
-            return kind(told[2])
-        if told := re.search(r"^OSError: \[Errno (\d+)\]", str(error), re.MULTILINE):
-            return OSError(int(told[1]), os.strerror(int(told[1])))
-    if "is killed by signal: Terminated" in str(error):  # torch's DataLoader of its workers, which were told as well
+        if match := re.search(r"^virnucpro_pl\.errors\.(\w+): (.*)", str(error), re.MULTILINE):
+            kind: type[Exception] = getattr(errors, match[1], RunFailedError)
+            return kind(match[2])
+        if match := re.search(r"^OSError: \[Errno (\d+)\]", str(error), re.MULTILINE):
+            return OSError(int(match[1]), os.strerror(int(match[1])))
+    if "is killed by signal: Terminated" in str(error):  # torch's DataLoader, of its workers
         return Terminated()
-    if "gloo" in str(error):  # whose errors have no class of their own
-        return RankLostError("another process has ended while this one waited for it; its own message or log tells why")
+    if "gloo" in str(error):  # its errors have no class of their own
+        return RankLostError("another process has ended while this one waited for it; see its own message or log")
     return None
 
 
@@ -118,6 +118,6 @@ def _come_from_outside(trainer: Trainer) -> bool:
 
 
 def _spawned(trainer: Trainer) -> list[Any]:
-    """Processes of ``ddp_spawn``."""
+    """Return the child processes of ``ddp_spawn``."""
     procs = getattr(trainer.strategy.launcher, "procs", None) or ()
     return [process for process in procs if hasattr(process, "is_alive")]

@@ -1,4 +1,4 @@
-"""Noticing ranks that are gone, since nothing else does while each works by itself."""
+"""Heartbeats of the ranks; nothing else notices a lost rank while there are no collective calls."""
 
 import logging
 import os
@@ -23,17 +23,17 @@ from virnucpro_pl.runs.rank_metrics import RankMetrics
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
-_MEETING_SECONDS = 3.0  # what the main thread is given to hear of a lost rank before there is anything to save
-_SAVING_SECONDS = 25.0  # what SLURM and torchrun allow before they kill is 30
+_MEETING_SECONDS = 3.0  # for the main thread to handle a lost rank, before there is anything to save
+_SAVING_SECONDS = 25.0  # SLURM and torchrun kill after 30
 
 
 class Child(Protocol):
-    """A process this one has started, of ``subprocess``."""
+    """Child process of ``subprocess``."""
 
     pid: int
 
     def poll(self) -> int | None:
-        """Exit status, None while it runs."""
+        """Return the exit status, None while it runs."""
         ...
 
     def send_signal(self, number: int) -> None:
@@ -41,24 +41,24 @@ class Child(Protocol):
         ...
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the process."""
         ...
 
     def wait(self, timeout: float | None = None) -> int:
-        """Exit status once it has ended; subprocess.TimeoutExpired after ``timeout`` seconds."""
+        """Wait for the exit status; raise subprocess.TimeoutExpired after ``timeout`` seconds."""
         ...
 
 
 class RankWatch(Callback):
-    """Every rank gives signs of life; the first watches all others, and all watch the first and their parent.
+    """Sender of heartbeats and watcher: the first rank watches all others, which watch the first and their parent.
 
-    A rank that finds another one gone raises ``RankLostError`` in its main thread, whatever it is doing there, so that
-    its finished batches are written and the run fails as a whole.
+    A rank that notices a lost one raises ``RankLostError`` in its main thread, so that its finished batches are written
+    and the whole run fails.
 
     Args:
-        folder: the work folder, which all ranks share.
-        beat_seconds: time between two signs of life.
-        lost_seconds: a rank without any for so long is gone; network file systems show them late.
+        folder: work folder, which all ranks share.
+        beat_seconds: time between two heartbeats.
+        lost_seconds: time without a heartbeat after which a rank is lost; network file systems show them late.
     """
 
     def __init__(self, folder: str | Path, beat_seconds: float, lost_seconds: float):
@@ -68,38 +68,38 @@ class RankWatch(Callback):
         self._lock: FolderLock | None = None
         self._children: Sequence[Child] = ()
         self._thread: threading.Thread | None = None
-        self._over: threading.Event | None = None  # made where it is used: callbacks travel to spawned ranks
+        self._over: threading.Event | None = None  # made in begin: callbacks are pickled for spawned ranks
         self._patience = _MEETING_SECONDS
 
     def begin(self, strategy: ParallelStrategy, parent: int | None) -> None:
-        """Start to watch; called again once this process has started others.
+        """Start to watch; called again once child processes exist.
 
         Args:
-            strategy: knows the ranks.
-            parent: PID of the process without which this one must not go on.
+            strategy: strategy that has started the ranks.
+            parent: PID of the process whose end must end this one.
         """
         self._children = self._children or _take_over_children(strategy)
         if self._thread:
             return
         first_child = strategy.global_rank + 1
         beats = Beats(self._folder / "ranks", strategy.global_rank, strategy.world_size, self._lost_seconds)
-        figures = RankMetrics(self._folder / "figures")
+        metrics = RankMetrics(self._folder / "figures")
         over = self._over = threading.Event()
 
         def watch() -> None:
             next_beat = 0.0
-            told = None
-            while not told and not over.wait(_LOOK_SECONDS):
+            loss = None
+            while not loss and not over.wait(_LOOK_SECONDS):
                 if time.monotonic() >= next_beat:
-                    beats.give()
+                    beats.send()
                     next_beat = time.monotonic() + self._beat_seconds
-                finished = figures.ranks("throughput")
+                finished = metrics.ranks("throughput")
                 running = [child for rank, child in enumerate(self._children, first_child) if rank not in finished]
-                told = _lost_child(running) or _lost_parent(parent) or beats.lost(finished)
-            if told:
-                error = RankLostError(f"{told}; finished batches are kept")
+                loss = _lost_child(running) or _lost_parent(parent) or beats.lost(finished)
+            if loss:
+                error = RankLostError(f"{loss}; finished batches are kept")
                 raise_in_main_thread(error)
-                if not over.wait(self._patience):  # it waits for the lost rank, where no signal is heard
+                if not over.wait(self._patience):  # it waits for the lost rank and handles no signal
                     log.error("Error: %s", error)
                     self._kill_children()
                     os._exit(EXIT_FAILED)
@@ -108,37 +108,37 @@ class RankWatch(Callback):
         self._thread.start()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Have the folder known as one in use by this rank too."""
+        """Lock the work folder for this rank, too."""
         if not trainer.is_global_zero:
             self._lock = FolderLock(self._folder / LOCK_FILE)
             self._lock.share()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take termination back into our own hands: Lightning has put its handler in place."""
+        """Install our handler of SIGTERM again, in place of Lightning's."""
         heed_termination()
-        self._patience = _SAVING_SECONDS  # from now on there is something to save
+        self._patience = _SAVING_SECONDS  # there are batches to save
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Let the other ranks of this machine write what they have, at the same time as this one, undisturbed."""
+        """Terminate the other ranks of this host, so that they write their finished batches while this one does."""
         disarm()
         self._terminate_children()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Stop watching; the first rank goes on until it has the figures of all."""
+        """Stop watching, except on the first rank, which waits for the metrics of all."""
         if not trainer.is_global_zero:
             self.close(failed=False)
 
     def stop(self) -> None:
-        """Stop watching and giving signs of life."""
+        """Stop watching and sending heartbeats."""
         if self._over and self._thread:
             self._over.set()
             self._thread.join()
 
     def close(self, failed: bool) -> None:
-        """Stop, and wait for the ranks this process has started.
+        """Stop, and wait for the child processes.
 
         Args:
-            failed: tell them to end first.
+            failed: terminate them first.
         """
         self.stop()
         if failed:
@@ -164,10 +164,7 @@ class RankWatch(Callback):
 
 
 def _take_over_children(strategy: ParallelStrategy) -> Sequence[Child]:
-    """Take the ranks this process has started away from Lightning.
-
-    It would kill all of them, and this process too, without a word and with what they have not written yet.
-    """
+    """Remove the child processes from Lightning's launcher, which would kill them before they write their batches."""
     procs: Any = getattr(strategy.launcher, "procs", None)
     if not procs:
         return ()
@@ -185,19 +182,19 @@ def _lost_child(children: Sequence[Child]) -> str | None:
 
 
 def _lost_parent(parent: int | None) -> str | None:
-    return "the process that has started this one is gone" if parent is not None and os.getppid() != parent else None
+    return "the process that started this one is gone" if parent is not None and os.getppid() != parent else None
 
 
 class Beats:
-    """Signs of life: one file per rank, touched again and again. Times of different machines are never compared.
+    """Heartbeats: one file per rank, touched at regular times. Times of different hosts are never compared.
 
-    A rank that was stopped for a while, or cannot give signs itself, does not judge others.
+    A rank that was suspended, or cannot send heartbeats itself, starts to count anew for the others.
 
     Args:
-        folder: shared by all ranks.
-        rank: this one.
-        world_size: how many there are.
-        lost_seconds: how long a rank may be silent.
+        folder: folder that all ranks share.
+        rank: number of this rank.
+        world_size: number of ranks.
+        lost_seconds: time without a heartbeat after which a rank is lost.
     """
 
     def __init__(self, folder: Path, rank: int, world_size: int, lost_seconds: float):
@@ -208,23 +205,23 @@ class Beats:
         watched = range(1, world_size) if rank == 0 else range(1)
         self._seen: dict[int, tuple[int | None, float]] = dict.fromkeys(watched, (None, now))
 
-    def give(self) -> None:
-        """Give a sign, unless the work folder is not there (yet, or any more)."""
+    def send(self) -> None:
+        """Send a heartbeat if the work folder exists."""
         try:
             self._folder.mkdir(exist_ok=True)
             (self._folder / str(self._rank)).touch()
         except OSError:
-            self._judge_anew()
+            self._restart()
 
-    def _judge_anew(self) -> None:
+    def _restart(self) -> None:
         now = time.monotonic()
         self._seen = {other: (beat, now) for other, (beat, _) in self._seen.items()}
 
     def lost(self, finished: set[int]) -> str | None:
-        """Name a rank that has been silent for too long and has not finished."""
+        """Return a message that names a lost rank that has not finished, None if there is none."""
         now = time.monotonic()
         if now - self._looked > self._lost_seconds / 4:
-            self._judge_anew()
+            self._restart()
         self._looked = now
         for other, (before, since) in self._seen.items():
             try:
@@ -234,5 +231,5 @@ class Beats:
             if beat != before:
                 self._seen[other] = beat, now
             elif other not in finished and now - since >= self._lost_seconds:
-                return f"rank {other} has given no sign of life for {self._lost_seconds:.0f} s"
+                return f"rank {other} has sent no heartbeat for {self._lost_seconds:.0f} s"
         return None

@@ -1,4 +1,4 @@
-"""How Lightning finds the other processes of a run."""
+"""Cluster environment through which Lightning finds the processes of a run."""
 
 import os
 
@@ -15,16 +15,16 @@ _SET_BY_SRUN = ("SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID",
 
 
 def process_environment(devices: Devices, num_nodes: int, slurm: bool) -> ClusterEnvironment:
-    """Return how a trainer finds its processes, so that Lightning does not look for a launcher by itself.
+    """Return the cluster environment of a trainer, so that Lightning does not guess the launcher.
 
     Args:
-        devices: of a node, as the trainer takes them.
-        num_nodes: machines that work together.
-        slurm: whether srun has started one process per task.
+        devices: devices of a node, as the trainer takes them.
+        num_nodes: number of nodes.
+        slurm: whether srun has started one process for each task.
 
     Raises:
-        UserError: this is no task of a SLURM job step, or SLURM does not say how many of them a node has; or several
-            nodes are asked for, and their addresses are not in the environment.
+        UserError: this is no task of a SLURM job step, SLURM does not set the number of tasks of a node, or the
+            addresses of several nodes are not in the environment.
     """
     match launcher(devices, num_nodes, slurm):
         case "slurm":
@@ -36,25 +36,24 @@ def process_environment(devices: Devices, num_nodes: int, slurm: bool) -> Cluste
     environment = LightningEnvironment()
     if not (HydraConfig.initialized() and is_started_by_lightning(HydraConfig.get().job.name)):
         forget_other_launchers(num_nodes)
-        environment.set_global_rank(0)  # else loggers are silent where RANK or SLURM_PROCID is left over
+        environment.set_global_rank(0)  # loggers are silent if RANK or SLURM_PROCID is left over
     return environment
 
 
 def _check_nodes(num_nodes: int) -> None:
-    """Refuse to wait for nodes that cannot find one another."""
+    """Raise UserError if the nodes cannot find one another."""
     wrong = [name for name in ("NODE_RANK", "MASTER_PORT") if not os.environ.get(name, "").isdecimal()]
     if wrong := [*wrong, *(["MASTER_ADDR"] if not os.environ.get("MASTER_ADDR") else [])]:
         raise UserError(
-            f"trainer.num_nodes={num_nodes}: {wrong[0]} is not set, or no number; start the command on every node with"
-            " MASTER_ADDR, MASTER_PORT and NODE_RANK, with torchrun, or with trainer=slurm (docs/clusters.md)"
+            f"trainer.num_nodes={num_nodes}: {wrong[0]} is not set or not a number; start the command on every node"
+            " with MASTER_ADDR, MASTER_PORT and NODE_RANK, with torchrun, or with trainer=slurm (docs/clusters.md)"
         )
 
 
 def _slurm_environment() -> SLURMEnvironment:
-    """Take ranks and addresses from SLURM.
+    """Return SLURM's environment, without Lightning's requeuing, which saves a checkpoint of the weights first.
 
-    A job that is stopped is not put back into the queue by Lightning, which would save a checkpoint of the weights
-    first; finished batches are on disk anyway, and ``sbatch --requeue`` and the same command continue from them.
+    Finished batches are on disk; ``sbatch --requeue`` and the same command resume from them.
     """
     if missing := [name for name in _SET_BY_SRUN if name not in os.environ]:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What decides on the calls of a run: heads that fit, and rules filled up by what the head knows."""
+"""Head and calling rules of a run."""
 
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.models.virnucpro import VirNucPro
@@ -7,10 +7,10 @@ from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD, CallingRules
 
 
 def checked_head(model: VirNucPro, chunk_length: int) -> HeadSource:
-    """Return the head of a model that is to call chunks of this length (nt).
+    """Return the head of a model, checked for a chunk length in nt.
 
     Raises:
-        UserError: the head is for other chunks, or the fallback head is none.
+        UserError: the head was trained on another chunk length, or the fallback head cannot be one.
     """
     head = model.head_source
     assert head is not None, "every model configuration has a head"
@@ -23,10 +23,10 @@ def checked_head(model: VirNucPro, chunk_length: int) -> HeadSource:
 
 
 def rules_of(rules: CallingRules, head: HeadSource) -> CallingRules:
-    """Fill in the threshold and the shortest length of a head where the rules leave them to it.
+    """Return the rules with the threshold and the shortest length of the head, unless they are set.
 
     Raises:
-        UserError: a rule makes no sense, or the head cannot be read.
+        UserError: a rule is out of range, or the head cannot be read.
     """
     rules.check()
     info = head.info()

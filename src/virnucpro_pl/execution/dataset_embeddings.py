@@ -12,7 +12,8 @@ from virnucpro_pl.data.embedding_cache import EncoderFingerprints
 from virnucpro_pl.data.embeddings import Embeddings, read_manifest
 from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.execution.embedding import as_kept, embed_into
-from virnucpro_pl.execution.trainer import build_trainer, fingerprint_encoders, numerics_of
+from virnucpro_pl.execution.run_fingerprint import fingerprint_encoders, numerics_of
+from virnucpro_pl.execution.trainer import build_trainer
 from virnucpro_pl.files.output_files import EMBEDDINGS_FOLDER, FILES
 from virnucpro_pl.host.stage_clock import StageClock
 from virnucpro_pl.models.virnucpro import VirNucPro

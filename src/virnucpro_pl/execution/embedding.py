@@ -1,4 +1,4 @@
-"""Embedding of one input into a folder, for ``embed`` and for the commands that train and test heads."""
+"""Embedding of one input into a folder, for ``embed``, ``train`` and ``test``."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ from virnucpro_pl.data.embedding_cache import EmbeddingDtype, EncoderFingerprint
 from virnucpro_pl.data.embeddings import FORMAT_VERSION, OrfNames, describe_cache, write_index
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.execution.encoder_run import EncoderRun
-from virnucpro_pl.execution.trainer import origin
+from virnucpro_pl.execution.provenance import provenance
 from virnucpro_pl.files.durable import write_text
 from virnucpro_pl.files.output_files import EMBEDDINGS_FILE, FILES, INDEX_FILE, SHARDS
 from virnucpro_pl.host.stage_clock import StageClock
@@ -37,26 +37,26 @@ _ENCODERS = ("dna_encoder", "protein_encoder")
 def embed_into(
     cfg: DictConfig, trainer: Trainer, clock: StageClock, model: VirNucPro, output: Path, work: Path
 ) -> float:
-    """Embed into a folder, going on with what is there.
+    """Embed one input into a folder, or resume doing so.
 
     Args:
-        cfg: has ``data``, ``dtype``, ``overwrite`` and ``paths.work_dir``, where the ranks leave their figures.
-        trainer: not used before.
-        clock: takes the time of the stages.
-        model: without head.
+        cfg: configuration with ``data``, ``dtype``, ``overwrite`` and ``paths.work_dir``.
+        trainer: a new trainer.
+        clock: clock of the stages.
+        model: model without head.
         output: folder of the embeddings.
-        work: folder within it of what is needed until they are there.
+        work: folder within it, removed when the run is finished.
 
     Returns:
         Tokens per second; NaN on ranks other than the first.
     """
     if cfg.dtype not in get_args(EmbeddingDtype):
         raise UserError(f"dtype={cfg.dtype}: choose one of {', '.join(get_args(EmbeddingDtype))}")
-    return _Run(cfg, trainer, clock, model, FILES["embed"], output, work).go()
+    return _Run(cfg, trainer, clock, model, FILES["embed"], output, work).run()
 
 
 def as_kept(fingerprints: EncoderFingerprints, dtype: EmbeddingDtype) -> EncoderFingerprints:
-    """Return the fingerprints of encoders whose embeddings are kept in a format."""
+    """Return the fingerprints of encoders whose embeddings are stored as ``dtype``."""
     if dtype == "float32":
         return fingerprints
     return EncoderFingerprints(
@@ -65,10 +65,10 @@ def as_kept(fingerprints: EncoderFingerprints, dtype: EmbeddingDtype) -> Encoder
 
 
 class _Run(EncoderRun):
-    """One embedding of one input."""
+    """Run that embeds one input."""
 
     def prepare(self) -> bool:
-        """As for every run; in another precision it is another."""
+        """Prepare the run; the dtype is part of its fingerprint."""
         self.fingerprint["dtype"] = self.cfg.dtype
         if super().prepare():
             return True
@@ -76,23 +76,23 @@ class _Run(EncoderRun):
         check_reported(self.folder.finished, "embed", self.output)
         return False
 
-    def check_parts(self, digests: dict[str, list[str]]) -> None:
-        """Whole chunks have nothing for ESM-2."""
-        if OrfStore(self.datamodule.store_folder).manifest["whole_chunks"] and self.model.inputs != "dna":
+    def check_inputs(self, digests: dict[str, list[str]]) -> None:
+        """Refuse whole chunks, which have no protein, for ESM-2."""
+        if OrfStore(self.source.folder).manifest["whole_chunks"] and self.model.inputs != "dna":
             raise UserError(
                 "the dataset holds whole chunks (data.rule=chunks), which have no protein; give model.inputs=dna"
             )
 
     def caching(self) -> dict[str, str | None]:
-        """Keep embeddings in the output folder."""
+        """Return the output folder as the cache."""
         return {"embedding_cache": str(self.output / SHARDS), "embedding_dtype": self.cfg.dtype}
 
     def fingerprint_encoders(self) -> EncoderFingerprints:
-        """Embeddings kept in half precision are others."""
+        """Return fingerprints that include the dtype of the embeddings."""
         return as_kept(super().fingerprint_encoders(), self.cfg.dtype)
 
     def write_results(self) -> None:
-        """Check that every ORF has its embeddings, write where they are, and finish the run."""
+        """Write the index of the embeddings of all ORFs and finish the run."""
         stages, throughput = self.rank_metrics()
         store = self.datamodule.store
         fingerprints = self.fingerprint_encoders()
@@ -118,7 +118,7 @@ class _Run(EncoderRun):
         figures = merge_metrics(stages, throughput, self.datamodule.token_budget, {})
         self.folder.finish(
             {
-                **origin(self.cfg, self.began),
+                **provenance(self.cfg, self.began),
                 "starts": starts,
                 "resumed": max(0, len(starts) - 1),
                 "model": {"name": self.model.name, "demo": self.model.demo, "weights": self.weights},
@@ -130,16 +130,16 @@ class _Run(EncoderRun):
             }
         )
 
-    def tell(self) -> float:
-        """Say what there is now, also if it was there before, and return the tokens per second."""
+    def report(self) -> float:
+        """Log a summary, also of a run that was finished before, and return its tokens per second."""
         run = self.folder.finished
         assert run is not None
-        if not self.datamodule.is_prepared:
+        if not self.source.is_prepared:
             log.info("Embedded already, %s; nothing to do", run["started"])
         figures = run["figures"]
         for name, encoder in figures["encoders"].items():
             log.info(
-                "  %-10s %s sequences, %s tokens/s, packing efficiency %.1f %%, %s found on the disk",
+                "  %-10s %s sequences, %s tokens/s, packing efficiency %.1f %%, %s found in the cache",
                 name,
                 f"{encoder['sequences']:,}",
                 f"{encoder['tokens_per_second']:,.0f}",
@@ -151,14 +151,14 @@ class _Run(EncoderRun):
 
 
 class _NoScores:
-    """Stands for the scores of ORFs that are only named."""
+    """Empty scores of ORFs that are only named."""
 
     def __getitem__(self, rows: slice) -> NDArray[np.float32]:
         return np.empty((rows.stop - rows.start, 0), dtype=np.float32)
 
 
 def _orf_names(store: OrfStore) -> Iterator[OrfNames]:
-    """Yield the names of all ORFs, in order, as the published table has them."""
+    """Yield the names of all ORFs, in order, as in the published table."""
     reader = ResultReader(store.folder, _NoScores())
     for records in reader.records():
         for part in reader.chunks(records):

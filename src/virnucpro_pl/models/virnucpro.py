@@ -9,6 +9,7 @@ from lightning import LightningModule
 from torch import Tensor
 
 from virnucpro_pl.data.batch import Modality, OrfBatch
+from virnucpro_pl.data.datamodule import FastaDataModule
 from virnucpro_pl.data.packed import PackedTokens
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.host.memory import keep_freed_memory
@@ -114,8 +115,8 @@ class VirNucPro(LightningModule):
         self._inputs = inputs
         self.fallback_source = None if fallback_head is None else HeadSource(fallback_head)
         self.fallback_head: Head | None = None
-        self.widths_at_hand: tuple[int | None, int | None] = None, None
-        """Of the DNA and the protein embeddings, where the batches bring all of them and no encoder is needed"""
+        self._cached_widths: tuple[int | None, int | None] = None, None
+        """Widths of the DNA and the protein embeddings if the embedding cache holds all of them"""
 
     @cached_property
     def inputs(self) -> Modality:
@@ -152,10 +153,16 @@ class VirNucPro(LightningModule):
         encoders = (self.dna_encoder, self.protein_encoder)
         return sum(encoder.embedding_width for encoder in encoders if encoder is not None)
 
+    def setup(self, stage: str) -> None:
+        """Find out which encoders are not needed because the embedding cache holds all their embeddings."""
+        datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(datamodule, FastaDataModule):
+            self._cached_widths = datamodule.cached_widths()
+
     def configure_model(self) -> None:
         """Load the weights; Lightning calls this more than once."""
         head = self.head or (self.head_source.load() if self.head_source else None)
-        dna_width, protein_width = self.widths_at_hand
+        dna_width, protein_width = self._cached_widths
         if self.inputs == "protein":
             dna_width = 0
         elif dna_width is None:

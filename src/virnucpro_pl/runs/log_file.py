@@ -1,4 +1,4 @@
-"""The log file of a run, whose own troubles end no run."""
+"""The log file of a run; errors while writing it do not end the run."""
 
 import logging
 import os
@@ -14,11 +14,11 @@ _HEAD_BYTES = 1 << 16
 
 
 class LogFile(logging.FileHandler):
-    """A file handler that falls silent when its disk is full or may not be written; the terminal still tells all.
+    """File handler that stops when its file cannot be written, for instance on a full disk.
 
     Args:
-        filename: of the log, which is UTF-8 whatever the locale.
-        delay: open it for the first record only.
+        filename: log file, in UTF-8 whatever the locale.
+        delay: open the file at the first record.
     """
 
     _silent = False
@@ -27,7 +27,7 @@ class LogFile(logging.FileHandler):
         super().__init__(filename, encoding="utf-8", errors=ESCAPE, delay=delay)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, if that can be."""
+        """Write a record, if possible."""
         if self._silent:
             return
         try:
@@ -36,7 +36,7 @@ class LogFile(logging.FileHandler):
             self._give_up()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
-        """Give up on a file that cannot be written; a mistake in a log call is still told."""
+        """Stop if the file cannot be written; report a mistake in a log call."""
         if isinstance(sys.exc_info()[1], OSError):
             self._give_up()
         else:
@@ -44,25 +44,21 @@ class LogFile(logging.FileHandler):
 
     def _give_up(self) -> None:
         self._silent = True
-        with suppress(OSError):  # what it still holds cannot be written either
+        with suppress(OSError):  # the buffer cannot be written either
             self.close()
 
 
 def check_log(file: Path) -> None:
-    """Refuse to add lines to a file that is no log of this program.
-
-    Raises:
-        UserError: it is there, and another program has written it.
-    """
+    """Raise UserError if a log file exists that another program has written."""
     if os.path.lexists(file) and not is_own_log(file):
         raise UserError(
-            f"output={escaped(str(file.parent))}: holds {file.name}, which this program has not written; move it away,"
+            f"output={escaped(str(file.parent))}: holds {file.name}, which another program has written; move it away,"
             " or give another folder"
         )
 
 
 def is_own_log(target: Path) -> bool:
-    """Return whether a file is a log of this program, to which lines are added."""
+    """Return whether a file is a log of this program."""
     if not target.is_file():
         return False
     with target.open("rb") as stream:

@@ -1,6 +1,7 @@
-"""What a command may write, replace and remove: one policy for all commands.
+"""Policy for output folders, the same in all commands.
 
-A command never touches what it reads, nor what this program did not write. Both are checked before anything is written.
+A command never replaces or removes files that it reads or that this program did not write. Both are checked before
+anything is written.
 """
 
 import glob
@@ -36,11 +37,11 @@ _READ_KEYS = (
     *("input", "embeddings", "reference", "candidate", "tokenizer", "split", "model.fallback_head"),
     *(f"model.{part}.weights" for part in ("dna_encoder", "protein_encoder", "head")),
 )
-"""Settings that name what a command reads"""
+"""Settings that name the inputs of a command"""
 _CACHE = "data.embedding_cache"
-"""A folder that outlasts the run"""
+"""Setting of a folder that stays after the run"""
 CLAIMED_FILES = "files"
-"""Key in ``identity.json`` of size and digest of the files that an unfinished run has written, by name"""
+"""Key in ``identity.json`` of the size and digest of each file that an unfinished run has written"""
 _IN_WORK_FOLDER = re.compile(
     "|".join(
         (*map(re.escape, (*WORK_FILES, *WORK_FOLDERS)), r"reads_\d+\.fasta|(identity|starts|digests)\.json\..*\.tmp")
@@ -48,18 +49,18 @@ _IN_WORK_FOLDER = re.compile(
 )
 _EXTRA_FILES = (*(name for files in FORMAT_FILES.values() for name in files), *FIGURE_FILES)
 _EMBEDDING_COMMANDS = {"train", "test"}
-"""Commands that compute embeddings below their output folder"""
+"""Commands that write embeddings into a folder of their output folder"""
 
 
 def check_output(cfg: DictConfig, command: str) -> None:
-    """Refuse an output folder in which a command would destroy what it reads or what others left.
+    """Refuse an output folder in which a command would destroy its inputs or files of others.
 
     Args:
-        cfg: the configuration of the command.
-        command: one that leaves ``run.json`` or a table of its own.
+        cfg: configuration of the command.
+        command: name of the command.
 
     Raises:
-        UserError: nothing can be written there, a file that would be replaced is read, or was not written by this
+        UserError: the folder cannot be written, or a file to be replaced is an input or was not written by this
             program.
     """
     folder, names = Path(cfg.paths.output_dir), [*FILES[command], *_formats(cfg)]
@@ -71,7 +72,7 @@ def check_output(cfg: DictConfig, command: str) -> None:
     there = [folder / name for name in (*names, RUN_FILE, LOG_FILE, WORK_FOLDER) if os.path.lexists(folder / name)]
     cache = value_of(cfg, _CACHE)
     if cache and Path(cache).resolve().is_relative_to((folder / WORK_FOLDER).resolve()):
-        raise UserError(f"{_CACHE}={escaped(cache)}: lies in the work folder, which is removed; name another one")
+        raise UserError(f"{_CACHE}={escaped(cache)}: lies in the work folder, which is removed; give another folder")
     work_names = [f"{WORK_FOLDER}/{name}" for name in (*WORK_FILES, *WORK_FOLDERS)]
     check_kinds(folder, [*names, RUN_FILE, WORK_FOLDER, *work_names])
     check_kinds(folder / EMBEDDINGS_FOLDER, [RUN_FILE, WORK_FOLDER, *work_names])
@@ -86,10 +87,10 @@ def check_output(cfg: DictConfig, command: str) -> None:
 
 
 def make_output_folder(folder: Path) -> None:
-    """Make an output folder if it is not there.
+    """Make an output folder if it is missing.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: the folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -98,11 +99,7 @@ def make_output_folder(folder: Path) -> None:
 
 
 def check_added(folder: Path, names: Iterable[str]) -> None:
-    """Refuse to replace files of a finished run's folder that its record does not tell of.
-
-    Raises:
-        UserError: one is there, or is no file.
-    """
+    """Raise UserError if one of the names is in the folder of a finished run, but not in its record."""
     names = list(names)
     check_kinds(folder, (*(str(Path(name).parent) for name in names if "/" in name), *names))
     record = _record(folder / RUN_FILE)
@@ -112,28 +109,24 @@ def check_added(folder: Path, names: Iterable[str]) -> None:
 
 
 def refuse_within(folder: Path, files: Iterable[Path]) -> None:
-    """Refuse files that are read from a folder that is emptied.
-
-    Raises:
-        UserError: one lies in it.
-    """
+    """Raise UserError if an input lies in a folder that will be emptied."""
     for file in files:
         if file.resolve().is_relative_to(folder.resolve()):
             raise UserError(
-                f"output={escaped(str(folder))}: {escaped(str(file))} lies in it and is read; give another one"
+                f"output={escaped(str(folder))}: {escaped(str(file))} lies in it and is an input; give another folder"
             )
 
 
 def check_reads(cfg: DictConfig, targets: Iterable[Path], place: str) -> None:
-    """Refuse to replace or remove what is read.
+    """Refuse to replace or remove inputs.
 
     Args:
-        cfg: names what is read.
+        cfg: configuration that names the inputs.
         targets: files and folders that will be replaced or removed.
-        place: where they are, in the user's words.
+        place: the folder of the targets, as the user named it.
 
     Raises:
-        UserError: one of them is read, by this or another name, or holds what is read.
+        UserError: a target is an input, by this or another name, or holds one.
     """
     targets = list(targets)
     for key, name in _reads(cfg):
@@ -149,7 +142,7 @@ def _reads(cfg: DictConfig) -> Iterator[tuple[str, str]]:
     for key in _READ_KEYS:
         value = value_of(cfg, key)
         for name in value if isinstance(value, list) else [value]:
-            if not isinstance(name, str):  # split= is a group of settings in train
+            if not isinstance(name, str):  # in train, split is a group of settings
                 continue
             if name == "-" and key == "input":  # standard input may be a file
                 name = "/dev/stdin"
@@ -158,7 +151,7 @@ def _reads(cfg: DictConfig) -> Iterator[tuple[str, str]]:
 
 
 def _is_within(path: Path, target: Path) -> bool:
-    """Return whether a path is a target, by any name, or lies in it."""
+    """Return whether a path is the target, by any name, or lies in it."""
     try:
         if path.samefile(target):
             return True
@@ -168,30 +161,30 @@ def _is_within(path: Path, target: Path) -> bool:
 
 
 def _is_file_of(target: Path, folder: Path) -> bool:
-    """Return whether a target is a file of a folder that is read."""
+    """Return whether the target is a file of an input folder."""
     return folder.is_dir() and target.is_file() and target.resolve().parent == folder.resolve()
 
 
 def _formats(cfg: DictConfig) -> Iterator[str]:
-    """Yield the names of the files that ``formats`` asks for."""
+    """Yield the names of the files of the requested formats."""
     for name, files in FORMAT_FILES.items():
         if value_of(cfg, f"formats.{name}"):
             yield from files
 
 
 def _check_place(folder: Path) -> None:
-    """Refuse a folder that is none, or where nothing can be made; a finished run may lie where nothing is written."""
+    """Refuse a path that is no folder or cannot be written; the folder of a finished run may be read-only."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
     if not existing.is_dir():
         raise UserError(f"output={escaped(str(folder))}: {escaped(str(existing))} is a file; name a folder")
     if not os.access(existing, os.W_OK | os.X_OK) and not (folder / RUN_FILE).is_file():
         raise UserError(
-            f"output={escaped(str(folder))}: {escaped(str(existing))} may not be written; give another folder"
+            f"output={escaped(str(folder))}: no permission to write to {escaped(str(existing))}; give another folder"
         )
 
 
 def _claimed(folder: Path, command: str) -> set[str]:
-    """Return the names that an earlier start of the same command has written, or was about to."""
+    """Return the names of the files that earlier starts of the same command have written or were about to write."""
     names: set[str] = set()
     work = folder / WORK_FOLDER
     if _is_our_work_folder(work):
@@ -215,7 +208,7 @@ def _claimed(folder: Path, command: str) -> set[str]:
 
 
 def _makers(embeddings: Path) -> set[str]:
-    """Return the commands that have computed the embeddings in a folder, or in its folders, one of each dataset."""
+    """Return the commands that have written the embeddings in a folder, or in its subfolders, one for each dataset."""
     makers = set()
     for place in [embeddings, *(embeddings.iterdir() if embeddings.is_dir() else ())]:
         if record := _record(place / RUN_FILE):
@@ -229,7 +222,7 @@ def _makers(embeddings: Path) -> set[str]:
 
 
 def _is_our_work_folder(work: Path) -> bool:
-    """Return whether a work folder holds what the program puts there, beginning with its lock or signs of ranks."""
+    """Return whether a work folder holds only files of this program, among them its lock or heartbeats."""
     if not work.is_dir() or work.is_symlink():
         return False
     names = {path.name for path in work.iterdir()}
@@ -239,7 +232,7 @@ def _is_our_work_folder(work: Path) -> bool:
 
 
 def claimed_by_unfinished(folder: Path) -> set[str]:
-    """Return the names of the files that the unfinished run of a folder has written, by their digests, and folders."""
+    """Return the names of the folders, and of the unchanged files, that the unfinished run of a folder has written."""
     try:
         claimed = json.loads((folder / WORK_FOLDER / "identity.json").read_text(encoding="utf-8"))[CLAIMED_FILES]
         return {name for name, written in claimed.items() if "/" not in name and _is_as_written(folder / name, written)}
@@ -252,7 +245,7 @@ def _is_as_written(path: Path, written: list[Any]) -> bool:
 
 
 def claimed_names(folder: Path) -> dict[str, list[str] | None] | None:
-    """Return the files and folders in the run record of a folder, None where there is no record of this program.
+    """Return the names of the files and folders in the run record of a folder, None without a record of this program.
 
     The value of a folder is the list of its files, None in records of earlier versions.
     """
@@ -264,7 +257,7 @@ def claimed_names(folder: Path) -> dict[str, list[str] | None] | None:
 
 
 def _record(file: Path) -> dict[str, Any] | None:
-    """Return what a command has recorded of the files it wrote, None if there is none or it is not ours."""
+    """Return the record of a command, None if there is none or another program has written it."""
     if unexpected_kind(file):
         return None
     try:
@@ -279,10 +272,10 @@ def _record(file: Path) -> dict[str, Any] | None:
 
 
 def claim_default_folder(folder: str) -> str:
-    """Make a dated folder that nobody else has, adding ``_2``, ``_3``, … to its name where another run was faster.
+    """Make a new dated folder; add ``_2``, ``_3``, … to its name if it exists.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: the folder cannot be made.
     """
     number = 1
     while True:
@@ -293,6 +286,6 @@ def claim_default_folder(folder: str) -> str:
         except FileExistsError:
             number += 1
         except OSError as error:
-            raise UserError(f"{path}: {error.strerror}; name a folder for the results: output=FOLDER") from error
+            raise UserError(f"{path}: {error.strerror}; give a folder for the results: output=FOLDER") from error
         else:
             return str(path)

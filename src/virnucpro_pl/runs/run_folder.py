@@ -1,4 +1,4 @@
-"""The output folder of a run: whose it is, and who works in it."""
+"""The output folder of a run: its lock, its fingerprint and its files."""
 
 import json
 import os
@@ -18,17 +18,17 @@ from virnucpro_pl.runs.fingerprint import difference, scores_fingerprint
 from virnucpro_pl.runs.output_folder import CLAIMED_FILES, claimed_by_unfinished, claimed_names
 from virnucpro_pl.runs.run_record import read_run_record
 
-_PATIENCE = 30.0  # seconds: what was started by a process that was killed notices within a few
+_PATIENCE = 30.0  # seconds: the children of a killed process end within a few
 
 
 class RunFolder:
-    """Used by the first rank before and after prediction.
+    """Output folder of a run, which the first rank uses before and after prediction.
 
     Args:
-        output: folder of the results.
-        work: folder within it of what is needed until they are there.
+        output: output folder.
+        work: folder within it, removed when the run is finished.
         result_files: names of the results, files or folders.
-        extra_files: names of what can be made again of them, which a finished run may lack.
+        extra_files: names of files that can be made again from the results and that a finished run may lack.
     """
 
     def __init__(
@@ -46,27 +46,27 @@ class RunFolder:
         self._lock: FolderLock | None = None
         self._known: dict[str, Any] = {}
         self.finished: dict[str, Any] | None = None
-        """The run record of the finished run in the folder, None if there is none"""
+        """Run record of the finished run in the folder, None if there is none"""
 
     @property
     def is_taken(self) -> bool:
-        """Whether a run was here before, finished or not."""
+        """Return whether the folder belongs to a run, finished or not."""
         return bool(self._known)
 
     def is_finished(self) -> bool:
-        """Whether the record of a finished run is there, for ranks other than the first, which wait for no answer."""
+        """Return whether the folder holds the record of a finished run."""
         return read_run_record(self._output) is not None
 
     def enter(self, overwrite: bool) -> None:
-        """Make sure that nobody else is at work here, and look at what is there.
+        """Lock the folder and read the fingerprint of the run that it belongs to.
 
         Args:
-            overwrite: start over, whatever is there; ``clear`` removes it.
+            overwrite: ignore earlier runs, which ``clear`` removes.
 
         Raises:
-            UserError: another run is at work.
+            UserError: another process works in the folder.
         """
-        if not overwrite and self._read_finished():  # which may lie where nothing can be written
+        if not overwrite and self._read_finished():  # its folder may be read-only
             return
         self._lock = FolderLock(self._work / LOCK_FILE)
         if not self._lock.take_alone(_PATIENCE):
@@ -87,21 +87,13 @@ class RunFolder:
         return True
 
     def check(self, fingerprint: Mapping[str, Any]) -> None:
-        """Refuse what another run has left; of a fingerprint, what is known so far will do.
-
-        Raises:
-            UserError: the folder belongs to a run with other results.
-        """
-        if told := difference(self._known, fingerprint):
-            whose = "the results of another run" if self.finished else "an unfinished run that is another one"
-            raise self._refusal(f"holds {whose} ({told})")
+        """Raise UserError if the folder belongs to a run with another fingerprint; missing keys are ignored."""
+        if differences := difference(self._known, fingerprint):
+            content = "the results of another run" if self.finished else "an unfinished run with other settings"
+            raise self._refusal(f"holds {content} ({differences})")
 
     def check_files(self) -> None:
-        """Compare the results of a finished run with their digests.
-
-        Raises:
-            UserError: one of them is missing or was changed.
-        """
+        """Raise UserError if a result file of the finished run is missing or was changed."""
         assert self.finished is not None
         for name, file in self.finished["files"].items():
             path = self._output / name
@@ -111,41 +103,41 @@ class RunFolder:
                 raise self._refusal(f"holds a finished run, but {name} is missing or was changed since")
 
     def clear(self) -> None:
-        """Remove what an earlier run has written; what others put beside it stays."""
+        """Remove the files that an earlier run has written, and no others."""
         claimed = claimed_names(self._output)
         unfinished = claimed_by_unfinished(self._output)
         for name in (*self._result_files, *self._extra_files):
             if name in unfinished or (claimed and name in claimed):
                 _remove_written(self._output / name, (claimed or {}).get(name))
-        with suppress(OSError):  # there are none, or files of others
+        with suppress(OSError):  # missing, or with files of others
             (self._output / FIGURES_FOLDER).rmdir()
         if claimed is not None:
             _remove(self._output / RUN_FILE)
         self._empty_work()
 
     def claim(self, fingerprint: Mapping[str, Any]) -> None:
-        """Make the folder that of the run with this fingerprint, and let its other ranks in.
+        """Write the fingerprint of this run into the folder, and share its lock with the other ranks.
 
         Raises:
-            UserError: it belongs to another run.
+            UserError: the folder belongs to another run.
         """
         self.check(fingerprint)
         files = self._known.get(CLAIMED_FILES) or {name: [] for name in self._result_files if name in FOLDERS}
         self._known = {"command": command()[1], CLAIMED_FILES: files, **scores_fingerprint(fingerprint)}
         write_text(self._fingerprint_file, json.dumps(self._known, indent=2))
         assert self._lock is not None
-        if not self._lock.share():  # turning it into a shared one lets go of it for a moment
+        if not self._lock.share():  # an exclusive lock is released before it becomes a shared one
             raise in_use(self._output)
 
     def note_appearing(self, unfinished: Path, path: Path) -> None:
-        """Note the digest of a result before it gets its name, so that a later start knows it for a file of this run.
+        """Note the digest of a result before it is renamed, so that a later start recognises it as a file of this run.
 
         Args:
-            unfinished: the complete file.
-            path: where it will be; files that are no results of this folder are not noted.
+            unfinished: the complete file under its temporary name.
+            path: its final path; files that are not results of this folder are ignored.
 
         Raises:
-            UserError: there is a file of others, which appeared since the output folder was checked.
+            UserError: a file of others has appeared under this path since the output folder was checked.
         """
         name = path.name
         if path.parent != self._output or name not in (*self._result_files, *self._extra_files):
@@ -161,7 +153,7 @@ class RunFolder:
             write_text(self._fingerprint_file, json.dumps(self._known, indent=2))
 
     def finish(self, run: dict[str, Any]) -> None:
-        """Leave the run record, which makes the run a finished one, and remove what was needed only until here."""
+        """Write the run record, which marks the run as finished, and remove the work folder."""
         for name in claimed_by_unfinished(self._output):
             if name in self._extra_files and name not in run["files"]:  # of an earlier start with other formats
                 (self._output / name).unlink(missing_ok=True)
@@ -169,16 +161,13 @@ class RunFolder:
         self.clear_work()
 
     def note(self, run: dict[str, Any]) -> None:
-        """Leave the run record."""
+        """Write the run record."""
         write_text(self._output / RUN_FILE, json.dumps(run, indent=2) + "\n")
         self.finished = run
 
     def clear_work(self) -> None:
-        """Remove what a finished run does not need any more; it may have been killed before it could.
-
-        The lock goes last, so that nobody else enters before. Where another start is at work, it is left to that.
-        """
-        with suppress(OSError):  # a folder that may only be read
+        """Remove the work folder of a finished run, the lock last, unless another process works in it."""
+        with suppress(OSError):  # a read-only folder
             if self._lock is None and self._work.is_dir():
                 self._lock = FolderLock(self._work / LOCK_FILE)
                 if not self._lock.take_alone(0.0):
@@ -187,7 +176,7 @@ class RunFolder:
             shutil.rmtree(self._work)
 
     def leave(self) -> None:
-        """Let others in."""
+        """Release the lock."""
         if self._lock:
             self._lock.release()
 
@@ -197,15 +186,32 @@ class RunFolder:
         )
 
     def _empty_work(self) -> None:
-        """Remove all but the lock; other ranks may be leaving signs of life there."""
+        """Remove all but the lock; other ranks may be writing heartbeats."""
         for path in self._work.iterdir():
             if path.name == LOCK_FILE:
                 continue
             _remove(path, ignore_errors=path.name == "ranks")
 
 
+def clear_results(output: Path, files: Iterable[str], overwrite: bool) -> None:
+    """Delete the results of an earlier run, or raise ``UserError`` unless ``overwrite`` is set.
+
+    Args:
+        output: output folder.
+        files: names of the results beside the run record; folders, such as embeddings, stay.
+        overwrite: delete the results.
+    """
+    if not (output / RUN_FILE).exists():
+        return
+    if not overwrite:
+        raise UserError(f"output={output} holds the results of a finished run; give another folder or overwrite=true")
+    for path in (output / RUN_FILE, *(output / name for name in files)):
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+
+
 def _remove(path: Path, ignore_errors: bool = False) -> None:
-    """Remove a file, a link or a folder, if it is there."""
+    """Remove a file, a link or a folder, if it exists."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
     else:
@@ -213,11 +219,11 @@ def _remove(path: Path, ignore_errors: bool = False) -> None:
 
 
 def _remove_written(path: Path, recorded: list[str] | None) -> None:
-    """Remove a result: a file, or of a folder the files that a run has written, and folders that are empty then.
+    """Remove a result: a file, or the files of a folder that a run has written and the folders left empty.
 
     Args:
-        path: file, link or folder; it may be missing.
-        recorded: files within the folder, as the run record has them; None where there is no record.
+        path: file, link or folder; may be missing.
+        recorded: files within the folder according to the run record; None without a record.
     """
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
@@ -226,7 +232,7 @@ def _remove_written(path: Path, recorded: list[str] | None) -> None:
         if recorded is None or name in recorded:
             (path / name).unlink()
     for folder in sorted((inner for inner in path.rglob("*") if inner.is_dir()), reverse=True):
-        with suppress(OSError):  # it holds files of others
+        with suppress(OSError):  # not empty: files of others
             folder.rmdir()
     with suppress(OSError):
         path.rmdir()

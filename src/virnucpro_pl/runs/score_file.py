@@ -1,4 +1,4 @@
-"""The scores of all ORFs, on disk."""
+"""Scores of all ORFs in a memory-mapped file."""
 
 import mmap
 from pathlib import Path
@@ -8,19 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ROWS_AT_ONCE = 1 << 10
-"""Between two releases of pages; each row may touch 64 KiB, as the kernel maps a page's neighbours too"""
-_BLOCK = b"\xff" * (1 << 20)  # as float32, no numbers
+"""Rows between two releases of pages; each row may touch 64 KiB, as the kernel maps neighbouring pages, too"""
+_BLOCK = b"\xff" * (1 << 20)  # as float32, NaN
 _ITEM_BYTES = 8
 
 
 class ScoreFile:
-    """(orfs, 2) float32 in a file, NaN at first; what is read and written leaves memory again at once.
+    """(orfs, 2) float32 array in a file, NaN at first, indexed by row; its pages do not stay in memory.
 
-    It takes and gives rows by number as an array does. The whole file is written when it is made: in a map of a file
-    with holes a full disk would end the process.
+    The whole file is written at once: a full disk would end the process while it writes to the map of a sparse file.
 
     Raises:
-        OSError: the disk has not enough space.
+        OSError: the disk is full.
     """
 
     def __init__(self, path: Path, num_orfs: int):
@@ -36,7 +35,7 @@ class ScoreFile:
         return len(self._scores)
 
     def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float32]:
-        """Scores of consecutive or of any rows, (N, 2)."""
+        """Return the scores of some rows, (N, 2)."""
         if isinstance(rows, slice):
             found = self._scores[rows].copy()
             self._release()
@@ -53,4 +52,4 @@ class ScoreFile:
             self._release()
 
     def _release(self) -> None:
-        self._pages.madvise(mmap.MADV_DONTNEED)  # changes stay, as the map is shared with the file
+        self._pages.madvise(mmap.MADV_DONTNEED)  # changes are kept, as the map is shared with the file

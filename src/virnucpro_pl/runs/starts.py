@@ -1,4 +1,4 @@
-"""How often a run was started, and where each start took over."""
+"""The starts of a run."""
 
 import json
 import os
@@ -11,23 +11,23 @@ from virnucpro_pl.files.durable import write_text
 
 
 class Starts:
-    """A small file in the work folder that every start adds to.
+    """File in the work folder with one entry for each start of a run.
 
     Args:
-        folder: the work folder.
+        folder: work folder.
     """
 
     def __init__(self, folder: Path):
         self._file = folder / "starts.json"
 
     def add(self, devices: int, done: int, batches: int, **engine: str) -> None:
-        """Note that this process starts to predict.
+        """Add the start of this process.
 
         Args:
-            devices: processes that predict.
-            done: batches that earlier starts have done.
-            batches: batches of the plan.
-            engine: what computes.
+            devices: number of processes.
+            done: number of batches that earlier starts have finished.
+            batches: number of batches of the plan.
+            engine: versions and devices.
         """
         start = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -41,9 +41,9 @@ class Starts:
         write_text(self._file, json.dumps([*self.read(), start], indent=2))
 
     def read(self) -> list[dict[str, Any]]:
-        """Return all starts, the first one first."""
+        """Return all starts, oldest first."""
         try:
             starts = json.loads(self._file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):  # it is for information only
+        except (FileNotFoundError, ValueError):  # for information only
             return []
         return starts if isinstance(starts, list) else []
