@@ -1,4 +1,4 @@
-"""What ends a run with one clear line."""
+"""Errors that are reported in one line, and characters and spellings in messages."""
 
 import codecs
 import difflib
@@ -7,95 +7,93 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake in the input, the configuration or the files given.
+    """Mistake in the input, the configuration or the files of the user.
 
-    The command line prints the message as one line and exits with status 2, so a message says what is wrong, where,
-    and how to mend it.
+    The message is one line: what is wrong, where, and how to fix it. The exit status is 2.
     """
 
 
 class RunFailedError(RuntimeError):
-    """What ended a run for a reason outside the program.
+    """Failure with a cause outside the program.
 
-    The command line prints the message as one line and exits with status 1; a sweep lists the job and goes on.
+    The message is one line. The exit status is 1; a sweep lists the job and continues.
     """
 
     can_continue = True
-    """Whether the same command, given again, may get further"""
+    """Starting the same command again may get further"""
 
 
-class OutOfMemoryError(RunFailedError):
-    """A device or the host has too little memory; the message says what would need less."""
+class FinalError(RunFailedError):
+    """Failure that the same command would meet again."""
 
     can_continue = False
 
 
 class RankLostError(RunFailedError):
-    """Another process of the run is gone; the message says which."""
-
-
-class NodesDifferError(RunFailedError):
-    """The processes of a run do not see the same files; the message says which. Each process tells of it itself."""
-
-    can_continue = False
+    """Another process of the run has ended or hangs."""
 
 
 class MissingScoresError(RunFailedError):
-    """Scores that should be on the disk are not; the message says how many."""
+    """Scores are missing on the disk."""
 
 
 class DownloadError(RunFailedError):
-    """A server did not give what it was asked for; the message says which file, and why."""
-
-
-class DamagedResultsError(RunFailedError):
-    """Results are not as they were written; the message says which."""
-
-    can_continue = False
+    """A file could not be downloaded."""
 
 
 class DamagedStoreError(RunFailedError):
-    """What was stored of the input is not as it was written; the message says which file."""
+    """Files of the ORF store were changed after they were written."""
 
 
-class DamagedWeightsError(RunFailedError):
-    """Weights are not what they should be; the message says which."""
-
-    can_continue = False
+class OutOfMemoryError(FinalError):
+    """A device or the host has too little memory."""
 
 
-class MachineNotReadyError(RunFailedError):
-    """Something keeps predictions from running here; what it is was said before."""
-
-    can_continue = False
+class NodesDifferError(FinalError):
+    """Processes of the run see different files; each process reports this itself."""
 
 
-class DisagreementError(RunFailedError):
-    """Two runs agree less than they must; the message says by how much."""
+class DamagedResultsError(FinalError):
+    """Results were changed after they were written."""
 
-    can_continue = False
+
+class DamagedWeightsError(FinalError):
+    """Weights differ from their digest, or cannot be read."""
+
+
+class MachineNotReadyError(FinalError):
+    """This machine cannot run the model, for reasons that were logged before."""
+
+
+class DisagreementError(FinalError):
+    """Two runs agree less than required."""
 
 
 ESCAPE = "virnucpro_pl.escape"
-"""What streams and files for people are opened with as ``errors``"""
+"""Error handler of streams and text files for people"""
 
-# Of torch on CUDA, of cuBLAS and of torch on the CPU, whose errors have no class of their own.
-_SIGNS = ("OutOfMemoryError", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "can't allocate memory")
+# Of torch on CUDA, of cuBLAS and of torch on the CPU, which have no class for these errors.
+_OUT_OF_MEMORY = (
+    "OutOfMemoryError",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "can't allocate memory",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch says that memory ran out, also one that a child process reported as text.
+    """Return whether memory ran out, also in a child process that reported its error as text.
 
     >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."))
     True
     """
     if isinstance(error, UserError):
         return False
-    return isinstance(error, MemoryError) or any(sign in f"{type(error).__name__}: {error}" for sign in _SIGNS)
+    return isinstance(error, MemoryError) or any(text in f"{type(error).__name__}: {error}" for text in _OUT_OF_MEMORY)
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, or what caused it, says that there is no space left, or none within a quota or limit.
+    """Return whether an error or its cause is a lack of disk space, a quota or a file size limit.
 
     >>> is_disk_full(OSError(errno.ENOSPC, "No space left on device"))
     True
@@ -106,7 +104,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def escaped(text: str) -> str:
-    r"""Make what a terminal would obey or cannot show visible: control characters, line ends, undecodable bytes.
+    r"""Escape control characters, line ends and undecodable bytes, which a terminal would obey or cannot show.
 
     >>> escaped("x\x1b[2J é")
     'x\\x1b[2J é'
@@ -118,27 +116,23 @@ def escaped(text: str) -> str:
     return "".join(c if c.isprintable() else _escape(c) for c in text)
 
 
-def escape_unencodable(error: UnicodeError) -> tuple[str, int]:
-    """Write what a stream cannot encode as ``escaped`` does: an error handler of codecs.
-
-    Raises:
-        UnicodeError: it is not about encoding.
-    """
+def _escape_unencodable(error: UnicodeError) -> tuple[str, int]:
+    """Escape characters that a stream cannot encode, as an error handler of ``codecs``."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     return "".join(map(_escape, error.object[error.start : error.end])), error.end
 
 
-codecs.register_error(ESCAPE, escape_unencodable)
+codecs.register_error(ESCAPE, _escape_unencodable)
 
 
 def _escape(character: str) -> str:
-    byte = ord(character) - 0xDC00  # what Python makes of bytes that are not UTF-8
+    byte = ord(character) - 0xDC00  # Python decodes bytes that are not UTF-8 to surrogates
     return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean …?`` if something known is spelt nearly so, else nothing.
+    """Return ``; did you mean …?`` with the most similar known word, or nothing if none is similar.
 
     >>> did_you_mean("overwite", ["overwrite", "output"])
     '; did you mean overwrite?'

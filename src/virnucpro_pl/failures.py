@@ -1,4 +1,4 @@
-"""How a command's error is told: one line and an exit status."""
+"""Exit status and one-line message of an error."""
 
 from omegaconf.errors import OmegaConfBaseException
 
@@ -9,31 +9,29 @@ EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 def needs_no_traceback(error: BaseException) -> bool:
-    """Whether one line says all there is to say of a failed run."""
+    """Return whether one line explains a failed run."""
     return isinstance(error, RunFailedError) or is_disk_full(error) or is_unexpected_kind(error)
 
 
 def can_continue(error: BaseException) -> bool:
-    """Whether the same command, given again, may get further."""
+    """Return whether starting the same command again may get further."""
     return not isinstance(error, RunFailedError) or error.can_continue
 
 
 def exit_status(error: BaseException) -> int:
-    """Tell a user's mistake (2) from a failure of the run (1)."""
-    if is_disk_full(error):
-        return EXIT_FAILED
-    mistake = isinstance(error, UserError | OmegaConfBaseException)
-    return EXIT_USAGE if mistake else EXIT_FAILED
+    """Return 2 for a mistake of the user, 1 for a failed run."""
+    is_mistake = isinstance(error, UserError | OmegaConfBaseException) and not is_disk_full(error)
+    return EXIT_USAGE if is_mistake else EXIT_FAILED
 
 
 def one_line(error: BaseException) -> str:
-    """Say what went wrong, in characters that a terminal shows.
+    """Return an error as one line of printable characters.
 
     >>> one_line(KeyError("scores"))
     "KeyError: 'scores'"
     """
     if is_disk_full(error):
-        return f"{_full_file(error)}no space left on the disk, or a limit of file sizes is reached; free some"
+        return f"{_file_of(error)}no space left on the disk, or a limit of file sizes is reached; free some"
     if isinstance(error, OSError) and is_unexpected_kind(error):
         return f"{escaped(str(error.filename))}: {error.strerror}, which this program has not made; move it away"
     if isinstance(error, UserError | RunFailedError):
@@ -43,8 +41,8 @@ def one_line(error: BaseException) -> str:
     return prefix + escaped(" ".join(str(error).split()))
 
 
-def _full_file(error: BaseException | None) -> str:
-    """Name the file that could not be written, where the error does."""
+def _file_of(error: BaseException | None) -> str:
+    """Return the file named by an error or its causes, as a prefix."""
     while error is not None:
         if isinstance(error, OSError) and error.filename:
             return f"{error.filename}: "

@@ -1,4 +1,4 @@
-"""The command line itself: words, help, exit codes, streams."""
+"""Commands in processes of their own: help, exit statuses, streams."""
 
 import os
 import signal
@@ -76,17 +76,17 @@ def test_module_and_configuration_need_no_network_and_no_optional_package(
     assert not [name for name in left if not name.startswith("torchinductor_")], "temporary files stay behind"
 
 
-def _mind_interrupts() -> None:
-    """Tests that a shell runs in the background ignore SIGINT, and so would what they start."""
+def _restore_interrupts() -> None:
+    """Handle SIGINT, which processes ignore that a shell runs in the background."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_interrupted_run_says_how_to_go_on(mini_overrides: list[str], mini: Path, tmp_path: Path) -> None:
+def test_interrupted_run_gives_advice_to_resume(mini_overrides: list[str], mini: Path, tmp_path: Path) -> None:
     long = tmp_path / "long.fa"
     long.write_text((mini / "inputs" / "mini.fa").read_text() * 100)
     command = [sys.executable, "-m", "virnucpro_pl", "predict", f"output={tmp_path / 'out'}", *mini_overrides]
     command += [f"input={long}", "data.token_budget=1", "data.deduplicate=false", "callbacks.progress.seconds=0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_mind_interrupts) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_restore_interrupts) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith("Predicting"):
@@ -98,8 +98,8 @@ def test_interrupted_run_says_how_to_go_on(mini_overrides: list[str], mini: Path
     assert "Traceback" not in rest
 
 
-def test_a_folder_nobody_named_is_told_to_who_wants_to_go_on(tmp_path: Path) -> None:
-    """It has the time in its name, so the same command alone would begin anew in another one."""
+def test_failed_run_names_its_default_folder(tmp_path: Path) -> None:
+    """Its name contains the time, so the same command alone would start in another folder."""
     crash = (
         "import virnucpro_pl.commands.predict as p, virnucpro_pl.__main__ as m\n"
         "def fail(*_): raise RuntimeError('power cut')\n"

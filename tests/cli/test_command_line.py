@@ -1,18 +1,22 @@
-"""Flags, bare words and completion come down to settings."""
+"""Flags, bare words, help and completion."""
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from support import Result
 from virnucpro_pl.cli.command_line import hydra_words
-from virnucpro_pl.configuration.hydra_config import COMMANDS, CONF
-from virnucpro_pl.configuration.settings_help import settings_of
-from virnucpro_pl.configuration.text_settings import shown
+from virnucpro_pl.configuration.hydra_config import COMMANDS, CONF, register_resolvers
+from virnucpro_pl.configuration.settings import help_text_of, settings_of
+from virnucpro_pl.configuration.text_settings import as_typed
 
 Cli = Callable[..., Result]
 
@@ -43,14 +47,14 @@ Cli = Callable[..., Result]
     ],
 )
 def test_words_stand_for_settings(command: str, words: list[str], settings: list[str]) -> None:
-    assert [shown(word) for word in hydra_words(command, words)] == settings
+    assert [as_typed(word) for word in hydra_words(command, words)] == settings
 
 
 @pytest.mark.parametrize("name", ["a b.fa", "x=1,y.fa", "it's.fa", "-dash.fa", "+plus", "~tilde"])
 def test_a_file_that_is_there_needs_no_key(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path(name).touch()
-    assert [shown(word) for word in hydra_words("predict", [name])] == [f"input={name}"]
+    assert [as_typed(word) for word in hydra_words("predict", [name])] == [f"input={name}"]
 
 
 def test_a_setting_stays_one_though_a_file_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,8 +103,8 @@ def test_wrong_flags_are_refused_in_one_line(cli: Cli, words: list[str], message
         (["~nothing"], "~nothing: predict has no such setting"),
     ],
 )
-def test_wrong_settings_are_refused_in_one_line_of_ours(cli: Cli, words: list[str], message: str) -> None:
-    """G1, I5, I6: whatever Hydra says, and with and without its +."""
+def test_wrong_settings_are_refused_in_one_line(cli: Cli, words: list[str], message: str) -> None:
+    """G1, I5, I6: without the advice of Hydra, and with and without its +."""
     result = cli("predict", *words)
     assert result.code == 2, result.err
     lines = result.err.splitlines()
@@ -141,7 +145,7 @@ MISTAKES = [
 
 
 def test_mistakes_are_reported_before_torch_is_imported(tmp_path: Path) -> None:
-    """D2: measured by what is imported, in one process for all of them."""
+    """D2: one process makes all mistakes; no heavy module is imported."""
     (tmp_path / "taken").touch()
     script = (
         "import json, sys\n"
@@ -184,27 +188,46 @@ def test_flags_do_what_the_settings_do(cli: Cli, tmp_path: Path, mini: Path) -> 
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_explains_every_setting(cli: Cli, command: str) -> None:
+def test_help_describes_every_setting(cli: Cli, command: str) -> None:
     result = cli(command, "--help")
     assert result.code == 0, result.err
-    settings = settings_of(CONF, command)
-    for setting in settings:
-        assert f"\n  {setting.key}={setting.default}\n" in result.out
-    if command != "benchmark":  # whose architecture is explained as a whole
-        assert [setting.key for setting in settings if not setting.meaning] == []
+    lines = result.out.splitlines()
+    assert max(map(len, lines)) <= 100
+    shown = {words[0] for line in lines if (words := line.split())}
+    for setting in settings_of(command):
+        assert setting.description, setting.key
+        assert "${" not in setting.default or "efault" in setting.description or "." in setting.key, setting.key
+        is_summarized = (
+            setting.key.startswith(("embedding.trainer.", "embedding.callbacks.")) or ".pinned." in setting.key
+        )
+        assert is_summarized or setting.key in shown
 
 
-def test_the_settings_that_help_tells_are_those_there_are() -> None:
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
+def test_overview_lists_every_command(cli: Cli) -> None:
+    lines = cli("--help").out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert {line.split()[0] for line in lines if line.startswith("  ")} >= set(COMMANDS)
 
-    from virnucpro_pl.configuration.hydra_config import register_resolvers
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_examples_in_help_compose(command: str) -> None:
+    register_resolvers()
+    examples = re.findall(r"^  virnucpro-pl (.+)$", help_text_of(command), re.MULTILINE)
+    assert examples
+    for example in examples:
+        name, *words = shlex.split(example)
+        settings = [word for word in hydra_words(name, words) if word != "-m"]
+        settings = [word if "'" in word or "[" in word else word.partition(",")[0] for word in settings]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            compose(name, settings)
+
+
+def test_settings_in_help_exist() -> None:
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for command in ("predict", "compare", "report", "verify", "train", "test", "prepare", "embed"):
             cfg = compose(command)
-            for setting in settings_of(CONF, command):
+            for setting in settings_of(command):
                 parent, _, key = setting.key.rpartition(".")
                 keys = set(OmegaConf.select(cfg, parent) if parent else cfg)  # also those without a value
                 assert key in keys, setting.key

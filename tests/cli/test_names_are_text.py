@@ -1,6 +1,6 @@
-"""B: paths, names and free words reach the program as they were typed, through every door and in every command.
+"""B: text settings reach every command exactly as typed, from words, flags, YAML files and Python.
 
-``VIRNUCPRO_NAMES`` sets how many names each door is tried with, ``VIRNUCPRO_SEED`` which ones.
+``VIRNUCPRO_NAMES`` sets the number of names that each test tries, ``VIRNUCPRO_SEED`` their choice.
 """
 
 import os
@@ -18,8 +18,8 @@ from support import Result, file_name
 from virnucpro_pl.api import configuration_of
 from virnucpro_pl.cli.command_line import hydra_words
 from virnucpro_pl.configuration.hydra_config import COMMANDS, CONF, build, register_resolvers, value_of
-from virnucpro_pl.configuration.settings_help import settings_of
-from virnucpro_pl.configuration.text_settings import decoded, encoded, is_text, listed, shown, split_list, takes_list
+from virnucpro_pl.configuration.settings import settings_of
+from virnucpro_pl.configuration.text_settings import as_typed, encoded, is_text, list_override, split_list, takes_list
 from virnucpro_pl.errors import UserError
 
 NAMES = int(os.environ.get("VIRNUCPRO_NAMES", "75"))
@@ -35,7 +35,7 @@ HARD = [
 
 
 def names(count: int) -> Iterator[str]:
-    """Hard names, then arbitrary ones: any bytes but / and NUL, most of them of signs that some grammar knows."""
+    """Yield hard names, then random ones: any bytes but / and NUL, many that some grammar interprets."""
     generator = random.Random(SEED)
     signs = b"[]{}()<>$%&*?!#'\"`\\|;:,.=+-_~^@ \t\n01eEx"
     yield from map(file_name, HARD[:count])
@@ -48,8 +48,8 @@ def names(count: int) -> Iterator[str]:
 
 
 def text_keys(command: str) -> list[str]:
-    """Every text setting that a command has."""
-    keys = {one.key for one in settings_of(CONF, command) if is_text(one.key)} - {"data.input", "paths.default_output"}
+    """Return the text settings of a command."""
+    keys = {one.key for one in settings_of(command) if is_text(one.key)} - {"data.input", "paths.default_output"}
     return sorted(keys | ({"model.dna_encoder.revision"} if "model.dna_encoder.weights" in keys else set()))
 
 
@@ -60,7 +60,9 @@ def _resolvers() -> None:
 
 def composed(command: str, words: Sequence[str]) -> DictConfig:
     overrides = hydra_words(command, words)
-    assert all(override.isascii() and override.isprintable() for override in overrides), "Hydra sees nothing odd"
+    assert all(override.isascii() and override.isprintable() for override in overrides), (
+        "Hydra gets printable ASCII only"
+    )
     with initialize_config_dir(str(CONF), version_base="1.3"):
         model = ["model=virnucpro_500"] if any("revision" in word for word in words) else []
         return compose(command, [*model, *overrides])
@@ -71,7 +73,7 @@ def in_groups(items: list[str], size: int) -> Iterator[list[str]]:
 
 
 def as_file(name: str) -> str:
-    """What a word after ``--`` names: a file, never standard input."""
+    """Return the file that a word after ``--`` names; it is never standard input."""
     return "./-" if name == "-" else name
 
 
@@ -92,8 +94,8 @@ def test_key_value(command: str) -> None:
         assert {key: value_of(cfg, key) for key in given} == given
 
 
-def test_objects_that_are_built_get_the_name_and_nothing_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hydra's own instantiate resolves what an interpolation gave once more."""
+def test_built_objects_get_the_literal_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``hydra.utils.instantiate`` resolves the result of an interpolation again."""
     monkeypatch.setenv("SECRET", "secret")
     for name in (*map(file_name, HARD), "${oc.env:SECRET}"):
         cfg = composed("predict", [f"model.head.weights={name}", f"output={name}", "--", name])
@@ -124,8 +126,8 @@ def test_several_words_and_flags() -> None:
 
 def test_lists() -> None:
     for group in in_groups([*names(NAMES)], 20):
-        written = shown(listed("input", group))
-        assert value_of(composed("predict", [written]), "input") == group, "what is shown can be typed"
+        written = as_typed(list_override("input", group))
+        assert value_of(composed("predict", [written]), "input") == group, "the override as typed can be typed again"
         assert split_list(written.partition("=")[2]) == group
 
 
@@ -153,7 +155,7 @@ def test_configuration_files(tmp_path: Path) -> None:
 
 
 def is_yaml(name: str) -> bool:
-    """Whether YAML, which is Unicode text, can hold a name."""
+    """Return whether YAML, which is Unicode text, can hold a name."""
     return name.isprintable() and name != "???"
 
 
@@ -169,10 +171,9 @@ def test_the_python_interface() -> None:
         assert (cfg.model.head.weights, cfg.model.fallback_head) == (name, str(Path("x") / name))
 
 
-def test_what_is_encoded_is_decoded() -> None:
+def test_encoded_text_is_shown_as_typed() -> None:
     for name in names(10 * NAMES):
-        assert decoded(encoded(name)) == name
-        assert shown(f"output='{encoded(name)}'") == f"output={name}"
+        assert as_typed(f"output='{encoded(name)}'") == f"output={name}"
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ def test_what_is_encoded_is_decoded() -> None:
 def test_files_of_these_names_are_read_and_written(
     name: str, cli: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mini: Path
 ) -> None:
-    """B1, B2: with a decoy beside them that a reader of numbers would take, and which must stay as it is."""
+    """B1, B2: a decoy with the name that a parser of numbers would read is unchanged."""
     monkeypatch.chdir(tmp_path)
     name = file_name(name)
     decoy = tmp_path / "11"
@@ -213,7 +214,7 @@ def test_files_of_these_names_are_read_and_written(
         (["--config-dir", "nowhere"], "--config-dir nowhere: no such folder"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(words: list[str], message: str) -> None:
+def test_contradictions_are_refused(words: list[str], message: str) -> None:
     with pytest.raises(UserError, match=r".") as refused:
         hydra_words("predict", words)
     assert str(refused.value).startswith(message)

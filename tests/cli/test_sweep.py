@@ -1,4 +1,4 @@
-"""Several jobs: one table at the end, and no job stops the others."""
+"""Sweeps: one table at the end, and no job stops the others."""
 
 import csv
 import json
@@ -64,7 +64,7 @@ def test_table_holds_the_figures_of_every_jobs_run_record(sweep: Callable[..., R
 
 
 def test_figures_are_those_of_the_whole_of_prediction(sweep: Callable[..., Result], tmp_path: Path) -> None:
-    """Tokens of both encoders over the seconds of prediction; what a job returns to a sweeper."""
+    """Jobs return the tokens of both encoders, divided by the time of prediction."""
     assert sweep("data.token_budget=64,1000").code == 0
     figures = json.loads((tmp_path / "out" / "0" / "run.json").read_text())["figures"]
     tokens = sum(encoder["tokens"] for encoder in figures["encoders"].values())
@@ -105,8 +105,8 @@ def test_other_settings_in_the_folder_of_a_done_job_are_refused(sweep: Callable[
     assert sweep("data.token_budget=64,256").code == 0
     result = sweep("data.token_budget=64,512")
     assert result.code == 2
-    told = "holds the results of another run (data.token_budget=256 there, data.token_budget=512 here)"
-    assert told in read_table(tmp_path / "out")[1]["status"]
+    message = "holds the results of another run (data.token_budget=256 there, data.token_budget=512 here)"
+    assert message in read_table(tmp_path / "out")[1]["status"]
 
 
 def test_jobs_that_found_embeddings_in_a_cache_are_never_the_best(sweep: Callable[..., Result], tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_misspelt_key_stops_a_sweep_before_it_begins(sweep: Callable[..., Result
     assert not (tmp_path / "out" / SWEEP_TABLE).exists()
 
 
-# --- memory, which runs out for real
+# --- memory that really runs out
 
 
 CALLBACKS = """
@@ -197,12 +197,12 @@ class Ballast(Callback):
     def on_predict_end(self, trainer, pl_module):
         del self.held
 """
-linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="/proc is not here: run on Linux")
+linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs /proc: run on Linux")
 
 
 @pytest.fixture
 def predict_with_callbacks(mini: Path, tmp_path: Path) -> Callable[..., Result]:
-    """Run ``predict`` in a process of its own that can import the callbacks above."""
+    """Run ``predict`` in a process that can import the callbacks above."""
     (tmp_path / "memory.py").write_text(CALLBACKS)
     reads = tmp_path / "reads.fa"
     reads.write_text((mini / "inputs" / "mini.fa").read_text() * 60)
@@ -221,7 +221,7 @@ def predict_with_callbacks(mini: Path, tmp_path: Path) -> Callable[..., Result]:
 
 @pytest.fixture
 def predict_with_little_memory(predict_with_callbacks: Callable[..., Result]) -> Callable[..., Result]:
-    """Run ``predict`` in a process whose address space may grow by some 100 MiB during prediction."""
+    """Run ``predict`` with an address space that may grow by 100 MiB during prediction."""
     limit = ("+callbacks.limit._target_=memory.MemoryLimit", "+callbacks.limit.mebibytes=100")
     return lambda *arguments: predict_with_callbacks(*arguments, *limit)
 
@@ -234,13 +234,13 @@ def test_job_that_runs_out_of_memory_is_listed_and_the_others_run(
     assert result.code == 0, result.err
     assert "Traceback" not in result.err
     assert [row["status"] for row in read_table(tmp_path / "out")] == [OUT_OF_MEMORY, DONE]
-    (told,) = [line for line in result.err.splitlines() if line.startswith("Error: ")]
-    assert told == "Error: out of memory on cpu with data.token_budget=1000000: give a smaller one"
+    (message,) = [line for line in result.err.splitlines() if line.startswith("Error: ")]
+    assert message == "Error: out of memory on cpu with data.token_budget=1000000: give a smaller one"
     assert "Best: job 1" in result.err
 
 
 @linux
-def test_run_that_runs_out_of_memory_says_what_to_do(predict_with_little_memory: Callable[..., Result]) -> None:
+def test_run_that_runs_out_of_memory_gives_advice(predict_with_little_memory: Callable[..., Result]) -> None:
     result = predict_with_little_memory("data.token_budget=1000000")
     assert result.code == 1
     assert "Traceback" not in result.err
@@ -251,7 +251,7 @@ def test_run_that_runs_out_of_memory_says_what_to_do(predict_with_little_memory:
 
 @linux
 def test_peak_memory_is_each_jobs_own(predict_with_callbacks: Callable[..., Result], tmp_path: Path) -> None:
-    """The process lives on, and with it the largest peak the system reports."""
+    """All jobs run in one process, of which the system reports the largest peak."""
     ballast = ("+callbacks.ballast._target_=memory.Ballast", "+callbacks.ballast.mebibytes=600,0")
     result = predict_with_callbacks("-m", *ballast)
     assert result.code == 0, result.err
@@ -314,7 +314,7 @@ def test_search_for_the_slowest_job_is_refused(tmp_path: Path, caplog: pytest.Lo
 
 @pytest.mark.skipif(not find_spec("optuna"), reason="Optuna is not installed: make test-optional")
 def test_optuna_searches_for_the_most_tokens_per_second(mini: Path, tmp_path: Path) -> None:
-    """Over budgets that work and one that does not, whose job must not end the search."""
+    """A job with a wrong budget does not end the search."""
     command = [sys.executable, "-m", "virnucpro_pl", "predict", "-m", f"input={mini / 'inputs' / 'mini.fa'}"]
     command += [f"output={tmp_path}", "trainer.accelerator=cpu", *model_overrides(mini)]
     command += ["hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", "hydra.sweeper.n_jobs=1"]
@@ -323,7 +323,7 @@ def test_optuna_searches_for_the_most_tokens_per_second(mini: Path, tmp_path: Pa
     def search(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
 
-    refused = search()  # Optuna minimises unless told
+    refused = search()  # Optuna minimises by default
     assert refused.returncode == 2
     assert "direction=maximize" in refused.stderr
 
@@ -339,7 +339,7 @@ def test_optuna_searches_for_the_most_tokens_per_second(mini: Path, tmp_path: Pa
 
 @pytest.mark.skipif(not find_spec("submitit"), reason="submitit is not installed: make test-optional")
 def test_jobs_that_submitit_starts_meet_in_one_table(mini: Path, tmp_path: Path) -> None:
-    """On this machine, by the executor that stands for a cluster's; one job is a mistake."""
+    """Run on this machine with the local executor of submitit; one job is a mistake."""
     command = [sys.executable, "-m", "virnucpro_pl", "predict", "-m", "hydra/launcher=submitit_local"]
     command += [f"input={mini / 'inputs' / 'mini.fa'}", f"output={tmp_path}", "trainer.accelerator=cpu"]
     command += [*model_overrides(mini), "data.token_budget=256,0"]

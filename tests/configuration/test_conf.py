@@ -27,7 +27,7 @@ def composed(*overrides: str):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_model_builds(model: str) -> None:
-    """Without weights at hand: they are read later."""
+    """Weights are not read yet."""
     cfg = composed(f"model={model}")
     assert build(cfg.model).name == model
     assert cfg.data.chunk_length == cfg.model.head.chunk_length
@@ -60,22 +60,6 @@ def test_misspelt_key_in_yaml_is_refused() -> None:
     cfg.data.chunk_lenght = 3
     with pytest.raises(Exception, match="chunk_lenght"):
         build(cfg.data)
-
-
-def test_no_key_is_without_explanation() -> None:
-    """A key a user may set has a comment above it in the YAML, or names a part that has."""
-    plain = {"_target_", "_partial_", "defaults", "key", "name", "files", "revision"}
-    unexplained = []
-    for name in ("predict", "benchmark", "compare", "report", "data/fasta", "formats/default", "results/default"):
-        path = CONF / f"{name}.yaml"
-        lines = path.read_text().splitlines()
-        for number, line in enumerate(lines):
-            key = line.partition(":")[0]
-            if line[:1].isalpha() and key not in plain | {"paths", "hydra"} and not lines[number - 1].startswith("#"):
-                nested = number + 1 < len(lines) and lines[number + 1].startswith("  _target_")
-                if not nested and key not in {"input", "store_dir"}:
-                    unexplained.append(f"{path.name}: {key}")
-    assert not unexplained
 
 
 def test_conf_is_where_the_program_looks() -> None:

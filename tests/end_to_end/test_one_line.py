@@ -147,7 +147,7 @@ def test_verify_recognises_a_dataset(cli: Cli, tmp_path: Path) -> None:
         ("trainer.devices=null", "give a number of devices"),
         ("trainer.devices=[]", "give a number of devices"),
         ("trainer.num_nodes=x", "whole number"),
-        ("trainer.num_nodes=0", "give a number of machines"),
+        ("trainer.num_nodes=0", "give a whole number of machines"),
         ("+trainer.limit_predict_batches=0", "trainer.limit_predict_batches=0: give 1, or leave it out"),
         ("+trainer.fast_dev_run=true", "trainer.fast_dev_run=true: give false"),
         ("trainer.logger=true", "trainer.logger=true: give false"),

@@ -1,4 +1,4 @@
-"""Digests of weights are right, and files are not read again for them."""
+"""Digests are right, and unchanged files are not read again."""
 
 import hashlib
 import os
@@ -41,7 +41,7 @@ def test_a_file_is_read_once(folder, digest_cache):
 
 @pytest.mark.parametrize("replace", [False, True])
 def test_a_file_of_equal_size_and_time_is_read_again(folder, digest_cache, replace, tmp_path):
-    """``cp -p``, ``tar`` and ``rsync -t`` set the time of change back."""
+    """``cp -p``, ``tar`` and ``rsync -t`` restore the time of change."""
     sha256_of(folder, digest_cache)
     file = folder / "model.bin"
     state = file.stat()
@@ -66,13 +66,13 @@ def test_a_changed_file_is_read_again(folder, digest_cache, change):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}', '{"a": [1]}', "\x00"])
-def test_a_damaged_memo_is_written_anew(folder, digest_cache, content):
+def test_a_damaged_cache_is_replaced(folder, digest_cache, content):
     digest_cache.write_text(content)
 
     assert sha256_of(folder, digest_cache) == expected(folder)
     assert sha256_of(folder, digest_cache) == expected(folder)
 
 
-def test_a_memo_that_cannot_be_written_is_done_without(folder, tmp_path):
+def test_an_unwritable_cache_is_ignored(folder, tmp_path):
     assert sha256_of(folder, tmp_path / "nowhere" / "digest_cache.json") == expected(folder)
     assert not (tmp_path / "nowhere").exists()

@@ -1,4 +1,4 @@
-"""Files are there complete or not at all; locks, logs and signals behave when things go wrong."""
+"""Atomic writes, locks, logs, signals and heartbeats when things go wrong."""
 
 import errno
 import logging
@@ -56,7 +56,7 @@ def test_what_was_there_stays_when_writing_fails(tmp_path: Path, error: BaseExce
 def test_content_and_name_are_flushed_before_and_after_the_rename(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A power cut takes back what is not flushed; the order is what protects from an empty file of the new name."""
+    """A power cut undoes what is not flushed; the order prevents an empty file under the new name."""
     done = []
     fsync, replace = os.fsync, os.replace
 
@@ -156,14 +156,14 @@ def test_termination_is_raised_where_the_program_is() -> None:
 
 @pytest.fixture
 def interrupts() -> Iterator[None]:
-    """Interrupts as on a terminal; a shell starts what runs in the background with them ignored."""
+    """Handle interrupts as on a terminal; a shell makes background processes ignore them."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 def test_an_interrupt_is_followed_by_no_termination(interrupts: None) -> None:
-    """A terminal interrupts all processes, and the first one tells the others to end as well."""
+    """A terminal interrupts all processes, and the first one terminates the others as well."""
     with terminable():
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)

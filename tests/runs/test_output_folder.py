@@ -269,7 +269,10 @@ def test_hydra_writes_no_configuration_over_files_of_the_user(sweep: list[str], 
         assert content(tmp_path) == before
 
 
-@pytest.mark.parametrize("key", ["paths.work_dir", "paths.output_dir", "data.input", "callbacks.ranks.folder"])
+@pytest.mark.parametrize(
+    "key",
+    ["paths.work_dir", "paths.output_dir", "data.input", "callbacks.ranks.folder", "callbacks.part_writer.folder"],
+)
 def test_settings_of_the_program_itself_name_no_folder_of_others(key: str, cli: Cli, tmp_path: Path) -> None:
     Path("reads.fa").write_text(READS)
     Path("mine/below").mkdir(parents=True)

@@ -54,7 +54,7 @@ def test_seeds_have_limits(cli: Cli, tmp_path: Path, command: str, seed: str) ->
         ("optimizer.momentum=1", "optimizer.momentum=1: give a share from 0 to below 1"),
         ("scheduler.step_size=0", "scheduler.step_size=0: give a whole number above 0"),
         ("fine_tuning=full fine_tuning.lr=-1", "fine_tuning.lr=-1: give a number above 0"),
-        ("callbacks.early_stopping.patience=-1", "patience=-1: give a number, 0 or more"),
+        ("callbacks.early_stopping.patience=-1", "patience=-1: give a whole number, 0 or more"),
         ("trainer.max_epochs=0", "trainer.max_epochs=0: give a whole number above 0, or -1"),
         ("trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches=0: give a whole number above 0"),
         ("+trainer.limit_val_batches=0", "limit_val_batches=0: give a number above 0; early stopping"),
@@ -92,7 +92,7 @@ def test_other_outputs_that_cannot_be_made(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("word", "told"),
     [
-        ("resamples=-1", "resamples=-1: give a number, 0 or more"),
+        ("resamples=-1", "resamples=-1: give a whole number, 0 or more"),
         ("threshold.precision=7", "threshold.precision=7: give a share above 0"),
         ("threshold.false_positive_rate=nan", "threshold.false_positive_rate=nan: give a share from 0"),
         ("threshold=0.5", "threshold=0.5: a group of settings"),
@@ -273,7 +273,7 @@ def test_one_file_by_two_paths_of_a_table(cli: Cli, genomes: Path, tmp_path: Pat
         ({"model.head.weights": [1]}, "model.head.weights=[1]: give text"),
         ({"model": "demo"}, "model is an argument of its own"),
         ({"offline": "yes"}, "offline=yes: give true or false"),
-        ({"trainer.precision": "x"}, "trainer: Precision 'x' is invalid"),
+        ({"trainer.precision": "x"}, "trainer.precision=x: give 32-true"),
         ({"+trainer.max_time": 1}, "+trainer.max_time: predict has no such setting"),
         ({5: 1}, "the name 5 is a int"),
         (["results.threshold=0.5"], "settings is a list; give a mapping"),

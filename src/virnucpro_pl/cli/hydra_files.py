@@ -1,4 +1,4 @@
-"""Files that Hydra itself would write. A Hydra callback, called before it writes any."""
+"""Hydra callback that protects files of the user from being replaced by Hydra."""
 
 import logging
 import os
@@ -18,28 +18,32 @@ _SWEEP_FILE = "multirun.yaml"
 
 
 class HydraFiles(Callback):
-    """Refuses to let Hydra write over files of the user."""
+    """Check of the files that Hydra would write itself."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse ``hydra.output_subdir``, into which Hydra writes its configuration over whatever is there."""
+        """Refuse ``hydra.output_subdir``, in which Hydra would replace files."""
         if config.hydra.output_subdir is not None:
             name = escaped(str(config.hydra.output_subdir))
-            _refuse(f"hydra.output_subdir={name}: run.json holds the configuration; leave this setting out")
+            refuse(f"hydra.output_subdir={name}: run.json holds the configuration; leave this setting out")
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuse that, and a folder whose ``multirun.yaml``, which Hydra replaces, is of another program."""
+        """Refuse a folder with a ``multirun.yaml`` of another program, which Hydra would replace."""
         self.on_run_start(config)
         folder = Path(config.hydra.sweep.dir)
         file = folder / _SWEEP_FILE
         is_own = file.is_file() and __name__ in file.read_text(encoding="utf-8", errors="replace")
         if os.path.lexists(file) and not is_own:
-            _refuse(
-                f"output={escaped(str(folder))}: holds {_SWEEP_FILE}, which no sweep has written; move it away, or give"
-                " another folder"
-            )
+            refuse(foreign_file(folder, _SWEEP_FILE))
 
 
-def _refuse(reason: str) -> NoReturn:
-    """Exit; Hydra would turn an exception of a callback into a warning."""
+def foreign_file(folder: Path, name: str) -> str:
+    """Return the message for a file in the folder of a sweep that no sweep has written."""
+    return (
+        f"output={escaped(str(folder))}: holds {name}, which no sweep has written; move it away, or give another folder"
+    )
+
+
+def refuse(reason: str) -> NoReturn:
+    """Log an error and exit; Hydra would turn an exception of a callback into a warning."""
     log.error("Error: %s", reason)
     sys.exit(EXIT_USAGE)

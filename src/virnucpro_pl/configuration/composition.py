@@ -1,4 +1,4 @@
-"""Composing a configuration from Python, also within another Hydra application."""
+"""Composition of a configuration from Python, also within another Hydra application."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,26 +12,22 @@ from virnucpro_pl.configuration.hydra_config import CONF, register_resolvers
 
 
 def composed(command: str, overrides: Sequence[str]) -> DictConfig:
-    """Return the configuration of a command, as the command line would have it.
+    """Return the configuration of a command, as on the command line.
 
-    One thread at a time may call it: Hydra composes by way of global state.
-
-    Args:
-        command: its name.
-        overrides: as Hydra takes them.
+    Not thread-safe, because Hydra composes through global state.
 
     Raises:
         HydraException: a setting is unknown or has a wrong value.
         OmegaConfBaseException: likewise.
     """
     register_resolvers()
-    with _state_of_others_kept(), initialize_config_dir(str(CONF), version_base="1.3"):
+    with _restored_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
         return compose(command, [*overrides])
 
 
 @contextmanager
-def _state_of_others_kept() -> Iterator[None]:
-    """Give back Hydra's global state as it was; another application may have set it."""
+def _restored_hydra() -> Iterator[None]:
+    """Restore Hydra's global state at the end, as another application may have set it."""
     state, version = GlobalHydra.instance(), VersionBase.instance()
     hydra, version_base = state.hydra, version.version_base
     state.clear()

@@ -1,12 +1,12 @@
-"""The user's own configuration files as a source for Hydra; this uses a private class of Hydra 1.3."""
+"""Configuration files of users, as a source for Hydra that reads text settings literally."""
 
 from pathlib import Path
 
 import yaml
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import OmegaConf
 
+from virnucpro_pl.configuration.hydra_internals import FileConfigSource
 from virnucpro_pl.configuration.text_settings import encoded, is_text, literal, percent_encoded
 from virnucpro_pl.errors import UserError, escaped
 
@@ -14,12 +14,10 @@ _SCHEME = "literal"
 
 
 class LiteralFileSource(FileConfigSource):
-    """A folder of YAML files in which the values of text settings are taken as they are written.
-
-    ``output: 1_1`` is the folder ``1_1`` there, as on the command line.
+    """Folder of YAML files in which text settings are read literally: ``output: 1_1`` is the folder ``1_1``.
 
     Args:
-        provider: what Hydra calls it.
+        provider: name of the source in Hydra.
         path: ``literal://`` and the percent-encoded folder.
     """
 
@@ -29,14 +27,14 @@ class LiteralFileSource(FileConfigSource):
 
     @staticmethod
     def scheme() -> str:
-        """Return the scheme of its paths."""
+        """Return the scheme of the source's paths."""
         return _SCHEME
 
     def load_config(self, config_path: str) -> ConfigResult:
-        """Load a file and encode its texts.
+        """Load a file and encode its text settings.
 
         Raises:
-            UserError: the file is not YAML, or no mapping of names to values.
+            UserError: the file is not YAML, or does not map names to values.
         """
         file = Path(self.path) / self._normalize_file_name(config_path)
         try:
@@ -55,26 +53,34 @@ class LiteralFileSource(FileConfigSource):
 
 
 def source_of(folder: str) -> str:
-    """Write a folder of configuration files as an entry of Hydra's search path."""
+    """Return the entry of Hydra's search path for a folder of configuration files."""
     return f"{_SCHEME}://{percent_encoded(str(Path(folder).absolute()))}"
 
 
 def _package(declared: str | None, config_path: str) -> str:
-    """Return the key below which the content of a file will stand."""
+    """Return the key of the configuration under which Hydra puts the content of a file."""
     group = config_path.rpartition("/")[0].replace("/", ".")
     return group if declared is None else declared.replace("_global_", "").replace("_group_", group)
 
 
-def _encode(node: yaml.Node, key: str, seen: set[int]) -> None:
-    """Encode the text settings below a node, in place; ``seen`` are the nodes done, which an alias shows again."""
-    if id(node) in seen and isinstance(node, yaml.ScalarNode):
-        return
+def _encode(node: yaml.Node, key: str, encoded_ids: set[int]) -> None:
+    """Encode the text settings below a node in place.
+
+    Args:
+        node: the node.
+        key: its key in the configuration.
+        encoded_ids: ids of the nodes that are encoded already; an alias is the same node again.
+    """
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:
-            _encode(value, f"{key}.{name.value}" if key else name.value, seen)
+            _encode(value, f"{key}.{name.value}" if key else name.value, encoded_ids)
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
-            _encode(item, key, seen)
-    elif is_text(key) and node.value != "???" and not (node.value in ("", "~", "null") and not node.style):
+            _encode(item, key, encoded_ids)
+    elif id(node) not in encoded_ids and is_text(key) and node.value != "???" and not _is_null(node):
         node.tag, node.value, node.style = "tag:yaml.org,2002:str", encoded(node.value), "'"
-        seen.add(id(node))
+        encoded_ids.add(id(node))
+
+
+def _is_null(node: yaml.ScalarNode) -> bool:
+    return node.value in ("", "~", "null") and not node.style

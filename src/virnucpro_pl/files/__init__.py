@@ -1,1 +1,1 @@
-"""Files that are complete or absent: atomic writes, digests, locks and names. Imports nothing heavy."""
+"""Atomic writes, digests, locks and names of files. Imports nothing heavy."""

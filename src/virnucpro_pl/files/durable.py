@@ -1,4 +1,4 @@
-"""Files that are there complete or not at all, whatever kills the process or cuts the power."""
+"""Atomic and durable writes: after a crash or power cut a file is complete or absent."""
 
 import os
 import stat
@@ -9,16 +9,16 @@ from contextvars import ContextVar
 from pathlib import Path
 
 UNFINISHED = ".tmp"
-"""How the names of files end that were being written"""
+"""Suffix of files that are being written"""
 
 _observer: ContextVar[Callable[[Path, Path], None] | None] = ContextVar("observer", default=None)
 
 
 @contextmanager
 def announced_to(observer: Callable[[Path, Path], None]) -> Iterator[None]:
-    """Call an observer with each complete file and its later path before it gets its name.
+    """Call an observer with each complete file and its final path before the file is renamed.
 
-    An error that the observer raises keeps the file from appearing.
+    If the observer raises an error, the file does not appear.
     """
     token = _observer.set(observer)
     try:
@@ -28,20 +28,20 @@ def announced_to(observer: Callable[[Path, Path], None]) -> Iterator[None]:
 
 
 def announce(unfinished: Path, path: Path) -> None:
-    """Call the observer, if there is one, before a file is renamed to ``path``."""
+    """Call the observer, if any, before a file is renamed to ``path``."""
     if observer := _observer.get():
         observer(unfinished, path)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield an empty file to write to beside ``path``; flush it to the disk and give it its name at the end.
+    """Yield an empty file beside ``path``; at the end flush it to the disk and rename it to ``path``.
 
-    Its permissions are those of any new file, also where a library writes another file in its place: safetensors makes
-    files that only their owner can read.
+    The file gets the permissions of any new file, even if a library replaces it by one that only its owner can read,
+    as safetensors does.
 
     Raises:
-        OSError: it cannot be written; what was at ``path`` before is still there.
+        OSError: it cannot be written; an earlier file at ``path`` is unchanged.
     """
     unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex[:12]}{UNFINISHED}")
     try:
@@ -53,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
         flush(unfinished)
         announce(unfinished, path)
         unfinished.replace(path)
-        flush(path.parent)  # else a power cut can take the new name back
+        flush(path.parent)  # otherwise a power cut can undo the renaming
     except BaseException:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
@@ -61,14 +61,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file; its folder is made if it is not there."""
+    """Write a UTF-8 file and make its folder if it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
 def flush(path: Path) -> None:
-    """Have a file's content, or a folder's list of names, on the disk when this returns."""
+    """Write a file's content, or a folder's list of names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

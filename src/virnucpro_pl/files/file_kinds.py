@@ -1,4 +1,4 @@
-"""Files and folders that are something else than expected: folders, broken links, pipes."""
+"""Detection of paths of an unexpected kind: folders, broken links, pipes."""
 
 import errno
 import stat
@@ -12,13 +12,13 @@ _FILE, _FOLDER = "a file", "a folder"
 
 
 def unexpected_kind(path: Path, is_folder: bool = False) -> str | None:
-    """Return what a path is if it is neither missing nor what is expected there, else None.
+    """Return the kind of a path, or None if the path is missing or of the expected kind.
 
-    Opening a named pipe would wait for a writer, so the kind is checked before.
+    Checking first is necessary because opening a named pipe waits for a writer.
 
     Args:
-        path: links are followed.
-        is_folder: a folder is expected, not a file.
+        path: the path; links are followed.
+        is_folder: expect a folder instead of a file.
 
     >>> unexpected_kind(Path("/dev/null"))
     'a pipe or device'
@@ -34,14 +34,12 @@ def unexpected_kind(path: Path, is_folder: bool = False) -> str | None:
 
 
 def check_kinds(folder: Path, names: Iterable[str]) -> None:
-    """Refuse files where a command keeps folders, and the other way round.
+    """Check that files of an output folder are files, and folders are folders.
 
-    Args:
-        folder: an output folder.
-        names: paths of files and folders within it.
+    Names are paths in the folder, which may be missing.
 
     Raises:
-        UserError: one of them is something else.
+        UserError: one is of another kind.
     """
     for name in names:
         is_folder = name in FOLDERS
@@ -53,7 +51,7 @@ def check_kinds(folder: Path, names: Iterable[str]) -> None:
 
 
 def is_unexpected_kind(error: BaseException) -> bool:
-    """Return whether an error says that something else than a file or folder of this program lies in its place.
+    """Return whether an error was caused by a path of an unexpected kind.
 
     >>> is_unexpected_kind(IsADirectoryError(errno.EISDIR, "Is a directory", "scores"))
     True

@@ -1,4 +1,4 @@
-"""Files of any name for libraries that take UTF-8 only: names on Linux are bytes."""
+"""Access to files of any name for libraries that take only UTF-8; names on Linux are bytes."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 
 def open_arrow(path: Path, mode: str = "rb") -> pa.NativeFile:
-    """Open a file for pyarrow, which takes names of bytes here only, and reads some texts as addresses.
+    """Open a file for pyarrow, which takes any name only as bytes and reads some names as URIs.
 
     Raises:
         OSError: it cannot be opened.
@@ -19,7 +19,7 @@ def open_arrow(path: Path, mode: str = "rb") -> pa.NativeFile:
 
 @contextmanager
 def utf8_name(path: Path | str) -> Iterator[str]:
-    """Yield a name in UTF-8 under which a file or folder can be read within the block.
+    """Yield a UTF-8 name under which a file or folder can be read within the block.
 
     Raises:
         OSError: its own name is not UTF-8, and it cannot be opened.
@@ -29,7 +29,7 @@ def utf8_name(path: Path | str) -> Iterator[str]:
     except UnicodeEncodeError:
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            yield f"/proc/self/fd/{descriptor}"  # of Linux, as such names are
+            yield f"/proc/self/fd/{descriptor}"  # only Linux allows such names
         finally:
             os.close(descriptor)
     else:

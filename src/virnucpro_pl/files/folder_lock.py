@@ -1,4 +1,4 @@
-"""A lock on a folder that lasts as long as the processes that work in it, however they end."""
+"""Locks on folders, which end with the processes that hold them."""
 
 import fcntl
 import os
@@ -11,18 +11,18 @@ from typing import Self
 from virnucpro_pl.errors import UserError, escaped
 
 LOCK_FILE = "lock"
-"""Its name in the work folder of a run"""
+"""Name of the lock file in the work folder of a run"""
 
 _POLL_SECONDS = 0.2
 
 
 class FolderLock:
-    """``flock`` on a file: held alone while one process prepares the folder, and shared by all that work in it.
+    """Lock on a file with ``flock``, exclusive while a process prepares a folder and shared while many work in it.
 
-    Nothing has to be cleaned up after a process that was killed. File systems without locks take none.
+    A killed process releases it. On file systems without locks every attempt succeeds.
 
     Args:
-        file: made if it is not there.
+        file: the lock file, made if it is missing.
     """
 
     def __init__(self, file: Path):
@@ -34,20 +34,20 @@ class FolderLock:
         return os.open(self._file, os.O_RDWR | os.O_CREAT, 0o666)
 
     def take_alone(self, patience: float) -> bool:
-        """Return whether nobody else holds it, after waiting up to ``patience`` seconds for those who do."""
+        """Take the exclusive lock, waiting up to ``patience`` seconds; return whether it was taken."""
         deadline = time.monotonic() + patience
-        while not (self._take(fcntl.LOCK_EX) and self._is_the_file()):
+        while not (self._take(fcntl.LOCK_EX) and self._is_current()):
             if time.monotonic() >= deadline:
                 return False
             time.sleep(_POLL_SECONDS)
         return True
 
     def share(self) -> bool:
-        """Let others have it too, but nobody alone; False if somebody has it alone."""
+        """Take the shared lock, in exchange for an exclusive one; return False if another process holds that."""
         return self._take(fcntl.LOCK_SH)
 
-    def _is_the_file(self) -> bool:
-        """Whether others would find this file; whoever had the lock before may have removed it, then open it anew."""
+    def _is_current(self) -> bool:
+        """Return whether the open file is still the lock file; open the new one if the last holder removed it."""
         try:
             if os.path.samestat(os.fstat(self._descriptor), self._file.stat()):
                 return True
@@ -62,12 +62,12 @@ class FolderLock:
             fcntl.flock(self._descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        except OSError:  # not on this file system
+        except OSError:  # the file system has no locks
             return True
         return True
 
     def release(self) -> None:
-        """Let go; may be called again."""
+        """Release the lock; further calls do nothing."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = -1
@@ -81,14 +81,12 @@ class FolderLock:
 
 @contextmanager
 def alone_in(folder: Path, name: str) -> Iterator[None]:
-    """Keep other runs out of an output folder, which is made if it is not there.
+    """Lock an output folder, which is made if it is missing, against other runs.
 
-    Args:
-        folder: the output folder.
-        name: of the lock file in it, which is removed at the end.
+    ``name`` is the lock file in it, which is removed at the end.
 
     Raises:
-        UserError: another run is at work there, or nothing can be written there.
+        UserError: another run has locked the folder, or it cannot be written.
     """
     file = folder / name
     try:
@@ -107,5 +105,5 @@ def alone_in(folder: Path, name: str) -> Iterator[None]:
 
 
 def in_use(folder: Path) -> UserError:
-    """Return the error of a run whose output folder another run has locked."""
+    """Return the error for an output folder that another run has locked."""
     return UserError(f"output={escaped(str(folder))}: another run is at work there; wait for it or give another folder")

@@ -1,4 +1,4 @@
-"""Names of the files and folders that each command leaves in its output folder."""
+"""Names of the files and folders that commands write to their output folders."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ REPORT = "report.html"
 FIGURES_FOLDER = "figures"
 PICTURES, FIGURE_FORMATS = ("scores", "lengths", "tracks"), ("png", "svg", "pdf")
 FIGURE_FILES = tuple(f"{FIGURES_FOLDER}/{picture}.{image}" for picture in PICTURES for image in FIGURE_FORMATS)
-"""What ``report`` adds to the results of ``predict``"""
+"""Files that ``report`` adds to the results of ``predict``"""
 NONVIRAL, UNCALLED = "nonviral.fasta", "uncalled.fasta"
 KINDS = ("viral", "nonviral", "uncalled")
 FASTQ_FILES = tuple(f"{kind}{mate}.fastq.gz" for kind in KINDS for mate in ("", "_1", "_2"))
@@ -33,7 +33,7 @@ FORMAT_FILES = {
     "bed": (BED,),
     "multiqc": (MULTIQC_CALLS, MULTIQC_GENERAL),
 }
-"""What each of ``formats`` may leave"""
+"""Files of each of ``formats``; not every run writes all of them"""
 
 SHARDS, INDEX_FILE, EMBEDDINGS_FILE = "shards", "index.parquet", "embeddings.json"
 HEAD_FILE, INFO_FILE = "head.safetensors", "head.json"
@@ -42,7 +42,7 @@ CURVES = "training.png"
 EMBEDDINGS_FOLDER = "embeddings"
 TRAINING_LOGS = ("checkpoints", "csv", "tensorboard")
 ENCODER_FILES = {"dna_encoder": "dna_encoder", "protein_encoder": "protein_encoder.pt"}
-"""Where trained encoders go, by their name in the configuration"""
+"""File or folder of each trained encoder, by its key in the configuration"""
 METRICS, GROUPS, LENGTHS = "metrics.json", "groups.tsv", "lengths.tsv"
 EVALUATION_PLOTS = ("roc.png", "precision_recall.png", "calibration.png", "lengths.png", "groups.png")
 COMPARISON, MISMATCHES, SCATTER = "compare.json", "mismatches.tsv", "scatter.png"
@@ -57,18 +57,18 @@ FILES: dict[str, tuple[str, ...]] = {
     "compare": (COMPARISON, MISMATCHES, SCATTER),
     "benchmark": (BENCHMARK_TABLE, BENCHMARK_PLOT),
 }
-"""What a command leaves beside ``run.json`` and ``run.log``; of ``predict``, without ``formats``"""
+"""Results of each command besides ``run.json``, ``run.log`` and ``formats``"""
 
 WORK_FILES = ("lock", "identity.json", "starts.json", "digests.json", "scores")
 WORK_FOLDERS = ("ranks", "figures", "parts", "store", "results")
-"""Files and folders within the work folder"""
+"""Files and folders in the work folder"""
 FOLDERS = frozenset(
     (
         *(WORK_FOLDER, EMBEDDINGS_FOLDER, FIGURES_FOLDER, SHARDS, ENCODER_FILES["dna_encoder"], *TRAINING_LOGS),
         *(f"{WORK_FOLDER}/{name}" for name in WORK_FOLDERS),
     )
 )
-"""What is a folder among all that commands leave in their output folders"""
+"""Those names that are folders"""
 
 _SHARD_FILES = r"(weights\.json|[0-9a-f]{16}/(encoder\.json|[0-9a-f]{32}\.(arrow|damaged)))"
 _LOGGED = r"(events\.out\.tfevents\..*|hparams\.yaml|metrics\.csv)"
@@ -80,11 +80,11 @@ _WITHIN = {
     "tensorboard": rf"(version_\d+/)?{_LOGGED}",
     ENCODER_FILES["dna_encoder"]: r"(config|tokenizer|tokenizer_config|special_tokens_map)\.json|pytorch_model\.bin",
 }
-"""Paths of the files that commands write within a folder"""
+"""Patterns of the paths that commands write within each folder"""
 
 
 def written_within(folder: Path) -> list[str]:
-    """Return the files within a folder of results that have the names of files of this program.
+    """Return the paths within a result folder that have names of files of this program, sorted.
 
     >>> written_within(Path("no such folder"))
     []
