@@ -92,7 +92,7 @@ class Predictor:
             self.model.configure_model()
         self._scorer = self._fabric.setup_module(self.model)
         self._scorer.mark_forward_method("predict_step")
-        self.model.settle()
+        self.model.apply_numerics()
 
     @property
     def device(self) -> torch.device:

@@ -270,7 +270,7 @@ def test_embeddings_that_are_no_numbers_are_not_kept(tmp_path: Path) -> None:
 
     callback = EmbeddingCaching(max_bytes=1)
     callback.setup(trainer, model, "predict")
-    scored = ScoredOrfs.leave(0, torch.arange(3), torch.ones(3, 2), (dna, protein))
+    scored = ScoredOrfs.to_host(0, torch.arange(3), torch.ones(3, 2), (dna, protein))
     callback.on_predict_batch_end(trainer, model, scored, batch, 0)
     callback.on_predict_end(trainer, model)
     callback.teardown(trainer, model, "predict")

@@ -180,7 +180,7 @@ def test_a_damaged_head_is_refused(cli: Cli, train: Train, dataset: Path, embedd
         ("train", f"input={dataset}", f"embeddings={embeddings}", f"output={tmp_path / 'again'}", *FAST_TRAINING),
         ("export", f"output={tmp_path / 'head.pth'}"),
     ):
-        refused(cli(*words, given), f"{head}: damaged: its SHA-256 is not the one it was written with")
+        refused(cli(*words, given), f"{head}: damaged: its SHA-256 differs from the one in the file")
 
 
 def test_damaged_run_records_are_one_line(

@@ -87,7 +87,7 @@ def find_token_budget(trainer: Trainer, longest_batch: Callable[[int], OrfBatch]
     if memory is None:
         return None
     model: Any = trainer.lightning_module
-    model.settle()  # the trial must compute as the run will
+    model.apply_numerics()  # the trial must compute as the run will
 
     def try_batch(token_budget: int) -> Peak | None:
         try:

@@ -1,1 +1,1 @@
-"""The model: encoders, classifier head and the LightningModule that joins them."""
+"""Model: encoders, head and the LightningModule that joins them."""

@@ -1,12 +1,12 @@
-"""The classifier on top of the two embeddings."""
+"""The head: an MLP on the embeddings."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 OTHERS, VIRUS = 0, 1
-"""The two classes, in the order of the published model's outputs."""
-_FEWEST_ROWS = 4  # MKL multiplies fewer by another routine, with other last bits
+"""The two classes, in the order of the outputs of the published model."""
+_FEWEST_ROWS = 4  # for fewer rows MKL uses another routine, with other last bits
 
 
 class Head(nn.Module):
@@ -21,17 +21,17 @@ class Head(nn.Module):
 
     @property
     def num_inputs(self) -> int:
-        """Width of the concatenated embedding the head was trained for."""
+        """Return the width of the embeddings."""
         return self.hidden_layer.in_features
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """(N, num_inputs) -> (N, num_classes) logits, ``others`` first."""
+        """Return logits, ``others`` first: (N, num_inputs) -> (N, num_classes)."""
         return self.output_layer(  # type: ignore[no-any-return]
             self.dropout(F.relu(self.bn1(self.hidden_layer(embedding))))
         )
 
     def scores(self, embedding: Tensor) -> Tensor:
-        """(N, num_inputs) -> (N, num_classes) float32 probabilities."""
+        """Return the softmax of the logits in float32: (N, num_inputs) -> (N, num_classes)."""
         missing = max(0, _FEWEST_ROWS - len(embedding))
         logits = self.forward(F.pad(embedding, (0, 0, 0, missing)))[: len(embedding)]
         return torch.softmax(logits.float(), dim=-1)

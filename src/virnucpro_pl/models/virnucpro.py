@@ -1,4 +1,4 @@
-"""The LightningModule: encoders and head, nothing else."""
+"""The LightningModule of encoders and head."""
 
 import logging
 from functools import cached_property
@@ -26,27 +26,27 @@ log = logging.getLogger(__name__)
 
 
 class ScoredOrfs(NamedTuple):
-    """Scores of one batch, on their way to the host."""
+    """Scores of one batch, during their transfer to the host."""
 
     number: int
-    """Number of the batch in the plan"""
+    """number of the batch in the plan"""
     orfs: Tensor
     """(N,) int64, rows of the ORF store"""
     scores: Tensor
-    """(N, 2) float32, probabilities of ``others`` and ``virus``; (N, 0) of a model without head"""
+    """(N, 2) float32, scores of ``others`` and ``virus``; (N, 0) without head"""
     arrived: torch.cuda.Event | None
-    """When all of it is there; None where it always was"""
+    """end of the transfer; None if the scores were computed on the host"""
     new_embeddings: tuple[Tensor, Tensor] | None = None
-    """(M, D) float32 each, of the sequences in the batch's ``dna`` and ``protein``; None where no cache keeps them.
+    """(M, D) float32 embeddings of the sequences in ``dna`` and ``protein`` of the batch; None without a cache.
 
-    An encoder that is not used gives (0, 0).
+    (0, 0) for an encoder that is not used.
     """
 
     @classmethod
-    def leave(
+    def to_host(
         cls, number: int, orfs: Tensor, scores: Tensor, new_embeddings: tuple[Tensor, Tensor] | None
     ) -> "ScoredOrfs":
-        """Send the results of a batch to the host, which need not wait for them before it starts the next one."""
+        """Start the transfer of the results of a batch to the host, which can start the next batch meanwhile."""
         arrived = torch.cuda.Event() if scores.is_cuda else None  # type: ignore[no-untyped-call]
         orfs, scores = (result.to("cpu", non_blocking=True) for result in (orfs, scores))
         if new_embeddings:
@@ -57,30 +57,30 @@ class ScoredOrfs(NamedTuple):
         return cls(number, orfs, scores, arrived, new_embeddings)
 
     def wait(self) -> None:
-        """Return when the results are there."""
+        """Wait for the end of the transfer."""
         if self.arrived:
             self.arrived.synchronize()
 
 
 class VirNucPro(LightningModule):
-    """DNABERT-S on the nucleotides and ESM-2 on the protein of each ORF, and a head on both, or on one of them.
+    """DNABERT-S on the nucleotides and ESM-2 on the protein of each ORF, and a head on the embeddings.
 
-    The weights are read in ``configure_model``, in every process by itself and in the trainer's precision; those of an
-    encoder that is not used never are.
+    ``configure_model`` reads the weights in each process, in the precision of the trainer. The weights of an encoder
+    that is not used are not read.
 
     Args:
         dna_encoder: source of DNABERT-S.
         protein_encoder: source of ESM-2.
-        head: source of the classifier; None to embed only.
-        name: what the results call this model.
-        inputs: which encoders are used; None leaves it to the head, which was trained for these.
-        fallback_head: file of a head on DNA alone that scores whole chunks without open frame; None leaves them out.
-        attention: which attention kernels; ``auto`` takes the best that can run.
-        exact: plain torch operations throughout, slow, as a reference.
-        fp8: ESM-2's linear layers in float8.
-        fp16_accumulation: sums of matrix products in float16.
-        demo: whether its results are for trying out only.
-        clock: takes the time of the stages.
+        head: source of the head; None: embed only.
+        name: name of the model in the results.
+        inputs: modality; None: that of the head.
+        fallback_head: file of a head on DNA alone for chunks without ORF; None: they are not scored.
+        attention: attention kernels.
+        exact: see ``Numerics``.
+        fp8: see ``Numerics``.
+        fp16_accumulation: see ``Numerics``.
+        demo: mark the results as not for science.
+        clock: clock of the stages.
     """
 
     def __init__(
@@ -120,10 +120,10 @@ class VirNucPro(LightningModule):
 
     @cached_property
     def inputs(self) -> Modality:
-        """Which encoders are used.
+        """Return the modality.
 
         Raises:
-            UserError: others were asked for than the head takes.
+            UserError: the setting contradicts the head.
         """
         trained = self.head_source.trained_inputs() if self.head_source else None
         if self._inputs and trained and self._inputs != trained:
@@ -133,23 +133,23 @@ class VirNucPro(LightningModule):
         return self._inputs or trained or "both"
 
     def sources(self) -> dict[str, HeadSource | DnabertSSource | Esm2Source]:
-        """Where the weights that are used come from."""
+        """Return the sources of the weights in use."""
         heads = {"head": self.head_source, "fallback_head": self.fallback_source}
         return {**{name: head for name, head in heads.items() if head}, **self.encoder_sources()}
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells these weights from others; fetches what is not on disk."""
+        """Return the fingerprint of each source; missing weights are downloaded."""
         return {name: source.fingerprint() for name, source in self.sources().items()}
 
     def encoder_sources(self) -> dict[str, DnabertSSource | Esm2Source]:
-        """Sources of the encoders that are used."""
+        """Return the sources of the encoders in use."""
         sources: dict[str, DnabertSSource | Esm2Source]
         sources = {"dna_encoder": self.dna_source, "protein_encoder": self.protein_source}
         unused = {"both": "", "dna": "protein_encoder", "protein": "dna_encoder"}[self.inputs]
         return {name: source for name, source in sources.items() if name != unused}
 
     def embedding_width(self) -> int:
-        """D of the embeddings of the encoders, which are loaded."""
+        """Return D of the embeddings of the loaded encoders."""
         encoders = (self.dna_encoder, self.protein_encoder)
         return sum(encoder.embedding_width for encoder in encoders if encoder is not None)
 
@@ -160,7 +160,7 @@ class VirNucPro(LightningModule):
             self._cached_widths = datamodule.cached_widths()
 
     def configure_model(self) -> None:
-        """Load the weights; Lightning calls this more than once."""
+        """Load the weights, if they are not loaded; Lightning calls this more than once."""
         head = self.head or (self.head_source.load() if self.head_source else None)
         dna_width, protein_width = self._cached_widths
         if self.inputs == "protein":
@@ -182,47 +182,47 @@ class VirNucPro(LightningModule):
             self.fallback_head = fallback
 
     def on_predict_start(self) -> None:
-        """Settle how to compute, and say so."""
-        self.settle()
+        """Apply the numerics and log the attention kernels."""
+        self.apply_numerics()
         for name, kernels in self.attention().items():
             log.info("Attention of %s by %s", name, kernels)
 
-    def settle(self) -> None:
-        """Make encoders and head compute as they should, once the weights are where they stay; may be called again.
+    def apply_numerics(self) -> None:
+        """Apply the numerics to encoders and head on their device; may be called again.
 
         Raises:
-            UserError: the device cannot do what is asked.
+            UserError: the device does not support a setting.
         """
         if self.device.type == "cpu":
             keep_freed_memory()
         for head in (self.head, self.fallback_head):
             if head:
-                head.float()  # it costs nothing, and its batch norm was never meant for less
+                head.float()  # costs no time, and its batch norm needs it
         for encoder in self._encoders().values():
             self.numerics.apply(encoder)
 
     def on_predict_end(self) -> None:
-        """Let go of encoders on a GPU: Lightning would copy them to the host now, for seconds and for nobody."""
+        """Drop the encoders on a GPU before Lightning copies them to host memory, which takes seconds."""
         if self.device.type == "cuda":
             self.dna_encoder = self.protein_encoder = None
 
     def attention(self) -> dict[str, str]:
-        """Attention kernels in use, by encoder."""
+        """Return the attention kernels in use, by encoder."""
         return {name: used_attention(encoder) for name, encoder in self._encoders().items()}
 
     def _encoders(self) -> dict[str, DnabertS | Esm2]:
-        """Those that are needed, and so loaded."""
+        """Return the loaded encoders."""
         encoders = {DNABERT_S: self.dna_encoder, ESM2: self.protein_encoder}
         return {name: encoder for name, encoder in encoders.items() if encoder is not None}
 
     def embed(self, batch: OrfBatch) -> Tensor:
-        """(N, dna + protein) float32 embeddings of the encoders used, DNA first, in the order of ``batch.orfs``."""
+        """Return the embeddings of a batch, (N, D) float32, DNA first, in the order of ``batch.orfs``."""
         return _of_orfs(batch, *self._embed_sequences(batch))
 
     def _embed_sequences(self, batch: OrfBatch) -> tuple[Tensor, Tensor]:
-        """Embeddings of the distinct nucleotides and proteins of a batch, those from the cache last."""
+        """Return the embeddings of the distinct nucleotides and proteins of a batch, cached ones last."""
         dna_cached, protein_cached = batch.cached[:2] if batch.cached else (None, None)
-        dna = protein = torch.empty((1, 0), device=self.device)  # of an encoder that is not used: a row for all ORFs
+        dna = protein = torch.empty((1, 0), device=self.device)  # one row for all ORFs, for an encoder that is not used
         if self.inputs != "protein":
             with self._clock(DNABERT_S, self.device):
                 dna = _embeddings(self.dna_encoder, batch.dna, dna_cached)
@@ -244,20 +244,20 @@ class VirNucPro(LightningModule):
         new = None
         if batch.cached:
             new = dna[: batch.dna.num_sequences], protein[: batch.protein.num_sequences]
-        return ScoredOrfs.leave(batch.number, batch.orfs, scores, new)
+        return ScoredOrfs.to_host(batch.number, batch.orfs, scores, new)
 
 
 def _embeddings(encoder: DnabertS | Esm2 | None, packed: PackedTokens, cached: Tensor | None) -> Tensor:
-    """(M + C, D) float32: embeddings of M packed sequences, then those of (C, D) cached ones."""
-    known = None if cached is None else cached.view(torch.float32)
-    if known is not None and packed.num_sequences == 0:
-        return known
+    """Return the embeddings of M packed sequences, then the (C, D) cached ones: (M + C, D) float32."""
+    stored = None if cached is None else cached.view(torch.float32)
+    if stored is not None and packed.num_sequences == 0:
+        return stored
     if encoder is None:
         raise RuntimeError("the embedding cache has lost embeddings since this run began, and no encoder was loaded")
     new: Tensor = encoder(packed)
-    return new if known is None else torch.cat([new, known])
+    return new if stored is None else torch.cat([new, stored])
 
 
 def _of_orfs(batch: OrfBatch, dna: Tensor, protein: Tensor) -> Tensor:
-    """(N, dna + protein) from the embeddings of the batch's distinct sequences."""
+    """Return the embeddings of the ORFs, (N, D), from those of the distinct sequences."""
     return torch.cat([dna[batch.dna_indices], protein[batch.protein_indices]], dim=-1)

@@ -198,7 +198,7 @@ class EncoderTraining(HeadTraining):
 
     def on_fit_start(self) -> None:
         """Settle how the encoders compute, now that they are where they stay."""
-        self.model.settle()
+        self.model.apply_numerics()
 
     def embeddings(self, batch: Any) -> Tensor:
         """(N, D) embeddings of a batch, by the encoders as they are now."""

@@ -342,7 +342,7 @@ def test_a_server_that_refuses_is_told_and_the_same_command_goes_on(cli: Cli, hu
     hub.answers = lambda handler, path: refuse(handler, path) if path.endswith(ending) else None
     result = fetch(cli)
     assert_one_clear_line(
-        result, "model.head.weights=300_model.pth" if part == "head" else "not to be had from the hub"
+        result, "model.head.weights=300_model.pth" if part == "head" else "the download from the hub failed"
     )
     hub.answers = None
     again = fetch(cli)

@@ -1,1 +1,1 @@
-"""The two language models, on packed batches. Imports torch, never lightning."""
+"""Encoders of packed batches. Imports torch, not Lightning."""

@@ -1,4 +1,4 @@
-"""The one seam between the encoders and the attention kernels."""
+"""Attention over packed sequences, and the choice of its kernels."""
 
 import math
 from functools import cache, lru_cache
@@ -15,25 +15,25 @@ from virnucpro_pl.models.encoders.pointwise import has_kernels, learns
 
 Backend = Literal["auto", "triton", "flash", "varlen", "runs", "exact"]
 """
-- ``triton``: our own kernel; ALiBi and rotary positions inside; CUDA, any dtype.
+- ``triton``: our own kernel with ALiBi and rotary positions; CUDA, any dtype.
 - ``flash``: the flash-attn package, with ALiBi; CUDA, half precision.
 - ``varlen``: torch's ``varlen_attn``, without ALiBi; CUDA, half precision.
-- ``runs``: dense attention over runs of equally long sequences; everywhere.
+- ``runs``: dense attention over runs of sequences of equal length; any device.
 - ``exact``: ``runs`` by plain matrix products and softmax; slow, the reference.
-- ``auto``: the first of these, but for ``exact``, that can do what is asked here.
+- ``auto``: the first of these, except ``exact``, that the device supports.
 """
 
-# Not cuDNN's: it builds a plan for every new pair of count and length, and ragged batches bring new ones all the time.
+# Not cuDNN's: it builds a plan for each new pair of count and length, and ragged batches always have new ones.
 _KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-_BIAS_STEP = 64  # biases are built for lengths rounded up to this, so that neighbouring lengths share one
-_FEW_RUNS = 4  # so many dense calls cost less than one ragged one
+_BIAS_STEP = 64  # biases are built for lengths rounded up to this, so that similar lengths share one
+_FEW_RUNS = 4  # so many dense calls are faster than one ragged call
 
 
 class Rotation(NamedTuple):
     """Rotary positions (Su et al. 2021, arXiv:2104.09864)."""
 
     cos: Tensor
-    """(P, D / 2) float32, for positions 0 to P - 1 of heads D wide"""
+    """(P, D / 2) float32, for positions 0 to P - 1 and heads of width D"""
     sin: Tensor
     """(P, D / 2) float32"""
 
@@ -46,23 +46,17 @@ def attend(
     alibi_slopes: tuple[float, ...] | None = None,
     backend: Backend = "auto",
 ) -> Tensor:
-    """Softmax attention of every token to the tokens of its own sequence: (T, 3, H, D) -> (T, H * D).
+    """Return the softmax attention of each token to its own sequence: (T, 3, H, D) -> (T, H * D).
 
-    Scores are scaled by ``D ** -0.5``.
+    Scores are scaled by ``D ** -0.5``. With gradients, dense attention over padded sequences computes it.
 
-    Parameters
-    ----------
-    qkv
-        (T, 3, H, D) queries, keys and values of T packed tokens and H heads.
-    packed
-        The sequences the tokens belong to.
-    rotation
-        Turns queries and keys by their positions first.
-    alibi_slopes
-        One per head; adds ``-slope * |i - j|`` to the scores of tokens i and j (symmetric ALiBi, Press et al. 2022,
-        arXiv:2108.12409).
-    backend
-        Which kernels compute it; where gradients are wanted, dense attention over padded sequences does.
+    Args:
+        qkv: (T, 3, H, D) queries, keys and values of T packed tokens and H heads.
+        packed: the sequences.
+        rotation: rotary positions of queries and keys.
+        alibi_slopes: one for each head; ``-slope * |i - j|`` is added to the scores of tokens i and j (symmetric ALiBi,
+            Press et al. 2022, arXiv:2108.12409).
+        backend: attention kernels.
     """
     if learns(qkv):
         return _attend_padded(qkv, packed, rotation, alibi_slopes)
@@ -82,14 +76,14 @@ def attend(
 
 
 def choose_backend(backend: Backend, device_type: str, dtype: torch.dtype, with_alibi: bool, num_runs: int) -> Backend:
-    """Settle what ``auto`` means; another name stays, where it can do what is asked, and falls back to ``runs``.
+    """Return the kernels to use: those of ``auto``, or the requested ones, or ``runs`` if they are not available.
 
     Args:
-        backend: the one asked for.
-        device_type: ``cuda`` or another.
-        dtype: of the tensors.
-        with_alibi: whether scores take an ALiBi bias.
-        num_runs: runs of equally long sequences in the batch.
+        backend: requested kernels.
+        device_type: ``cuda`` or another type.
+        dtype: dtype of the tensors.
+        with_alibi: scores have an ALiBi bias.
+        num_runs: number of runs of sequences of equal length in the batch.
     """
     half_on_cuda = device_type == "cuda" and dtype in (torch.float16, torch.bfloat16)
     able: dict[Backend, bool] = {
@@ -107,14 +101,14 @@ def choose_backend(backend: Backend, device_type: str, dtype: torch.dtype, with_
 
 
 def available_backends(device_type: str, dtype: torch.dtype, with_alibi: bool) -> list[Backend]:
-    """Names other than ``auto`` that would be used as asked."""
+    """Return the kernels that are available here."""
     names: tuple[Backend, ...] = get_args(Backend)[1:]
     return [name for name in names if choose_backend(name, device_type, dtype, with_alibi, 1) == name]
 
 
 @cache
 def has_flash_attn() -> bool:
-    """Whether the flash-attn package is installed."""
+    """Return whether the flash-attn package is installed."""
     return find_spec("flash_attn") is not None
 
 
@@ -129,7 +123,7 @@ def _attend_runs(
         bias = None if alibi_slopes is None else _alibi_bias(alibi_slopes, length, qkv)
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         attended.append(out.transpose(1, 2).reshape(count * length, -1))
-    if len(attended) == 1:  # the usual case with many reads: nothing to join
+    if len(attended) == 1:  # the usual case with many reads
         return attended[0]
     return torch.cat(attended) if attended else qkv[:, 0].flatten(1)
 
@@ -137,7 +131,7 @@ def _attend_runs(
 def _attend_padded(
     qkv: Tensor, packed: PackedTokens, rotation: Rotation | None, alibi_slopes: tuple[float, ...] | None
 ) -> Tensor:
-    """Attention in one dense call, whatever the lengths; with gradients."""
+    """Compute attention over padded sequences in one dense call, with gradients."""
     lengths = packed.cu_seqlens.diff()
     rows = torch.repeat_interleave(torch.arange(len(lengths), device=qkv.device), lengths, output_size=len(qkv))
     if rotation is not None:
@@ -175,7 +169,7 @@ def _attend_flash(q: Tensor, k: Tensor, v: Tensor, packed: PackedTokens, slopes:
 
 
 def _rotated(qkv: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries and keys, their heads' two halves turned by the angles of (P, D / 2), and values of (..., P, 3, H, D)."""
+    """Return rotated queries and keys, and values, of (..., P, 3, H, D)."""
     q, k, v = qkv.unbind(-3)
     if rotation is None:
         return q, k, v
@@ -190,12 +184,12 @@ def _rotated(qkv: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Te
 
 
 def _alibi_bias(slopes: tuple[float, ...], length: int, like: Tensor) -> Tensor:
-    """(1, H, length, length) slice of a cached bias."""
+    """Return a slice of a cached bias, (1, H, length, length)."""
     built = -(-length // _BIAS_STEP) * _BIAS_STEP
     return _build_alibi_bias(slopes, built, like.dtype, like.device)[:, :, :length, :length]
 
 
-# What is cached must serve training too, even if it was built in inference mode, whose tensors autograd refuses.
+# Autograd refuses tensors of inference mode, and a cached bias must serve training, too.
 
 
 @lru_cache(maxsize=16)
@@ -214,9 +208,9 @@ def _slopes_on(slopes: tuple[float, ...], device: torch.device) -> Tensor:
 
 @lru_cache
 def alibi_slopes(num_heads: int) -> tuple[float, ...]:
-    """ALiBi slopes of each head; for a number that is no power of two, interleaved as in MosaicBERT.
+    """Return the ALiBi slopes of the heads, interleaved as in MosaicBERT if their number is no power of two.
 
-    The slopes of the largest power of two below come first, then every second one of twice that power (Portes et al.
+    The slopes of the next smaller power of two come first, then every second one of twice that power (Portes et al.
     2023, arXiv:2312.17482).
 
     >>> alibi_slopes(3)

@@ -1,7 +1,7 @@
 """DNABERT-S (Zhou et al. 2024, arXiv:2402.08777) on packed DNA.
 
-A MosaicBERT (Portes et al. 2023, arXiv:2312.17482): post-norm, symmetric ALiBi, gated MLP. Written from the
-architecture; parameter names are those of the published checkpoint.
+The architecture is MosaicBERT (Portes et al. 2023, arXiv:2312.17482): post-norm, symmetric ALiBi, gated MLP. The
+parameter names are those of the published checkpoint.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from virnucpro_pl.models.encoders.pointwise import add_layer_norm, gated_gelu
 
 @dataclass(frozen=True)
 class DnabertSConfig:
-    """Sizes of a DNABERT-S model, as its checkpoint gives them."""
+    """Sizes of a DNABERT-S model, as in its checkpoint."""
 
     num_layers: int
     width: int
@@ -27,7 +27,7 @@ class DnabertSConfig:
 
 
 class DnabertS(nn.Module):
-    """Packed tokens to one embedding per sequence: the mean over all its tokens of the last layer."""
+    """Encoder of packed DNA: the embedding of a sequence is the mean of the last layer over all its tokens."""
 
     def __init__(self, config: DnabertSConfig):
         super().__init__()
@@ -38,11 +38,11 @@ class DnabertS(nn.Module):
 
     @property
     def embedding_width(self) -> int:
-        """D of the embeddings."""
+        """Return D of the embeddings."""
         return self.config.width
 
     def hidden_states(self, packed: PackedTokens) -> Tensor:
-        """(T,) tokens -> (T, D)."""
+        """Return the last layer, (T,) tokens -> (T, D)."""
         x = self.embeddings(packed.tokens)
         slopes = alibi_slopes(self.config.num_heads)
         for layer in self.layers:
@@ -50,7 +50,7 @@ class DnabertS(nn.Module):
         return x  # type: ignore[no-any-return]
 
     def forward(self, packed: PackedTokens) -> Tensor:
-        """Packed sequences -> (N, D) float32: means over all tokens, ``[CLS]`` and ``[SEP]`` included."""
+        """Return the embeddings, (N, D) float32: means over all tokens, with ``[CLS]`` and ``[SEP]``."""
         return mean_pool(self.hidden_states(packed), packed)
 
 

@@ -1,6 +1,6 @@
 """ESM-2 (Lin et al. 2023, doi:10.1126/science.ade2574) on packed proteins.
 
-Written from the architecture; parameter names follow fair-esm, with the three attention projections fused.
+Parameter names follow fair-esm; the three attention projections are fused.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ _MASK_RATIO_TRAIN = 0.15 * 0.8
 _ROTARY_BASE = 10000.0
 _TABLE_STEP = 256  # rotation tables are built for lengths rounded up to this
 MOST_RESIDUES = 1024
-"""The published tool averages over at most this many residues of a protein."""
+"""Most residues of a protein over which the published tool averages"""
 
 
 @dataclass(frozen=True)
 class Esm2Config:
-    """Sizes of an ESM-2 model, as its checkpoint gives them."""
+    """Sizes of an ESM-2 model, as in its checkpoint."""
 
     num_layers: int
     width: int
@@ -31,14 +31,14 @@ class Esm2Config:
     vocabulary: int = 33
     token_dropout: bool = True
     inverse_frequencies: tuple[float, ...] | None = None
-    """Rotary frequencies of the checkpoint, one per pair of a head's channels; None for the exact ones.
+    """Rotary frequencies of the checkpoint, one for each pair of a head's channels; None: the exact ones.
 
-    A file in float16 holds them rounded, and both the published tool and fair-esm use them so.
+    A file in float16 holds rounded frequencies, which the published tool and fair-esm use.
     """
 
 
 class Esm2(nn.Module):
-    """Packed tokens to one embedding per protein: the mean over its residues of the last, normalised layer."""
+    """Encoder of packed proteins: the embedding is the mean of the last, normalised layer over the residues."""
 
     def __init__(self, config: Esm2Config):
         super().__init__()
@@ -50,13 +50,13 @@ class Esm2(nn.Module):
 
     @property
     def embedding_width(self) -> int:
-        """D of the embeddings."""
+        """Return D of the embeddings."""
         return self.config.width
 
     def hidden_states(self, packed: PackedTokens) -> Tensor:
-        """(T,) tokens -> (T, D), after the final layer normalisation; no token may be ``<mask>``."""
+        """Return the last layer after its normalisation, (T,) tokens -> (T, D); ``<mask>`` tokens are not supported."""
         x = self.embed_tokens(packed.tokens)
-        if self.config.token_dropout:  # the model expects the scale that masking gave it in training
+        if self.config.token_dropout:  # scale of the masking in training
             x = x * (1 - _MASK_RATIO_TRAIN)
         rotation = self._rotation(packed.max_seqlen, x.device)
         delta = None
@@ -65,7 +65,7 @@ class Esm2(nn.Module):
         return add_layer_norm(x, delta, self.emb_layer_norm_after, self.attention == "exact")[1]
 
     def forward(self, packed: PackedTokens) -> Tensor:
-        """Packed proteins -> (N, D) float32: means over residues, ``<cls>`` and ``<eos>`` left out."""
+        """Return the embeddings, (N, D) float32: means over the residues, without ``<cls>`` and ``<eos>``."""
         return mean_pool(self.hidden_states(packed), packed, skip=1, most=MOST_RESIDUES)
 
     def _rotation(self, max_seqlen: int, device: torch.device) -> Rotation:
@@ -90,7 +90,7 @@ class _Layer(nn.Module):
     def forward(
         self, x: Tensor, delta: Tensor | None, packed: PackedTokens, rotation: Rotation, backend: Backend
     ) -> tuple[Tensor, Tensor]:
-        """Residual stream and what the layer before adds to it -> the same for the layer after; (T, D) each."""
+        """Return the residual stream and its next update, from those of the previous layer; (T, D) each."""
         exact = backend == "exact"
         x, normed = add_layer_norm(x, delta, self.self_attn_layer_norm, exact)
         qkv = self.qkv_proj(normed).unflatten(-1, (3, self.num_heads, -1))
@@ -100,13 +100,13 @@ class _Layer(nn.Module):
 
 
 def exact_inverse_frequencies(head_width: int) -> tuple[float, ...]:
-    """Rotary frequencies of Su et al. 2021 (arXiv:2104.09864) for heads of this width."""
+    """Return the rotary frequencies of Su et al. 2021 (arXiv:2104.09864) for heads of a width."""
     return tuple(_ROTARY_BASE ** -(i / head_width) for i in range(0, head_width, 2))
 
 
 @lru_cache(maxsize=8)
-@torch.inference_mode(False)  # it must serve training too
+@torch.inference_mode(False)  # must serve training, too
 def _rotation_table(frequencies: tuple[float, ...], num_positions: int, device: torch.device) -> Rotation:
-    """Angles in float32, whatever the model's precision."""
+    """Return the rotations in float32, whatever the precision of the model."""
     positions = torch.arange(num_positions, dtype=torch.float32, device=device)
     return Rotation(*cos_sin(positions[:, None] * torch.tensor(frequencies, dtype=torch.float32, device=device)))

@@ -1,4 +1,4 @@
-"""Linear layers in float8: on GPUs that multiply it, half again as fast as half precision, and less exact."""
+"""Linear layers in float8, 1.5 times as fast as half precision on GPUs that support it, and less exact."""
 
 import torch
 import torch.nn.functional as F
@@ -8,14 +8,14 @@ from virnucpro_pl.models.encoders.esm2 import Esm2
 from virnucpro_pl.models.encoders.pointwise import quantise
 
 FIRST_CAPABILITY = (8, 9)
-"""CUDA compute capability from which GPUs multiply float8."""
+"""Lowest CUDA compute capability with float8"""
 
 
 class Fp8Linear(nn.Module):
-    """A linear layer whose weights and inputs are e4m3, each row with a scale of its own, and sums float32.
+    """Linear layer with weights and inputs in e4m3, one scale for each row, and sums in float32.
 
     Args:
-        linear: the layer to replace; its dtype is that of inputs and outputs.
+        linear: layer to replace; its dtype is that of inputs and outputs.
     """
 
     weight: Tensor
@@ -29,11 +29,11 @@ class Fp8Linear(nn.Module):
         self.bias = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """(T, K) -> (T, N)."""
+        """Return the product, (T, K) -> (T, N)."""
         return self.multiply(*quantise(x), x.dtype)
 
     def multiply(self, values: Tensor, scales: Tensor, dtype: torch.dtype) -> Tensor:
-        """(T, K) e4m3 and (T, 1) scales -> (T, N) of ``dtype``."""
+        """Return the product of quantised inputs, (T, K) e4m3 and (T, 1) scales -> (T, N) of ``dtype``."""
         return F.scaled_mm(
             values,
             self.weight.T,
@@ -48,7 +48,7 @@ class Fp8Linear(nn.Module):
 
 
 def use_fp8(encoder: Esm2) -> None:
-    """Replace the linear layers of all but the first and the last layer, which tolerate it least, in place."""
+    """Replace the linear layers, except in the first and the last layer, which are most sensitive."""
     for layer in encoder.layers[1:-1]:
         for name, child in list(layer.named_children()):
             if isinstance(child, nn.Linear):
@@ -56,5 +56,5 @@ def use_fp8(encoder: Esm2) -> None:
 
 
 def can_multiply_fp8(device: torch.device) -> bool:
-    """Whether the device has units for it; on the CPU it is imitated."""
+    """Return whether the device has float8 units; the CPU emulates them."""
     return device.type != "cuda" or torch.cuda.get_device_capability(device) >= FIRST_CAPABILITY

@@ -1,8 +1,8 @@
-"""Triton kernels for CUDA: attention on packed sequences, and the pointwise work between matrix products.
+"""Triton kernels for CUDA: attention over packed sequences, and pointwise operations.
 
-Between them they leave the encoders with little but matrix products: attention rotates queries and keys while it loads
-them and writes each head in its place, so nothing is copied before or after it, and each pointwise step reads and
-writes its tensors once. Sums, softmax, normalisation and GELU are computed in float32 whatever the tensors' dtype.
+Attention rotates queries and keys while it loads them and writes each head to its final position, without copies. Each
+pointwise kernel reads and writes its tensors once. Sums, softmax, normalisation and GELU are computed in float32 in
+every dtype.
 ``TRITON_INTERPRET=1`` runs them on the CPU, slowly, which is how they are tested without a GPU.
 """
 
@@ -13,20 +13,20 @@ from torch import Tensor
 
 _LOG2E = tl.constexpr(1.4426950408889634)
 _SQRT_HALF = tl.constexpr(0.7071067811865476)
-_BLOCK = 64  # queries of one program, and keys of one of its steps
+_BLOCK = 64  # queries of a program, and keys of each of its steps
 _FP8 = torch.float8_e4m3fn
 
 
 @triton.jit
 def _rotate(a, b, cos, sin, position, pair, mask, PAIRS: tl.constexpr):
-    """Rotate the two halves of each row by its position's angles."""
+    """Rotate the two halves of each row by the angles of its position."""
     at = position[:, None] * PAIRS + pair[None, :]
     c, s = tl.load(cos + at, mask=mask, other=0.0), tl.load(sin + at, mask=mask, other=0.0)
     x, y = a.to(tl.float32), b.to(tl.float32)
     return (x * c - y * s).to(a.dtype), (y * c + x * s).to(b.dtype)
 
 
-# A batch's longest sequence must not choose the machine code: batches are ragged, and each choice is compiled anew.
+# The longest sequence of a batch must not be specialised: batches are ragged, and each value would be compiled anew.
 @triton.jit(do_not_specialize=["num_blocks"])
 def _attend(
     qkv,
@@ -44,7 +44,7 @@ def _attend(
     ALIBI: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One block of queries of one head of one sequence, with an online softmax over its keys (Dao et al. 2022)."""
+    """Compute one block of queries of one head and sequence, with an online softmax over the keys (Dao et al. 2022)."""
     program = tl.program_id(0)
     head = program % num_heads
     block = (program // num_heads) % num_blocks
@@ -53,7 +53,7 @@ def _attend(
     length = (tl.load(cu_seqlens + sequence + 1) - start).to(tl.int32)
     if block * BLOCK >= length:
         return
-    PAIRS: tl.constexpr = WIDTH // 2  # a head's channels are handled as two halves, which rotary positions pair up
+    PAIRS: tl.constexpr = WIDTH // 2  # channels of a head in two halves, which rotary positions pair
     pair = tl.arange(0, PADDED)
     row = block * BLOCK + tl.arange(0, BLOCK)
     mask = (row < length)[:, None] & (pair < PAIRS)[None, :]
@@ -100,14 +100,16 @@ def attend(
     rotation: tuple[Tensor, Tensor] | None = None,
     slopes: Tensor | None = None,
 ) -> Tensor:
-    """Attention of every token to its own sequence: (T, 3, H, D) -> (T, H * D), scores scaled by ``D ** -0.5``.
+    """Return the attention of each token to its own sequence: (T, 3, H, D) -> (T, H * D).
+
+    Scores are scaled by ``D ** -0.5``.
 
     Args:
-        qkv: (T, 3, H, D) contiguous; queries, keys and values.
+        qkv: (T, 3, H, D) contiguous queries, keys and values.
         cu_seqlens: (N + 1,) int32 bounds of the sequences.
-        max_seqlen: tokens of the longest one.
-        rotation: (P, D / 2) float32 cosines and sines of at least ``max_seqlen`` positions, to rotate q and k by.
-        slopes: (H,) float32; subtracts ``slope * |i - j|`` from scores (symmetric ALiBi).
+        max_seqlen: tokens of the longest sequence.
+        rotation: (P, D / 2) float32 cosines and sines of at least ``max_seqlen`` positions.
+        slopes: (H,) float32; ``slope * |i - j|`` is subtracted from the scores (symmetric ALiBi).
     """
     num_tokens, _, num_heads, width = qkv.shape
     out = torch.empty((num_tokens, num_heads * width), dtype=qkv.dtype, device=qkv.device)
@@ -125,7 +127,7 @@ def attend(
         num_blocks,
         num_heads,
         WIDTH=width,
-        PADDED=max(16, triton.next_power_of_2(width // 2)),  # the least the matrix units take
+        PADDED=max(16, triton.next_power_of_2(width // 2)),  # smallest size of the matrix units
         ROTARY=rotation is not None,
         ALIBI=slopes is not None,
         BLOCK=_BLOCK,
@@ -174,9 +176,9 @@ def add_layer_norm(x: Tensor, delta: Tensor | None, weight: Tensor, bias: Tensor
 
 @triton.jit
 def _gelu_of(x, EXACT: tl.constexpr):
-    """GELU by ``erf``: to the last bit of float32, or to 2e-7, which half precision cannot tell from it.
+    """Compute GELU by ``erf``, or by an approximation within 2e-7, which is exact in half precision.
 
-    The short form is 7.1.26 of Abramowitz and Stegun 1964; ``erf`` would cost more than the memory traffic.
+    The approximation is 7.1.26 of Abramowitz and Stegun 1964; ``erf`` would take longer than the memory traffic.
     """
     if EXACT:
         return 0.5 * x * (1.0 + tl.erf(x * _SQRT_HALF))
@@ -196,7 +198,7 @@ def _gelu(x, size, EXACT: tl.constexpr, BLOCK: tl.constexpr):
 
 
 def gelu_(x: Tensor) -> Tensor:
-    """Gaussian error linear unit in place; any contiguous shape."""
+    """Compute the Gaussian error linear unit in place; any contiguous shape."""
     block = 4096
     _gelu[(triton.cdiv(x.numel(), block),)](x, x.numel(), EXACT=x.dtype == torch.float32, BLOCK=block, num_warps=8)
     return x
@@ -213,7 +215,7 @@ def _gated_gelu(gates, out, width, EXACT: tl.constexpr, BLOCK: tl.constexpr):
 
 
 def gated_gelu(gates: Tensor) -> Tensor:
-    """GELU of the first half of each row times the second: (T, 2 * F) -> (T, F)."""
+    """Return GELU of the first half of each row times the second half: (T, 2 * F) -> (T, F)."""
     num_rows, width = gates.shape[0], gates.shape[1] // 2
     out = torch.empty((num_rows, width), dtype=gates.dtype, device=gates.device)
     _gated_gelu[(num_rows,)](

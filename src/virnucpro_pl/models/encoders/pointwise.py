@@ -1,8 +1,8 @@
-"""The work between matrix products: fused kernels on CUDA, plain torch elsewhere.
+"""Pointwise operations: fused kernels on CUDA, plain torch elsewhere.
 
-On the CPU, results do not depend on the number of threads. Torch cuts a large tensor into one piece per thread and
-computes what is left of a piece after the last whole vector by another routine, so the last bit of ``erf``, ``cos`` and
-``sin`` depends on where the cuts fall. Here they fall between vectors. (Sums and products are exact to the last bit.)
+On the CPU, results do not depend on the number of threads. Torch cuts a large tensor into one piece for each thread and
+computes the remainder of a piece after its last whole vector by another routine, so the last bit of ``erf``, ``cos``
+and ``sin`` depends on the cuts. Here all cuts lie between vectors. Sums and products have no such dependence.
 """
 
 from functools import cache
@@ -12,26 +12,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_GRAIN = 32_768  # elements: torch gives a thread at least so many, and cuts gelu above half of it
+_GRAIN = 32_768  # elements: smallest piece of a thread; torch cuts gelu above half of it
 
 
 @cache
 def has_kernels(device_type: str) -> bool:
-    """Whether the fused kernels run on this kind of device."""
+    """Return whether the fused kernels run on a type of device."""
     return device_type == "cuda" and find_spec("triton") is not None
 
 
 def learns(x: Tensor) -> bool:
-    """Whether gradients will be asked for, which work in place and fused kernels do not give."""
+    """Return whether gradients are needed, which in-place operations and fused kernels do not support."""
     return torch.is_grad_enabled() and x.requires_grad
 
 
 def gelu_(x: Tensor, exact: bool = False) -> Tensor:
-    """Gaussian error linear unit, by ``erf``, in place unless gradients are wanted: (T, D).
+    """Return the Gaussian error linear unit by ``erf``, (T, D), in place unless gradients are needed.
 
     Args:
-        x: contiguous.
-        exact: whether to keep to plain torch where there is a fused kernel.
+        x: contiguous tensor.
+        exact: use plain torch instead of a fused kernel.
     """
     if learns(x):
         return F.gelu(x)
@@ -41,7 +41,7 @@ def gelu_(x: Tensor, exact: bool = False) -> Tensor:
         return kernels.gelu_(x)
     if x.device.type != "cpu":
         return torch.ops.aten.gelu_(x)  # type: ignore[no-any-return]
-    # Every thread gets a whole number of vectors, or one thread all.
+    # Each thread gets a whole number of vectors, or one thread gets all.
     flat, piece = x.view(-1), _GRAIN * torch.get_num_threads()
     whole = x.numel() // piece * piece
     for part in (*torch.split(flat[:whole], piece), *torch.split(flat[whole:], _GRAIN // 2)):
@@ -50,7 +50,7 @@ def gelu_(x: Tensor, exact: bool = False) -> Tensor:
 
 
 def gated_gelu(gates: Tensor, exact: bool = False) -> Tensor:
-    """GELU of the first half of each row times the second: (T, 2 * F) -> (T, F)."""
+    """Return GELU of the first half of each row times the second half: (T, 2 * F) -> (T, F)."""
     if learns(gates):
         gate, value = gates.chunk(2, dim=-1)
         return F.gelu(gate) * value
@@ -63,10 +63,7 @@ def gated_gelu(gates: Tensor, exact: bool = False) -> Tensor:
 
 
 def add_layer_norm(x: Tensor, delta: Tensor | None, norm: nn.LayerNorm, exact: bool = False) -> tuple[Tensor, Tensor]:
-    """Return the sum of ``x`` and ``delta``, in the place of ``x`` unless gradients are wanted, and its layer norm.
-
-    All are (T, D).
-    """
+    """Return ``x + delta`` and its layer norm, (T, D) each; the sum overwrites ``x`` unless gradients are needed."""
     if learns(x) or (delta is not None and learns(delta)) or learns(norm.weight):
         total = x if delta is None else x + delta
         return total, F.layer_norm(total, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
@@ -91,6 +88,6 @@ def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cos_sin(angles: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of (P, D) angles."""
+    """Return cosine and sine of (P, D) angles."""
     parts = torch.split(angles, max(1, _GRAIN // 2 // angles.shape[-1]))
     return torch.cat([part.cos() for part in parts]), torch.cat([part.sin() for part in parts])

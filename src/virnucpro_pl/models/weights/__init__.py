@@ -1,1 +1,1 @@
-"""Published weights: where they come from and how they become our modules, without running anything in them."""
+"""Weights: finding, downloading, checking and converting them, without running code in weight files."""

@@ -1,4 +1,4 @@
-"""Where the program keeps what it fetched or converted by itself; files of the hub lie in the hub's own cache."""
+"""Cache folder of downloaded heads, imported and converted weights; the hub's client has its own cache."""
 
 import os
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.host.home_folder import user_path
 
-_NO_HOME = Path(os.devnull) / "no home folder"  # nothing is ever there, and nothing can be written there
+_NO_HOME = Path(os.devnull) / "no home folder"  # a path that cannot exist
 
 
 def cache_folder() -> Path:
-    """Return the folder of fetched heads, imported and converted weights.
+    """Return the cache folder: ``VIRNUCPRO_CACHE``, or a folder in the user's cache.
 
-    ``VIRNUCPRO_CACHE``, else a folder in the user's cache. For a user without a home folder it is one that cannot be.
+    Without a home folder it is a path that cannot exist.
     """
     if given := os.environ.get("VIRNUCPRO_CACHE"):
         return user_path(given)
@@ -21,21 +21,18 @@ def cache_folder() -> Path:
 
 
 def check_home(folder: Path, variable: str) -> None:
-    """Refuse a cache in the home folder of a user who has none.
+    """Raise UserError if a cache lies in a home folder that does not exist.
 
     Args:
-        folder: the cache.
-        variable: environment variable that names another one.
-
-    Raises:
-        UserError: there is no such home folder.
+        folder: cache folder.
+        variable: environment variable that sets another cache folder.
     """
     if folder.parts[0] == "~" or folder.is_relative_to(_NO_HOME):
         raise UserError(f"no home folder to keep weights in: HOME is not set; set {variable} to a folder")
 
 
 def files_folder(name: str, revision: str | None) -> Path:
-    """Folder of the files of one revision of a repository, however they came there.
+    """Return the folder of the files of one revision of a repository.
 
     >>> files_folder("owner/name", "abc").parts[-3:]
     ('weights', 'owner--name', 'abc')
@@ -44,5 +41,5 @@ def files_folder(name: str, revision: str | None) -> Path:
 
 
 def is_offline() -> bool:
-    """Whether nothing may be fetched."""
+    """Return whether downloads are disabled."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")

@@ -1,4 +1,4 @@
-"""Reading weight files of every published kind as plain tensors; no code in a file is ever run."""
+"""Readers of weight files as plain tensors; no code in a file is run."""
 
 import json
 import pickle
@@ -17,17 +17,17 @@ from virnucpro_pl.files.file_names import utf8_name
 
 
 class Checkpoint(NamedTuple):
-    """Tensors by name, with what the file says about them."""
+    """Tensors by name, and the metadata of their file."""
 
     tensors: dict[str, Tensor]
     metadata: dict[str, Any]
 
 
 class _Inert:
-    """Stands in for every class a published file names: holds the object's attributes and does nothing."""
+    """Stand-in for the classes of published files: holds attributes and has no code."""
 
 
-# Whole-module pickles (the published heads) name these classes, fair-esm files the last one. None is imported.
+# Classes in published heads (pickled modules) and, the last one, in fair-esm files. None is imported.
 _STAND_INS = (
     "__main__.MLPClassifier",
     "torch.nn.modules.linear.Linear",
@@ -43,7 +43,7 @@ def read_file(path: Path) -> Checkpoint:
     """Read a safetensors file, or a ``torch.save`` file of tensors, a state dict or a published head.
 
     Raises:
-        UserError: the file is missing, damaged, or holds anything but tensors and plain values.
+        UserError: the file is missing, damaged, or holds other objects than tensors and plain values.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such weight file; check the path")
@@ -51,7 +51,7 @@ def read_file(path: Path) -> Checkpoint:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Return whether the content, or at least the name, is that of a safetensors file."""
+    """Return whether a file is a safetensors file, by its content or name."""
     with path.open("rb") as file:
         start = file.read(9)
     header_bytes = int.from_bytes(start[:8], "little")
@@ -61,7 +61,7 @@ def _is_safetensors(path: Path) -> bool:
 def _read_safetensors(path: Path) -> Checkpoint:
     try:
         with utf8_name(path) as name, safe_open(name, framework="pt") as file:
-            names = file.keys()  # the file is no dict and cannot be iterated over
+            names = file.keys()  # not a dict, so it cannot be iterated
             return Checkpoint({name: file.get_tensor(name) for name in names}, dict(file.metadata() or {}))
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a readable safetensors file ({error}); copy or download it again") from error
@@ -70,10 +70,10 @@ def _read_safetensors(path: Path) -> Checkpoint:
 def _read_pickle(path: Path) -> Checkpoint:
     try:
         with torch.serialization.safe_globals([(_Inert, name) for name in _STAND_INS]), utf8_name(path) as name:
-            # Only the zip format can be mapped; mapping spares a second copy of gigabytes in memory.
+            # Only the zip format can be memory-mapped, which saves a copy of gigabytes.
             content = torch.load(name, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        # torch names the class or function a file asks for; without one the bytes are no pickle at all.
+        # torch names the class or function in the pickle; without one the file is no pickle.
         if (asked := re.search(r"GLOBAL ([\w.]+)", str(error))) is None:
             raise UserError(f"{path}: not a weight file; copy or download it again") from error
         raise UserError(
@@ -92,7 +92,7 @@ def _first_sentence(error: BaseException) -> str:
 
 
 def _plain(content: object, path: Path) -> Checkpoint:
-    """Tensors and plain values of whatever shape the file has."""
+    """Return the tensors and metadata of any published structure."""
     if isinstance(content, _Inert):
         return Checkpoint(dict(_module_tensors(content, "")), {})
     if isinstance(content, Mapping):
@@ -112,7 +112,7 @@ def _tensors(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
 
 
 def _module_tensors(module: _Inert, prefix: str) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers of a pickled ``nn.Module``, named as in its state dict."""
+    """Yield the parameters and buffers of a pickled ``nn.Module``, named as in its state dict."""
     attributes = vars(module)
     for group in ("_parameters", "_buffers"):
         for name, value in attributes.get(group, {}).items():
@@ -123,7 +123,7 @@ def _module_tensors(module: _Inert, prefix: str) -> Iterator[tuple[str, Tensor]]
 
 
 def read_folder(folder: Path) -> Checkpoint:
-    """Read a Hugging Face checkpoint folder, whole or in shards; the metadata is its ``config.json``.
+    """Read a Hugging Face checkpoint folder, with or without shards; the metadata is its ``config.json``.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -149,7 +149,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        UserError: the file is missing or is no JSON object.
+        UserError: the file is missing or holds no JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""From published parameter names to our modules."""
+"""Conversion of published checkpoints into our modules."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -19,7 +19,7 @@ _UNUSED_ESM2 = re.compile(r"^lm_head\.|^contact_head\.|^pooler\.|^embeddings\.po
 _UNUSED_DNABERT_S = re.compile(r"^pooler\.|^cls\.|position_ids$")
 _HUGGING_FACE_ESM2 = (
     (r"^esm\.", ""),
-    (r"\.LayerNorm\.gamma$", ".LayerNorm.weight"),  # as transformers 5 saves them
+    (r"\.LayerNorm\.gamma$", ".LayerNorm.weight"),  # names of transformers 5
     (r"\.LayerNorm\.beta$", ".LayerNorm.bias"),
     (r"^embeddings\.word_embeddings\.", "embed_tokens."),
     (r"^encoder\.emb_layer_norm_after\.", "emb_layer_norm_after."),
@@ -48,7 +48,7 @@ _DNABERT_S = (
 def load_esm2(path: Path) -> Esm2:
     """Build ESM-2 from a fair-esm ``.pt``, a Hugging Face folder, or safetensors with fair-esm's names.
 
-    Weights take ``torch.get_default_dtype()``.
+    The dtype is ``torch.get_default_dtype()``.
 
     Raises:
         UserError: the file is no ESM-2 checkpoint, or is damaged.
@@ -73,7 +73,7 @@ def load_esm2(path: Path) -> Esm2:
             shapes = {None if part is None else part.shape for part in parts}
             if len(shapes) > 1 or shapes & {None, torch.Size([])}:
                 raise UserError(f"{path}: layer {layer} has no complete attention projection; download it again")
-            # In the dtype it is to have, so that nothing large is copied as it lies in the file.
+            # Cast first, so that no large tensor is copied in the dtype of the file.
             cast = [_placed(part, torch.get_default_dtype()) for part in parts if part is not None]
             tensors[f"layers.{layer}.qkv_proj.{kind}"] = torch.cat(cast)
     return _filled(lambda: Esm2(config), tensors, _UNUSED_ESM2, path)
@@ -92,14 +92,14 @@ def _esm2_sizes(metadata: dict[str, Any], path: Path) -> dict[str, Any]:
     else:
         names = ("num_layers", "embed_dim", "attention_heads", "token_dropout")
     if missing := [name for name in names[:3] if name not in metadata]:
-        raise UserError(f"{path}: not an ESM-2 checkpoint: it does not say its {', '.join(missing)}")
+        raise UserError(f"{path}: not an ESM-2 checkpoint: {', '.join(missing)} missing")
     layers, width, heads = (_size(metadata, name, path) for name in names[:3])
     dropout = str(metadata.get(names[3], True)).lower() == "true"
     return {"num_layers": layers, "width": width, "num_heads": heads, "token_dropout": dropout}
 
 
 def _inverse_frequencies(tensors: dict[str, Tensor]) -> tuple[float, ...] | None:
-    """The rotary frequencies in the file; fair-esm and transformers alike use them instead of computing them."""
+    """Return the rotary frequencies of the file, which fair-esm and transformers use instead of exact ones."""
     found = {tuple(tensor.float().tolist()) for name, tensor in tensors.items() if name.endswith(".inv_freq")}
     return found.pop() if len(found) == 1 else None
 
@@ -107,7 +107,7 @@ def _inverse_frequencies(tensors: dict[str, Tensor]) -> tuple[float, ...] | None
 def load_dnabert_s(folder: Path) -> DnabertS:
     """Build DNABERT-S (or another MosaicBERT of its kind) from a Hugging Face folder.
 
-    Weights take ``torch.get_default_dtype()``.
+    The dtype is ``torch.get_default_dtype()``.
 
     Raises:
         UserError: the folder holds no such checkpoint, or a file is damaged.
@@ -119,11 +119,11 @@ def load_dnabert_s(folder: Path) -> DnabertS:
 
 
 def dnabert_s_config(metadata: dict[str, Any], folder: Path) -> DnabertSConfig:
-    """Read the sizes from a ``config.json``; UserError when one is missing."""
+    """Return the sizes in a ``config.json``; raise UserError if one is missing."""
     path = folder / "config.json"
     names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
     if missing := [name for name in names if name not in metadata]:
-        raise UserError(f"{path}: not a DNABERT-S checkpoint: it does not say its {', '.join(missing)}")
+        raise UserError(f"{path}: not a DNABERT-S checkpoint: {', '.join(missing)} missing")
     layers, width, heads, ffn_width, vocabulary = (_size(metadata, name, path) for name in names)
     _check_heads(width, heads, path)
     return DnabertSConfig(
@@ -150,7 +150,7 @@ def _check_heads(width: int, num_heads: int, path: Path) -> None:
 
 
 def _rows(tensors: dict[str, Tensor], name: str, path: Path) -> int:
-    """First dimension of a matrix."""
+    """Return the number of rows of a matrix."""
     if name not in tensors:
         raise UserError(f"{path}: not an ESM-2 checkpoint: {name} is missing")
     if tensors[name].ndim != 2:
@@ -159,7 +159,7 @@ def _rows(tensors: dict[str, Tensor], name: str, path: Path) -> int:
 
 
 def load_head(checkpoint: Checkpoint, path: Path) -> Head:
-    """Build the head from a published whole module, a state dict or safetensors, ready to score.
+    """Build a head from a published module, a state dict or safetensors.
 
     Raises:
         UserError: the tensors are not those of a head, or hold NaN or infinite numbers.
@@ -189,7 +189,7 @@ def _filled(
     path: Path,
     dtype: torch.dtype | None = None,
 ) -> _Module:
-    """Build a module without memory of its own and give it exactly these tensors."""
+    """Build a module on the meta device and assign exactly these tensors."""
     with torch.device("meta"):
         module = build()
     dtype = dtype or torch.get_default_dtype()
@@ -214,5 +214,5 @@ def _filled(
 
 
 def _placed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a tensor of a file on the default device, numbers in ``dtype``; straight there, without a copy between."""
+    """Return a tensor on the default device, floating-point ones as ``dtype``, without an intermediate copy."""
     return tensor.to(torch.get_default_device(), dtype if tensor.is_floating_point() else tensor.dtype)

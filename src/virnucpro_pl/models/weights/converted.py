@@ -1,6 +1,6 @@
-"""Encoders as safetensors under our own parameter names, in the dtype they compute in: loaded as they lie on the disk.
+"""Converted encoders: safetensors with our parameter names, in the dtype of the computation.
 
-Pages of the files are mapped, so processes of one machine share them, and tensors go straight to the device.
+The files are memory-mapped, so that the processes of a host share them and tensors are copied to the device directly.
 """
 
 import hashlib
@@ -33,31 +33,31 @@ _KINDS = {"dnabert_s": (DnabertS, DnabertSConfig), "esm2": (Esm2, Esm2Config)}
 
 
 def converted_folder(files: dict[str, Any], dtype: torch.dtype) -> Path:
-    """Folder of the conversion of a checkpoint.
+    """Return the folder of the conversion of a checkpoint.
 
     Args:
         files: path and state of its files.
-        dtype: of the tensors.
+        dtype: dtype of the tensors.
     """
     fingerprint = json.dumps([_FORMAT, files, str(dtype)], sort_keys=True)
     return cache_folder() / "converted" / hashlib.sha256(fingerprint.encode()).hexdigest()[:24]
 
 
 def is_converted(folder: Path) -> bool:
-    """Whether a conversion is there, complete."""
+    """Return whether a complete conversion exists."""
     return (folder / _INFO).is_file()
 
 
 def write_converted(folder: Path, encoder: DnabertS | Esm2, source: dict[str, Any]) -> None:
-    """Write an encoder; of several processes one does, and the others wait for it.
+    """Write a converted encoder; one of several processes writes, the others wait.
 
     Args:
-        folder: where to.
-        encoder: on the CPU, in the dtype it is to be kept in.
-        source: what it was converted from, for people.
+        folder: folder of the conversion.
+        encoder: encoder on the CPU, in its final dtype.
+        source: description of the checkpoint, for information.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder / ".converting") as lock:
@@ -74,11 +74,11 @@ def write_converted(folder: Path, encoder: DnabertS | Esm2, source: dict[str, An
         info = {"format_version": _FORMAT, "encoder": kind, "config": asdict(encoder.config), "source": source}
         write_text(
             folder / _INFO, json.dumps({**info, "weight_map": weight_map}, indent=1) + "\n"
-        )  # last: all is there
+        )  # last, as it marks the conversion as complete
 
 
 def _shards(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    """Cut into parts of about ``_SHARD_BYTES``, so that no file is too large for a memory or a file system."""
+    """Split tensors into shards of about ``_SHARD_BYTES``, for small memories and file systems."""
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
     for name, tensor in tensors.items():
@@ -105,11 +105,11 @@ def read_converted(folder: Path) -> DnabertS | Esm2:
         device = str(torch.get_default_device())
         for name in sorted(set(info["weight_map"].values())):
             with utf8_name(folder / Path(name).name) as shard, safe_open(shard, "pt", device=device) as file:
-                tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
+                tensors |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
         encoder.load_state_dict(tensors, assign=True)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder}: damaged ({reason}); remove the folder, and it is made again") from error
+        raise UserError(f"{folder}: damaged ({reason}); remove the folder; it will be written again") from error
     encoder.requires_grad_(False).eval()
     return encoder
 

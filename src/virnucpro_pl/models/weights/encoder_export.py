@@ -1,4 +1,4 @@
-"""Writing encoders in the formats they were published in, so that whatever reads those reads them."""
+"""Writers of encoders in their published formats."""
 
 import argparse
 import re
@@ -27,15 +27,15 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_m
 
 
 def write_esm2(encoder: Esm2, path: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write ESM-2 as fair-esm has it; the head for masked residues, which nothing here uses, is left empty.
+    """Write ESM-2 in fair-esm's format; the language-model head, which is not used here, is zero.
 
     Args:
-        encoder: any.
-        path: of the ``.pt`` file.
-        dtype: of its numbers; published is float16.
+        encoder: the encoder.
+        path: path of the ``.pt`` file.
+        dtype: dtype of the tensors; float16 as published.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     config = encoder.config
     tensors: dict[str, Tensor] = {}
@@ -69,13 +69,13 @@ def write_dnabert_s(encoder: DnabertS, source: Path, folder: Path, dtype: torch.
     """Write DNABERT-S as a Hugging Face folder with the published names.
 
     Args:
-        encoder: any.
-        source: folder it was read from, whose configuration, tokenizer and pooler, which nothing here uses, are copied.
-        folder: of the files; those there are replaced.
-        dtype: of its numbers; published is float32.
+        encoder: the encoder.
+        source: folder of its checkpoint; configuration, tokenizer and pooler are copied from it.
+        folder: folder of the files, which are replaced.
+        dtype: dtype of the tensors; float32 as published.
 
     Raises:
-        OSError: they cannot be written.
+        OSError: a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", *_TOKENIZER_FILES):

@@ -1,4 +1,4 @@
-"""Fetching single weight files from a web server, such as heads from the published repository."""
+"""Download of single weight files, such as heads of the published repository."""
 
 import logging
 import time
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PICKLE_BEGINNINGS = (b"PK\x03\x04", b"\x80\x02")
-"""How files of ``torch.save`` begin: zip archives, and pickles of old"""
+"""First bytes of ``torch.save`` files: zip archives, and pickles of old versions"""
 _RETRIES = 3
 _TELL_SECONDS = 30.0
 _LOCK_SECONDS = 3600.0
 
 
 def fetch_file(urls: Sequence[str], folder: Path, begins_with: tuple[bytes, ...]) -> Path:
-    """Fetch a file from the first of several addresses that has it, onwards from what is there.
+    """Download a file from the first of several URLs that has it; an interrupted download is resumed.
 
-    Only one process fetches into a folder at a time; the others wait and find the file.
+    One process at a time downloads into a folder; the others wait and find the file.
 
     Args:
-        urls: addresses; the file is called as the first one ends.
-        folder: where it goes.
-        begins_with: how such files begin.
+        urls: URLs; the file has the name at the end of the first one.
+        folder: folder of the file.
+        begins_with: possible first bytes of the file.
 
     Raises:
-        UserError: there is no room for it, or no folder.
-        DownloadError: none of them gives it.
+        UserError: the disk is full, or the folder cannot be made.
+        DownloadError: no URL has the file.
     """
-    from virnucpro_pl.fetching.polite_http import Patience, PoliteClient  # not needed for weights on disk
+    from virnucpro_pl.fetching.polite_http import Patience, PoliteClient  # slow to import
 
     name = urls[0].rpartition("/")[2]
     check_home(folder, "VIRNUCPRO_CACHE")
@@ -68,11 +68,11 @@ def _fetch(client: "PoliteClient", name: str, url: str, folder: Path, begins_wit
     log.info("Fetching %s: %s into %s", escaped(url), "size unknown" if size is None else gigabytes(size), folder)
     told = time.monotonic()
 
-    def tell() -> None:
+    def log_progress() -> None:
         nonlocal told
         if time.monotonic() - told >= _TELL_SECONDS:
             told = time.monotonic()
             part = folder / f"{name}.part"
             log.info("  %s fetched", gigabytes(part.stat().st_size if part.exists() else 0))
 
-    client.fetch(RemoteFile(name, url, None, size, modified), folder, tell, begins_with)
+    client.fetch(RemoteFile(name, url, None, size, modified), folder, log_progress, begins_with)

@@ -1,4 +1,4 @@
-"""Heads as this program keeps them, with what is known of them, and as the published script does."""
+"""Head files: safetensors with a description of the head, and the published format."""
 
 import hashlib
 import io
@@ -27,44 +27,44 @@ _LONGEST_CHUNK = 1_000_000
 
 @dataclass(frozen=True)
 class HeadInfo:
-    """What a head is, so that nobody uses it for anything else without knowing."""
+    """Description of a head, with which its use is checked."""
 
     inputs: Modality
-    """Which embeddings it takes"""
+    """modality"""
     chunk_lengths: tuple[int, int]
-    """Shortest and longest chunk (nt) it was trained on"""
+    """shortest and longest chunk of training in nt"""
     encoders: dict[str, Any]
-    """``weights``, ``sha256`` of each file and ``width`` of ``dna_encoder`` and ``protein_encoder``, where used"""
+    """``weights``, ``sha256`` of each file and ``width`` of the encoders in use"""
     threshold: float = PUBLISHED_THRESHOLD
-    """Chunk score from which a chunk is viral"""
+    """score from which a chunk is viral"""
     temperature: float = 1.0
-    """What its logits were divided by, so that scores are probabilities; its weights contain it"""
+    """divisor of the logits for calibration, which is part of the weights"""
     tested: dict[str, Any] = field(default_factory=dict)
-    """Figures on held-out chunks, by their length (nt)"""
+    """metrics of the test split, by chunk length in nt"""
     metrics: dict[str, Any] = field(default_factory=dict)
-    """Figures on the validation part"""
+    """metrics of the validation split"""
     data: dict[str, Any] = field(default_factory=dict)
-    """The dataset"""
+    """dataset"""
     training: dict[str, Any] = field(default_factory=dict)
-    """The recipe"""
+    """settings of training"""
     demo: bool = False
-    """Whether its encoders are those of the demo model"""
+    """its encoders are those of the demo model"""
 
     @property
     def known_lengths(self) -> tuple[int, ...]:
-        """Chunk lengths (nt) it was trained or tested on."""
+        """Return the chunk lengths of training and test in nt."""
         return (*self.chunk_lengths, *map(int, self.tested))
 
     def digests(self, encoder: str) -> list[str] | None:
-        """SHA-256 of the files of an encoder it was trained with, sorted; None for one it does not use."""
+        """Return the SHA-256 of the files of an encoder, sorted; None for an encoder that is not used."""
         return sorted(self.encoders[encoder]["sha256"].values()) if encoder in self.encoders else None
 
 
 def write_head(folder: Path, head: Head, info: HeadInfo) -> Path:
-    """Write ``head.safetensors`` and, for people, ``head.json``; return the former.
+    """Write ``head.safetensors`` and ``head.json``, for information; return the path of the former.
 
     Raises:
-        OSError: they cannot be written.
+        OSError: a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     content = {"format_version": FORMAT_VERSION, **asdict(info)}
@@ -78,17 +78,13 @@ def write_head(folder: Path, head: Head, info: HeadInfo) -> Path:
 
 
 def check_digest(checkpoint: Checkpoint, path: Path) -> None:
-    """Compare a head with the digest in its file, which only ``train`` and ``test`` write.
-
-    Raises:
-        UserError: the two differ.
-    """
+    """Raise UserError if a head differs from the digest in its file, which ``train`` and ``test`` write."""
     if _KEY in checkpoint.metadata and checkpoint.metadata.get(_DIGEST) not in (None, _digest(checkpoint)):
-        raise UserError(f"{path}: damaged: its SHA-256 is not the one it was written with; copy it again")
+        raise UserError(f"{path}: damaged: its SHA-256 differs from the one in the file; copy it again")
 
 
 def _digest(head: Checkpoint) -> str:
-    """Return the SHA-256 of names, types, shapes and values of the tensors, and of the description of the head."""
+    """Return the SHA-256 of the tensors (names, types, shapes, values) and of the description."""
     digest = hashlib.sha256(f"{head.metadata.get('chunk_length')} {head.metadata[_KEY]}\n".encode())
     for name, tensor in sorted(head.tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -97,10 +93,10 @@ def _digest(head: Checkpoint) -> str:
 
 
 def read_head_info(checkpoint: Checkpoint, path: Path) -> HeadInfo | None:
-    """Return what a head's file says of it; None for one that ``train`` has not written.
+    """Return the description in the file of a head; None for a head that ``train`` has not written.
 
     Raises:
-        UserError: what it says makes no sense.
+        UserError: the description is damaged.
     """
     text = checkpoint.metadata.get(_KEY)
     if text is None:
@@ -118,20 +114,20 @@ def read_head_info(checkpoint: Checkpoint, path: Path) -> HeadInfo | None:
         if isinstance(error, UserError):
             raise
         reason = escaped(" ".join(str(error).split()))[:100]
-        raise UserError(f"{path}: what it says of itself is damaged ({reason}); copy it again") from error
+        raise UserError(f"{path}: its description is damaged ({reason}); copy it again") from error
     return info
 
 
 def _check(info: HeadInfo) -> None:
-    """Raise ValueError or TypeError for what no head can be."""
+    """Raise ValueError or TypeError for impossible values."""
     shortest, longest = info.chunk_lengths
     lengths = [shortest, longest, *map(int, info.tested)]
     if not all(isinstance(length, int) and 0 < length <= _LONGEST_CHUNK for length in lengths) or shortest > longest:
-        raise ValueError("chunk lengths that make no sense")
+        raise ValueError("impossible chunk lengths")
     if info.inputs not in get_args(Modality):
         raise ValueError("unknown inputs")
     if not (0 < float(info.threshold) < 1 and 0 < float(info.temperature) < float("inf")):
-        raise ValueError("a threshold or temperature that makes no sense")
+        raise ValueError("impossible threshold or temperature")
     for name in ("encoders", "tested", "metrics", "data", "training"):
         if not isinstance(getattr(info, name), dict):
             raise TypeError(f"{name} is no object")
@@ -141,7 +137,7 @@ def _check(info: HeadInfo) -> None:
 
 
 class _MLPClassifier(nn.Module):
-    """The published head, as far as its pickle goes: the names of its parts are the format."""
+    """Module with the attribute names of the published pickle."""
 
     def __init__(self, head: Head):
         super().__init__()
@@ -155,16 +151,16 @@ _MLPClassifier.__module__, _MLPClassifier.__qualname__ = "__main__", "MLPClassif
 
 
 def export_published(head: Head, path: Path) -> None:
-    """Write a head as the published script reads it: a whole module pickled as ``__main__.MLPClassifier``.
+    """Write a head in the published format: a module pickled as ``__main__.MLPClassifier``.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     main = sys.modules["__main__"]
     before = getattr(main, "MLPClassifier", None)
-    main.MLPClassifier = _MLPClassifier  # type: ignore[attr-defined]  # pickle looks for the class where it says it is
+    main.MLPClassifier = _MLPClassifier  # type: ignore[attr-defined]  # pickle looks the class up
     try:
-        # Not straight to the file: torch reports a full disk without its errno.
+        # Not directly to the file: torch reports a full disk without errno.
         torch.save(_MLPClassifier(head.cpu().float()).eval(), content := io.BytesIO())
     finally:
         if before is None:

@@ -1,4 +1,4 @@
-"""Where a head comes from, and what it may be used for."""
+"""Source of a head, and the checks of its use."""
 
 import math
 import os
@@ -26,31 +26,30 @@ _PUBLISHED_HEAD = re.compile(r"^(\d+)_model(_|\.|$)")
 
 @dataclass
 class HeadSource:
-    """A trained head and the chunk length it was trained for, or what a new one is to be."""
+    """A trained head, or the settings of a new one."""
 
     weights: str | None
-    """What ``train`` has written, a published ``.pth``, a state dict, or safetensors; None for a new head"""
+    """file of ``train``, published ``.pth``, state dict or safetensors; None: a new head"""
     chunk_length: int | None = None
-    """Chunk length (nt) it was trained for, where the file does not tell"""
+    """chunk length of training in nt, if the file does not state it"""
     any_chunk_length: bool = False
-    """Allow other chunk lengths"""
+    """allow other chunk lengths"""
     any_encoder: bool = False
-    """Allow other encoders"""
+    """allow other encoders"""
     hidden_dim: int = 512
-    """Width of the hidden layer of a new head"""
+    """width of the hidden layer of a new head"""
     dropout: float = 0.5
-    """Share of the hidden layer's outputs that training leaves out"""
+    """dropout of the hidden layer in training"""
     pinned: Pinned | None = None
-    """The published head, which is fetched where there is no file of its name; a mirror that ``HF_ENDPOINT`` names is
-    asked first"""
+    """published head, which is downloaded if there is no file of its name, first from the mirror ``HF_ENDPOINT``"""
     offline: bool = False
-    """Fetch nothing"""
+    """download nothing"""
 
     def read(self) -> Checkpoint:
-        """Read the file, fetching a published head that is not there.
+        """Read the file; download a missing published head.
 
         Raises:
-            UserError: it is nowhere to be found, unreadable, or damaged.
+            UserError: the head is missing, unreadable or damaged.
         """
         path = self.locate()
         checkpoint = read_file(path)
@@ -58,10 +57,10 @@ class HeadSource:
         return checkpoint
 
     def locate(self) -> Path:
-        """Return the file, fetching a published head that is not there.
+        """Return the path of the file; download a missing published head.
 
         Raises:
-            UserError: it is nowhere to be found.
+            UserError: the head is missing.
         """
         name = self._name
         if self.path.is_file() or not (self.path.name == name and _PUBLISHED_HEAD.match(name)):
@@ -82,18 +81,18 @@ class HeadSource:
         )
 
     def on_disk(self) -> Path | None:
-        """Return where it is on this machine, None where it is not; nothing is fetched."""
+        """Return the path of the file, None if it is not on this machine."""
         return self.path if self.path.is_file() else None
 
     @property
     def facts(self) -> Pinned | None:
-        """What is known of this head; None of another than the pinned one, and of a file its user has put there."""
+        """Return the facts about a published head; None for other heads and files of the user."""
         is_published = self.pinned is not None and [self.weights] == list(self.pinned.files)
         return self.pinned if is_published and not Path(self._name).exists() else None
 
     @property
     def lock_name(self) -> str | None:
-        """What ``weights.lock`` calls it; None of what its user has put where it is."""
+        """Return the name in ``weights.lock``; None for files of the user."""
         return f"{self.facts.repository}@{self.facts.revision}" if self.facts else None
 
     def _addresses(self, facts: Pinned) -> list[str]:
@@ -112,7 +111,7 @@ class HeadSource:
 
     @property
     def path(self) -> Path:
-        """The file on disk: where it is said to be, else where a published head is fetched to."""
+        """Return the path in the settings, or that of the download of a published head."""
         fetched = self._fetched(self.facts) if self.facts else None
         return fetched if fetched and fetched.is_file() else Path(self._name)
 
@@ -120,7 +119,7 @@ class HeadSource:
         """Read the head.
 
         Raises:
-            UserError: the file holds none, or weights that are not finite.
+            UserError: the file holds no head, or weights that are NaN or infinite.
         """
         head = load_head(self.read(), self.path)
         for name, tensor in head.state_dict().items():
@@ -132,14 +131,14 @@ class HeadSource:
         return head
 
     def new(self, num_inputs: int) -> Head:
-        """Return a head that has learned nothing, its weights drawn as published (Glorot & Bengio 2010)."""
+        """Return an untrained head, initialised as published (Glorot & Bengio 2010)."""
         head = Head(num_inputs, self.hidden_dim, dropout=self.dropout)
         for layer in (head.hidden_layer, head.output_layer):
             nn.init.xavier_uniform_(layer.weight)
         return head
 
     def info(self) -> HeadInfo | None:
-        """What ``train`` has noted of the head; None for others.
+        """Return the description that ``train`` has written; None for other heads.
 
         Raises:
             UserError: the file is missing, unreadable or damaged.
@@ -147,23 +146,23 @@ class HeadSource:
         return read_head_info(self.read(), self.path)
 
     def trained_chunk_length(self) -> int | None:
-        """Chunk length the head was trained for: told by the file, by its published name, or by the configuration."""
-        told = self.read().metadata.get("chunk_length")
-        if told is None and (match := _PUBLISHED_HEAD.match(self.path.name)):
-            told = match[1]
-        if told is not None and not str(told).isdecimal():
-            raise UserError(f"model.head.weights={self.weights}: its chunk_length is {told!r} and should be a number")
-        return self.chunk_length if told is None else int(told)
+        """Return the chunk length of training in nt, from the file, its published name, or the settings."""
+        found = self.read().metadata.get("chunk_length")
+        if found is None and (match := _PUBLISHED_HEAD.match(self.path.name)):
+            found = match[1]
+        if found is not None and not str(found).isdecimal():
+            raise UserError(f"model.head.weights={self.weights}: its chunk_length is {found!r} and should be a number")
+        return self.chunk_length if found is None else int(found)
 
     def trained_inputs(self) -> Modality | None:
-        """Which embeddings the head was trained on; None where the file does not tell, as published ones never do."""
+        """Return the modality of training; None if the file does not state it, as published ones."""
         if self.facts and self.on_disk() is None:
             return None
         info = self.info()
         return info.inputs if info else None
 
     def check_chunk_length(self, chunk_length: int) -> None:
-        """Refuse a chunk length other than the head's.
+        """Refuse another chunk length than that of the head.
 
         Raises:
             UserError: the lengths differ and ``any_chunk_length`` is off.
@@ -179,7 +178,7 @@ class HeadSource:
         )
 
     def check_fallback(self) -> None:
-        """Make sure that the head scores whole chunks by their nucleotides alone.
+        """Check that the head scores whole chunks by their nucleotides alone.
 
         Raises:
             UserError: it does not.
@@ -192,16 +191,16 @@ class HeadSource:
             )
 
     def check_encoders(self, digests: dict[str, list[str]]) -> str | None:
-        """Compare the encoders in use with those the head was trained with.
+        """Compare the encoders in use with those of training.
 
         Args:
             digests: SHA-256 of the files of ``dna_encoder`` and ``protein_encoder``, sorted.
 
         Returns:
-            a warning where they differ and ``any_encoder`` allows it, else None.
+            A warning if they differ and ``any_encoder`` is set, otherwise None.
 
         Raises:
-            UserError: they differ, and it does not.
+            UserError: they differ, and ``any_encoder`` is not set.
         """
         info = self.info()
         others = [name for name in info.encoders if digests.get(name) != info.digests(name)] if info else []
@@ -210,29 +209,26 @@ class HeadSource:
         name = others[0]
         text = f"{self.weights} was trained with another {name} ({escaped(str(info.encoders[name]['weights']))})"
         if self.any_encoder:
-            return f"the head {text}; its scores mean nothing unless the two are alike"
+            return f"the head {text}; its scores mean nothing unless the two are equivalent"
         raise UserError(
             f"model.head.weights={text}; give model.{name}.weights as it was trained with, or"
             " model.head.any_encoder=true"
         )
 
     def domain_length(self) -> int:
-        """Shortest record (nt) the head knows anything of: 0.6 of the shortest chunks it was trained or tested on.
-
-        0 where nobody knows.
-        """
+        """Return 0.6 of the shortest chunk length of training and test in nt, 0 if unknown."""
         info = self.info()
-        known = min(info.known_lengths) if info else self.trained_chunk_length()
-        return 0 if known is None else math.ceil(_DOMAIN_SHARE * known)
+        shortest = min(info.known_lengths) if info else self.trained_chunk_length()
+        return 0 if shortest is None else math.ceil(_DOMAIN_SHARE * shortest)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells this head from another; UserError when the file is missing or unreadable."""
+        """Return the fingerprint of the head; raise UserError if the file is missing or unreadable."""
         self.read()
         return {"weights": self.weights, "path": str(self.path.resolve()), "files": file_identities(self.path)}
 
 
 def check_widths(dna: int, protein: int, head: Head, source: HeadSource) -> None:
-    """Raise UserError when the head does not fit embeddings of these widths."""
+    """Raise UserError if the head does not fit the widths of the embeddings."""
     if dna + protein != head.num_inputs:
         raise UserError(
             f"model.head.weights={source.weights} takes {head.num_inputs} numbers, but the encoders give"

@@ -1,4 +1,4 @@
-"""Repositories on the Hugging Face hub, or on a mirror that ``HF_ENDPOINT`` names."""
+"""Downloads from the Hugging Face hub or the mirror ``HF_ENDPOINT``."""
 
 import hashlib
 import logging
@@ -21,26 +21,26 @@ _SPARE_BYTES = 1 << 28
 
 
 def snapshot_on_disk(repository: str, revision: str | None, files: Sequence[str]) -> Path | None:
-    """Return the folder of a revision in the hub's cache if all its files are there, else None; asks nobody."""
-    from huggingface_hub import constants, snapshot_download  # not needed for weights on disk
+    """Return the folder of a revision in the hub's cache, None if files are missing; the network is not used."""
+    from huggingface_hub import constants, snapshot_download  # slow to import
 
-    if Path(constants.HF_HUB_CACHE).parts[0] == "~":  # there is no home folder, and the client fails over that
+    if Path(constants.HF_HUB_CACHE).parts[0] == "~":  # the client fails without a home folder
         return None
     try:
         patterns = list(files) or None
         found = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True))
-    except (OSError, ValueError):  # not there, or no name the hub knows, which fetching it tells
+    except (OSError, ValueError):  # missing, or no name of the hub; the download reports it
         return None
     return found if all((found / name).exists() for name in files) else None
 
 
 def fetch_snapshot(repository: str, revision: str | None, files: Sequence[str]) -> Path:
-    """Fetch what is missing of a revision into the hub's cache, onwards from what an earlier try has left.
+    """Download the missing files of a revision into the hub's cache; interrupted downloads are resumed.
 
     Raises:
-        UserError: there is no room for it, or no folder.
-        DownloadError: what came is not what the hub says it is.
-        Exception: whatever the hub's client raises.
+        UserError: the disk is full, or the folder cannot be made.
+        DownloadError: a file does not match the hub's checksum.
+        Exception: errors of the hub's client.
     """
     from huggingface_hub import constants, snapshot_download
 
@@ -65,11 +65,7 @@ def fetch_snapshot(repository: str, revision: str | None, files: Sequence[str]) 
 
 
 def check_room(folder: Path, size: int, variable: str) -> None:
-    """Make sure that so many bytes fit.
-
-    Raises:
-        UserError: they do not, or there is no such folder.
-    """
+    """Raise UserError if so many bytes do not fit, or the folder cannot be made."""
     check_home(folder, variable)
     there = folder
     while not there.exists():
@@ -83,7 +79,7 @@ def check_room(folder: Path, size: int, variable: str) -> None:
 
 
 def gigabytes(size: int) -> str:
-    """Show a size.
+    """Format a size.
 
     >>> gigabytes(11_400_000_000), gigabytes(468_320_053), gigabytes(812)
     ('11.4 GB', '468 MB', '812 bytes')
@@ -94,9 +90,9 @@ def gigabytes(size: int) -> str:
 
 
 def is_whole(file: Path) -> bool:
-    """Whether a file is what the hub named it after: the SHA-256 of large files, git's SHA-1 of others.
+    """Return whether a file matches the checksum in its name: SHA-256 of large files, git's SHA-1 of others.
 
-    Where the cache has copies instead of links, nobody knows.
+    Files of a cache with copies instead of links have no checksum and count as whole.
     """
     blob = file.resolve()
     name = blob.name
@@ -114,11 +110,11 @@ def is_whole(file: Path) -> bool:
 
 
 def _bar() -> Any:
-    """Return the class of progress bars: the hub's on a terminal, elsewhere one that logs a line now and then."""
+    """Return the class of progress bars: the hub's on a terminal, otherwise one that logs lines."""
     from tqdm.auto import tqdm
 
-    class Told(tqdm):  # type: ignore[misc]
-        """Logs instead of drawing where there is no terminal, and gives up on a trickle, which never times out."""
+    class LoggedProgress(tqdm):  # type: ignore[misc]
+        """Progress bar that logs without a terminal, and aborts a download that is too slow to ever end."""
 
         def __init__(self, *arguments: Any, **settings: Any):
             self._counts_bytes = settings.get("unit") == "B"
@@ -127,7 +123,7 @@ def _bar() -> Any:
             super().__init__(*arguments, **{**settings, "disable": not sys.stderr.isatty()})
 
         def update(self, n: float | None = 1) -> Any:
-            """Count."""
+            """Count the bytes."""
             if self._counts_bytes:
                 self._count(int(n or 0))
             return super().update(n)
@@ -140,10 +136,10 @@ def _bar() -> Any:
                 speed = self._since_began / (now - self._began)
                 self._began, self._since_began = now, 0
                 if speed < _SLOWEST:
-                    raise DownloadError(f"only {speed:.0f} bytes/s come")
+                    raise DownloadError(f"only {speed:.0f} bytes/s arrive")
             if self.disable and now - self._told >= _TELL_SECONDS:
                 self._told = now
                 total = f" of {gigabytes(int(self.total))}" if self.total else ""
                 log.info("  %s%s fetched", gigabytes(self._total_bytes), total)
 
-    return Told
+    return LoggedProgress

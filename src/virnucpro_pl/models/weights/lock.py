@@ -1,4 +1,4 @@
-"""``weights.lock``: which SHA-256 fetched weights had the first time, so that nobody exchanges them unnoticed."""
+"""``weights.lock``: SHA-256 of downloaded weights at their first use, to notice later changes."""
 
 import json
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ LOCK_FILE = "weights.lock"
 
 
 class WeightsLock:
-    """Trusts what it has not seen before, and refuses what has changed since.
+    """Lock file that accepts new weights and refuses changed ones.
 
     Args:
-        path: of the lock file; it need not exist.
+        path: path of the lock file, which may be missing.
     """
 
     def __init__(self, path: Path):
@@ -24,37 +24,37 @@ class WeightsLock:
 
     @classmethod
     def here(cls) -> "WeightsLock":
-        """Return the lock file of the folder one is in, which may be under version control, or the user's own."""
+        """Return the lock file of the working directory, or of the user."""
         return cls(Path(LOCK_FILE) if Path(LOCK_FILE).exists() else cache_folder() / LOCK_FILE)
 
-    def known(self) -> dict[str, dict[str, str]]:
-        """Return SHA-256 of each file by source.
+    def digests(self) -> dict[str, dict[str, str]]:
+        """Return the SHA-256 of each file, by source.
 
         Raises:
-            UserError: it is no lock file.
+            UserError: the file is no lock file.
         """
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError) as error:
-            raise UserError(f"{self.path}: not a lock file of weights ({error}); mend or remove it") from error
+            raise UserError(f"{self.path}: not a lock file of weights ({error}); fix or remove it") from error
         if not isinstance(content, dict) or not all(isinstance(files, dict) for files in content.values()):
-            raise UserError(f"{self.path}: not a lock file of weights; mend or remove it")
+            raise UserError(f"{self.path}: not a lock file of weights; fix or remove it")
         return content
 
     def check(self, source: str, digests: Mapping[str, str]) -> None:
-        """Compare fetched files with what is known of them, and note what is new.
+        """Compare downloaded files with the lock file, and add new ones.
 
         Args:
-            source: repository and revision, or address.
+            source: repository and revision, or URL.
             digests: SHA-256 of the files.
 
         Raises:
-            UserError: a file is another one than before.
+            UserError: a file was changed.
         """
-        known = self.known()
-        files = known.get(source, {})
+        locked = self.digests()
+        files = locked.get(source, {})
         for name, digest in digests.items():
             if files.get(name, digest) != digest:
                 raise UserError(
@@ -62,6 +62,6 @@ class WeightsLock:
                     " again, or, if the change is meant, remove its line there"
                 )
         if new := {name: digest for name, digest in digests.items() if name not in files}:
-            known[source] = dict(sorted({**files, **new}.items()))
-            with suppress(OSError):  # a cache that may only be read
-                write_text(self.path, json.dumps(dict(sorted(known.items())), indent=2) + "\n")
+            locked[source] = dict(sorted({**files, **new}.items()))
+            with suppress(OSError):  # a read-only cache
+                write_text(self.path, json.dumps(dict(sorted(locked.items())), indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Weights that the program fetched: kept to what they were the first time, and converted once."""
+"""Downloaded weights: checked against the lock file, and converted once."""
 
 import logging
 from collections.abc import Mapping
@@ -19,20 +19,20 @@ _DTYPES = {"16": torch.float16, "bf16": torch.bfloat16}
 
 
 def fetched_digest_cache(model: VirNucPro) -> Path | None:
-    """File that keeps the digests of fetched weights, gigabytes of which are not read at every start; else None."""
+    """Return the digest cache of downloaded weights, None if no weights were downloaded."""
     fetched = any(source.lock_name for source in model.sources().values())
     return cache_folder() / "digests.json" if fetched else None
 
 
 def check_lock(model: VirNucPro, digests: Mapping[str, Mapping[str, str]]) -> None:
-    """Compare fetched weights with what they were the first time.
+    """Compare downloaded weights with the lock file.
 
     Args:
-        model: whose weights.
-        digests: SHA-256 of the files of each part.
+        model: model that uses the weights.
+        digests: SHA-256 of the files of each source.
 
     Raises:
-        UserError: they are others.
+        UserError: a file was changed.
     """
     lock = WeightsLock.here()
     for name, source in model.sources().items():
@@ -41,9 +41,9 @@ def check_lock(model: VirNucPro, digests: Mapping[str, Mapping[str, str]]) -> No
 
 
 def convert_fetched(model: VirNucPro, precision: Any) -> None:
-    """Convert encoders that were fetched to what they compute in, so that every later start reads less.
+    """Convert downloaded encoders to the dtype of the computation, so that later starts read less.
 
-    Without room for that they are read as they came.
+    On a full disk they are not converted.
     """
     dtype = dtype_of(precision)
     for source in model.sources().values():
@@ -57,7 +57,7 @@ def convert_fetched(model: VirNucPro, precision: Any) -> None:
 
 
 def dtype_of(precision: Any) -> torch.dtype:
-    """Return what encoders are kept in at a precision of the trainer.
+    """Return the dtype of converted encoders at a precision of the trainer.
 
     >>> dtype_of("16-true"), dtype_of("bf16-true"), dtype_of("32-true"), dtype_of("16-mixed")
     (torch.float16, torch.bfloat16, torch.float32, torch.float32)

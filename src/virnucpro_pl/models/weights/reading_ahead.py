@@ -1,4 +1,4 @@
-"""Reading weight files from front to back while they are mapped: faults of pages alone wait for the disk each time."""
+"""Sequential reading of memory-mapped weight files; page faults alone would wait for the disk each time."""
 
 import threading
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ _ENDINGS = {".pt", ".pth", ".bin", ".safetensors"}
 
 @contextmanager
 def reading_ahead(path: Path) -> Iterator[None]:
-    """Have a file, or the weight files of a folder, brought into the system's cache while the block reads them."""
+    """Read a file, or the weight files of a folder, into the page cache during the block."""
     stopped = threading.Event()
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     thread = threading.Thread(target=_read, args=([file for file in files if file.suffix in _ENDINGS], stopped))
@@ -26,6 +26,6 @@ def reading_ahead(path: Path) -> Iterator[None]:
 def _read(files: Iterable[Path], stopped: threading.Event) -> None:
     buffer = bytearray(_BLOCK)
     for file in files:
-        with suppress(OSError), file.open("rb", buffering=0) as stream:  # whoever needs it will tell
+        with suppress(OSError), file.open("rb", buffering=0) as stream:  # the reader of the file reports it
             while not stopped.is_set() and stream.readinto(buffer):
                 pass

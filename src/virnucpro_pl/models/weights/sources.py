@@ -1,4 +1,4 @@
-"""Where the encoders' weights come from: a path on disk or a pinned name on the hub."""
+"""Sources of the encoders: a path, or a pinned name on the hub."""
 
 import logging
 import os
@@ -30,48 +30,48 @@ EncoderT = TypeVar("EncoderT", DnabertS, Esm2)
 
 @dataclass(frozen=True)
 class Pinned:
-    """What is known of published weights, so that all fetch the same."""
+    """Facts about published weights, so that everybody downloads the same ones."""
 
     repository: str
-    """OWNER/NAME, on the hub or on GitHub"""
+    """OWNER/NAME on the hub or on GitHub"""
     revision: str | None
-    """Commit; other revisions are never fetched"""
+    """commit; other revisions are not downloaded"""
     files: Sequence[str]
-    """What is needed of it"""
+    """names of the files"""
     urls: Sequence[str] = field(default_factory=tuple)
-    """Where they are had as one file, from a web server"""
+    """URLs of the weights as a single file"""
     size: int | None = None
-    """Bytes, nearly"""
+    """approximate size in bytes"""
     licence: str = "unknown"
 
 
 @dataclass
 class EncoderSource(Generic[EncoderT]):
-    """One encoder's checkpoint."""
+    """Checkpoint of an encoder."""
 
     weights: str
-    """A path, or the name of a repository on the hub"""
+    """path, or name of a repository on the hub"""
     revision: str | None = None
-    """Commit or branch on the hub; None for the pinned one, or the newest of a repository that is not pinned"""
+    """commit or branch; None: the pinned one, or the newest of a repository that is not pinned"""
     files: Sequence[str] | None = None
-    """What is needed of it; None for what is pinned, or everything"""
+    """names of the files; None: the pinned ones, or all"""
     key: str = "model.encoder"
-    """Where the configuration names this source, for messages"""
+    """key in the configuration, for messages"""
     pinned: Pinned | None = None
-    """What is known of one repository"""
+    """facts about the published weights"""
     offline: bool = False
-    """Fetch nothing"""
+    """download nothing"""
 
     def locate(self) -> Path:
-        """Return the file or folder on disk, fetching it where it is not.
+        """Return the file or folder; download missing weights.
 
         Raises:
-            UserError: it is nowhere to be found.
+            UserError: the weights are missing.
         """
         return self.on_disk() or self._fetch()
 
     def on_disk(self) -> Path | None:
-        """Return where it is on this machine, None where it is not; nothing is fetched."""
+        """Return the file or folder, None if it is not on this machine."""
         if os.path.exists(self.weights):
             return Path(self.weights)
         if self.repository is None:
@@ -86,19 +86,19 @@ class EncoderSource(Generic[EncoderT]):
 
     @property
     def repository(self) -> str | None:
-        """Name on the hub, None of a path: anything that is not OWNER/NAME is a path that does not exist."""
+        """Return the name on the hub; None for a path, which is everything but OWNER/NAME."""
         is_name = re.fullmatch(r"[\w.-]+/[\w.-]+", self.weights) and not self.weights.startswith(".")
         return self.weights if is_name else None
 
     @property
     def lock_name(self) -> str | None:
-        """What ``weights.lock`` calls it; None of what its user has put where it is."""
+        """Return the name in ``weights.lock``; None for files of the user."""
         by_user = self.repository is None or os.path.exists(self.weights)
         return None if by_user else f"{self.repository}@{self._revision or 'main'}"
 
     @property
     def facts(self) -> Pinned | None:
-        """What is known of these weights; None of others than the pinned ones."""
+        """Return the facts about the weights; None unless they are the pinned ones."""
         return self.pinned if self.pinned and self.repository == self.pinned.repository else None
 
     @property
@@ -118,34 +118,34 @@ class EncoderSource(Generic[EncoderT]):
             raise UserError(f"{self.key}.weights={self.weights}: no such file or folder; check the path")
         if self.offline or is_offline():
             why = "offline=true" if self.offline else "HF_HUB_OFFLINE is set"
-            raise UserError(f"{self.key}.weights={self.weights}: not on this machine, and {why}; {self._by_hand()}")
+            raise UserError(f"{self.key}.weights={self.weights}: not on this machine, and {why}; {self._manual_way()}")
         try:
             return fetch_snapshot(self.repository, self._revision, self._files)
         except (UserError, DownloadError):
             raise
-        except Exception as error:  # the hub's, the network's, those of a page in place of an answer
+        except Exception as error:  # of the hub's client, the network, or an unexpected reply
             if is_disk_full(error):
                 raise
             if self._urls:
-                log.warning("%s is not to be had from the hub (%s)", self.repository, type(error).__name__)
+                log.warning("%s cannot be downloaded from the hub (%s)", self.repository, type(error).__name__)
                 return fetch_file(self._urls, files_folder(self.repository, self._revision), PICKLE_BEGINNINGS)
             raise UserError(
-                f"{self.key}.weights={self.weights}: not on this machine and not to be had from the hub"
-                f" ({type(error).__name__}); {self._by_hand()}"
+                f"{self.key}.weights={self.weights}: not on this machine, and the download from the hub failed"
+                f" ({type(error).__name__}); {self._manual_way()}"
             ) from error
 
-    def _by_hand(self) -> str:
-        """Say how to do without fetching."""
+    def _manual_way(self) -> str:
+        """Return advice for a manual download."""
         return (
             f"put {', '.join(self._files) or 'the files'} of revision {self._revision or 'main'} into a folder and give"
             f" {self.key}.weights=FOLDER"
         )
 
     def load(self) -> EncoderT:
-        """Read the encoder in torch's default dtype onto its default device, from its conversion if there is one.
+        """Load the encoder in torch's default dtype onto its default device, from its conversion if there is one.
 
         Raises:
-            UserError: there is no such checkpoint, it is damaged, or it holds weights that are not finite.
+            UserError: the checkpoint is missing or damaged, or holds weights that are NaN or infinite.
         """
         path = self.locate()
         converted = converted_folder(file_identities(path), torch.get_default_dtype())
@@ -162,11 +162,11 @@ class EncoderSource(Generic[EncoderT]):
         raise NotImplementedError
 
     def convert(self, dtype: torch.dtype) -> Path:
-        """Convert the weights to safetensors of a dtype, unless they were before; return the folder.
+        """Convert the weights to safetensors of a dtype, unless that was done before; return the folder.
 
         Raises:
             UserError: the weights cannot be read.
-            OSError: there is no room.
+            OSError: the disk is full.
         """
         path = self.locate()
         files = file_identities(path)
@@ -183,7 +183,7 @@ class EncoderSource(Generic[EncoderT]):
         return folder
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells this checkpoint from another without reading gigabytes: path, revision, sizes, times."""
+        """Return a quick fingerprint of the checkpoint: path, revision, sizes and times of its files."""
         path = self.locate()
         return {"weights": self.weights, "path": str(path.resolve()), "files": file_identities(path)}
 
@@ -195,13 +195,13 @@ class DnabertSSource(EncoderSource[DnabertS]):
         return load_dnabert_s(self._checked(path))
 
     def tokenizer(self) -> DnaTokenizer:
-        """Read the tokenizer; UserError when the folder holds none."""
+        """Load the tokenizer; raise UserError if the folder holds none."""
         folder = self._checked(self.locate())
         if not (folder / "tokenizer.json").is_file():
             raise UserError(f"{folder}: tokenizer.json is missing; it comes with the DNABERT-S checkpoint")
         try:
             return DnaTokenizer(str(folder))
-        except Exception as error:  # of whatever kind, from the libraries that parse the files
+        except Exception as error:  # of any kind, from the libraries that parse the files
             raise UserError(
                 f"{folder}: not a readable tokenizer ({' '.join(str(error).split())[:200]}); download tokenizer.json"
                 " and tokenizer_config.json again"
@@ -218,7 +218,7 @@ class Esm2Source(EncoderSource[Esm2]):
 
     @property
     def repository(self) -> str | None:
-        """Name on the hub; that of a bare model name is its authors'."""
+        """Return the name on the hub; a bare model name belongs to its authors."""
         return f"facebook/{self.weights}" if self._is_bare_name else super().repository
 
     @property
@@ -226,7 +226,7 @@ class Esm2Source(EncoderSource[Esm2]):
         return re.fullmatch(r"esm2_t\d+_\w+_UR50[DS]", self.weights) is not None
 
     def on_disk(self) -> Path | None:
-        """As for every encoder; a bare model name is also looked up where fair-esm keeps its downloads."""
+        """Return the file or folder; a bare model name is also looked up in fair-esm's downloads."""
         if self._is_bare_name and not os.path.exists(self.weights):
             file = Path(torch.hub.get_dir()) / "checkpoints" / f"{self.weights}.pt"
             if file.is_file():
@@ -251,7 +251,7 @@ def file_identities(path: Path) -> dict[str, list[int]]:
 def _check_finite(encoder: nn.Module, path: Path) -> None:
     """Raise UserError if a weight is NaN or infinite."""
     for name, tensor in encoder.state_dict().items():
-        # Both are NaN where one number is; isfinite() takes ten times as long on the CPU.
+        # NaN and infinity propagate; isfinite() takes ten times as long on the CPU.
         if tensor.is_floating_point() and tensor.numel() and not all(map(torch.isfinite, torch.aminmax(tensor))):
             hint = "" if tensor.dtype == torch.float32 else ", or give trainer.precision=32-true"
             kind = str(tensor.dtype).removeprefix("torch.")

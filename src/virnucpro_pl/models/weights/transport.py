@@ -1,4 +1,4 @@
-"""Weights on their way to machines without a network: a folder with files and their sums."""
+"""Export and import of weights for machines without a network: a folder of files and their checksums."""
 
 import json
 import logging
@@ -26,22 +26,22 @@ _FORMAT = 1
 def export_weights(
     sources: Mapping[str, HeadSource | DnabertSSource | Esm2Source], folder: Path, overwrite: bool = False
 ) -> int:
-    """Copy published weights into a folder, fetching what is not here; return how many files it holds.
+    """Copy published weights into a folder, downloading missing ones; return the number of files.
 
     Args:
-        sources: of a model, by part; files of the user's own are left to the user.
-        folder: where to; what is there already and right is kept.
+        sources: sources of a model, by name; files of the user are not copied.
+        folder: folder of the export; intact files in it are kept.
         overwrite: replace an export of other weights.
 
     Raises:
-        UserError: weights are nowhere to be found, there is no room, or files in the folder may not be replaced.
+        UserError: weights are missing, the disk is full, or files in the folder may not be replaced.
         OSError: the folder cannot be written.
     """
     files: dict[str, dict[str, Any]] = {}
     origins: dict[str, Path] = {}
     for name, source in sources.items():
         if source.lock_name is None:
-            log.warning("model.%s.weights=%s is a file of yours: copy it yourself", name, source.weights)
+            log.warning("model.%s.weights=%s is your own file: copy it yourself", name, source.weights)
             continue
         repository, _, revision = source.lock_name.partition("@")
         path = source.locate()
@@ -66,12 +66,12 @@ def _check_replaced(folder: Path, files: Mapping[str, dict[str, Any]], overwrite
     """Refuse to replace an export of other weights, or files that no export has written.
 
     Args:
-        folder: of the export.
+        folder: folder of the export.
         files: the new manifest.
-        overwrite: whether an export of other weights may be replaced.
+        overwrite: replace an export of other weights.
 
     Raises:
-        UserError: something may not be replaced.
+        UserError: a file may not be replaced.
     """
     there = _manifest(folder) if os.path.lexists(folder / MANIFEST) else {}
     if there and there != files and not overwrite:
@@ -84,10 +84,10 @@ def _check_replaced(folder: Path, files: Mapping[str, dict[str, Any]], overwrite
 
 
 def import_weights(folder: Path) -> int:
-    """Take in exported weights, each once its sum is right; return how many files.
+    """Import exported weights after checking them; return the number of files.
 
     Raises:
-        UserError: it is no such folder, or there is no room.
+        UserError: the folder is no export, or the disk is full.
         DamagedWeightsError: files are missing or damaged.
     """
     files = _manifest(folder)
@@ -100,7 +100,7 @@ def import_weights(folder: Path) -> int:
             raise DamagedWeightsError(f"{given}: missing or damaged; copy the folder again")
         lock.check(file["source"], {given.name: file["sha256"]})
         _copy(given, cache_folder() / name, file["sha256"])
-    log.info("Imported: %d files, into %s; with offline=true nothing is asked of a network", len(files), cache_folder())
+    log.info("Imported: %d files, into %s; offline=true disables the network", len(files), cache_folder())
     return len(files)
 
 
@@ -111,7 +111,7 @@ def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
         files: dict[str, dict[str, Any]] = content["files"]
         sound = all(_is_sound(name, file) for name, file in files.items())
     except FileNotFoundError as error:
-        raise UserError(f"{path}: not there; name a folder that `weights export` has made") from error
+        raise UserError(f"{path}: missing; give a folder that `weights export` has made") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a list of weights; copy the folder again") from error
     if not sound:
@@ -120,7 +120,7 @@ def _manifest(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _is_sound(name: str, file: dict[str, Any]) -> bool:
-    """Whether an entry names a file below the folder, and tells what it should be."""
+    """Return whether an entry is valid and names a file in the folder."""
     parts = PurePosixPath(name).parts
     is_below = len(parts) == 4 and parts[0] == "weights" and not any(part.startswith(".") for part in parts)
     told = isinstance(file["sha256"], str) and isinstance(file["bytes"], int) and isinstance(file["source"], str)
@@ -128,7 +128,7 @@ def _is_sound(name: str, file: dict[str, Any]) -> bool:
 
 
 def _copy(source: Path, target: Path, digest: str) -> None:
-    """Copy a file unless it is there; it has its name when it is whole."""
+    """Copy a file unless it exists; it appears complete."""
     if target.is_file() and sha256_of(target)[target.name] == digest:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
