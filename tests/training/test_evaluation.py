@@ -225,7 +225,7 @@ def test_a_threshold_is_given_only_where_it_keeps_all_that_was_promised(rows, pr
 def test_where_all_scores_are_0_or_1_a_threshold_lies_between_them_or_is_refused() -> None:
     labels = np.array([0, 1], dtype=np.uint8)
     assert 0 < choose_threshold(np.ones(2), labels, precision=0.5) < 1
-    with pytest.raises(UserError, match="every score of the validation part is 0"):
+    with pytest.raises(UserError, match="every score of the validation split is 0"):
         choose_threshold(np.zeros(2), labels, precision=0.5)
 
 
@@ -234,7 +234,7 @@ def test_two_promises_that_only_fail_together_are_told_as_such() -> None:
     labels = np.array([0, 1, 0, *[1] * 8, 0], dtype=np.uint8)
     assert choose_threshold(scores, labels, precision=0.8) == pytest.approx(0.25)
     assert choose_threshold(scores, labels, false_positive_rate=0.4) == pytest.approx(0.65)
-    with pytest.raises(UserError, match=r"not reached within .* the lowest rate on the validation part is 0\.6667"):
+    with pytest.raises(UserError, match=r"not reached within .* the lowest rate on the validation split is 0\.6667"):
         choose_threshold(scores, labels, precision=0.8, false_positive_rate=0.4)
 
 

@@ -664,10 +664,10 @@ def test_folder_is_of_one_release(server: Server, command: Callable[..., str]) -
     ("changes", "told"),
     [
         (["divisions=[../x]", "files_per_division=1"], "the server has no '../x'; it has viral"),
-        (["divisions=[mitochondrion]"], "nothing says how many files of 'mitochondrion'"),
+        (["divisions=[mitochondrion]"], "'mitochondrion' has no default number of files"),
         (["divisions=[complete]"], "viruses and others in the same files"),
         (["divisions=[viral]", "files_per_division=0"], "neither a number above 0 nor all"),
-        (["divisions=[]"], "none named"),
+        (["divisions=[]"], "none given"),
         (["connections=4"], "connections=4: a number from 1 to 3"),
         (["source=ftp://host/x"], "source=ftp://host/x: not an address"),
         (["output="], "output=FOLDER"),

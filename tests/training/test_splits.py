@@ -109,7 +109,7 @@ def test_the_same_sequence_in_two_parts_is_refused_on_either_strand_or_dropped(d
         seed for seed in range(99)
         if len({split_records(store, SplitSettings(), seed).parts[row] for row in (here, there)}) == 2
     )  # fmt: skip
-    with pytest.raises(UserError, match=r"in two parts: r\d+ of virus\d .* and r\d+ of virus\d"):
+    with pytest.raises(UserError, match=r"in two splits: r\d+ of virus\d .* and r\d+ of virus\d"):
         split_records(leaking, SplitSettings(), seed)
     dropped = split_records(leaking, SplitSettings(shared="drop"), seed)
     assert dropped.num_dropped == 1
@@ -132,9 +132,9 @@ def test_a_split_is_applied_to_other_datasets_by_the_names_of_groups(dataset: Pa
     ("settings", "told"),
     [
         (SplitSettings(by="genus"), "no such column"),
-        (SplitSettings(validation=0.0), "needs a validation part"),
+        (SplitSettings(validation=0.0), "needs a validation split"),
         (SplitSettings(validation=0.5, test=0.5), "leave nothing to train on"),
-        (SplitSettings(validation=0.6, test=0.3), "too few for 3 parts"),
+        (SplitSettings(validation=0.6, test=0.3), "too few for 3 splits"),
         (SplitSettings(shared="keep"), "split.shared=keep"),
     ],
 )

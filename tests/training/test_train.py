@@ -116,7 +116,7 @@ def test_the_same_seed_gives_the_same_head_and_resuming_changes_nothing(train, t
         tmp_path / "stopped", **{"trainer.max_epochs": 4}
     )  # as if it had been killed after the second epoch
     resumed = train(step, output="stopped", epochs=4)
-    assert "Going on from" in resumed.err
+    assert "Resuming from" in resumed.err
     assert history(tmp_path / "stopped") == history(tmp_path / "whole")
     tensors = [read_file(tmp_path / name / "head.safetensors").tensors for name in ("whole", "stopped")]
     assert all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])

@@ -21,15 +21,15 @@ _LOCK = ".download.lock"
 
 
 def download(cfg: DictConfig) -> float:
-    """Fetch what is asked for; return how many files there are.
+    """Download the requested files and return their number.
 
     Raises:
-        UserError: something in the command must be mended.
-        DownloadError: the server or the network failed; the same command goes on.
+        UserError: the configuration has a mistake.
+        DownloadError: the server or the network failed; the same command resumes.
     """
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it tells of every request
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # it logs every request
     if not cfg.output:
-        raise UserError("output: name the folder for the files: output=FOLDER")
+        raise UserError("output: give a folder for the files: output=FOLDER")
     selection, patience, connections = _selection(cfg), _patience(cfg), cfg.connections
     if connections not in range(1, _MOST_CONNECTIONS + 1):
         raise UserError(f"connections={connections}: a number from 1 to {_MOST_CONNECTIONS}")
@@ -59,7 +59,7 @@ def _selection(cfg: DictConfig) -> Selection:
 
 
 def _address(source: str) -> str:
-    """Return the address of the release folder, with / at its end."""
+    """Return the URL of the release, with / at its end."""
     try:
         url = httpx2.URL(source)
     except httpx2.InvalidURL as error:

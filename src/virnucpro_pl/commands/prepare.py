@@ -1,4 +1,4 @@
-"""The ``prepare`` command: from genomes to a dataset that heads are trained on."""
+"""The ``prepare`` command: dataset of labelled genomes."""
 
 import logging
 import time
@@ -23,13 +23,13 @@ _TELL_SECONDS = 30.0
 
 
 def prepare(cfg: DictConfig) -> float:
-    """Make a dataset as configured.
+    """Prepare a dataset.
 
     Returns:
-        ORFs of the dataset.
+        Number of ORFs of the dataset.
 
     Raises:
-        UserError: something in the configuration, the table or the files must be mended.
+        UserError: the configuration, the table or a file has a mistake.
     """
     began = time.monotonic()
     settings: PrepareSettings = build(cfg.data)
@@ -40,11 +40,11 @@ def prepare(cfg: DictConfig) -> float:
     read = [path for genome in genomes for path in (genome.path, genome.annotation) if path]
     refuse_within(Path(cfg.paths.output_dir), read)
     with appearing(Path(cfg.paths.output_dir), cfg.overwrite) as folder:
-        files = [find_candidates(genome, settings, cutter) for genome in _told(genomes, "Translating")]
+        files = [find_candidates(genome, settings, cutter) for genome in _logged(genomes, "Translating")]
         chosen = choose(files, genomes, settings)
         longest = _longest(lengths, settings)
         writer = DatasetWriter(folder, genomes, files, settings, longest)
-        for genome, file, some in zip(_told(genomes, "Writing"), files, chosen, strict=True):
+        for genome, file, some in zip(_logged(genomes, "Writing"), files, chosen, strict=True):
             writer.write_file(genome, file, some, read_examples(genome, file, some, settings, cutter))
         record = provenance(cfg, began)
         content = writer.finish({key: record[key] for key in ("version", "command", "started", "seconds")}, cfg.seed)
@@ -55,12 +55,12 @@ def prepare(cfg: DictConfig) -> float:
 
 
 def _longest(lengths: LengthRange, settings: PrepareSettings) -> int:
-    """Bases that no fragment has more of, each with an insertion after it where there are any."""
+    """Return the largest length of a fragment in nt, with an insertion after each base if there are errors."""
     return lengths.longest * (2 if settings.errors.insertions else 1)
 
 
-def _told(genomes: list[Any], doing: str) -> Iterator[Any]:
-    """Yield the files, and say from time to time which one it is."""
+def _logged(genomes: list[Any], doing: str) -> Iterator[Any]:
+    """Yield the files, and log the progress from time to time."""
     told = time.monotonic()
     for number, genome in enumerate(genomes, start=1):
         if time.monotonic() - told >= _TELL_SECONDS:
@@ -70,7 +70,7 @@ def _told(genomes: list[Any], doing: str) -> Iterator[Any]:
 
 
 def _summary(content: dict[str, Any]) -> Iterator[str]:
-    """Say what became of everything."""
+    """Yield the lines of the summary."""
     for name, counts in content["counts"].items():
         dropped = {
             "with letters other than A, C, G, T": counts["ambiguous"],

@@ -1,4 +1,4 @@
-"""The ``test`` command: how good a head is on genomes it was not trained on."""
+"""The ``test`` command: metrics of a head on genomes that it was not trained on."""
 
 import json
 import logging
@@ -39,13 +39,13 @@ _COLUMNS = ("chunks", "viral", "auroc", "average_precision", "recall", "precisio
 
 
 def test(cfg: DictConfig) -> float:
-    """Test a head as configured.
+    """Test a head.
 
     Returns:
-        Average precision of the part tested; NaN where it holds one class only.
+        Average precision of the tested split; NaN if it holds one class only.
 
     Raises:
-        UserError: something in the configuration, the dataset or the head must be mended.
+        UserError: the configuration, the dataset or the head has a mistake.
     """
     began = time.monotonic()
     if cfg.part not in PARTS:
@@ -68,26 +68,24 @@ def test(cfg: DictConfig) -> float:
 
 
 class _Run:
-    """One test of one head."""
+    """Run of one test."""
 
     def __init__(self, cfg: DictConfig):
         self._cfg = cfg
         self._clock = StageClock()
-        self._model: VirNucPro = build(cfg.model, clock=self._clock)
-        assert self._model.head_source is not None, "every model configuration has a head"
-        self._source: HeadSource = self._model.head_source
+        self._source: HeadSource = build(cfg.model.head)
         info = self._source.info()
         if info is None:
             raise UserError(
-                f"model.head.weights={self._source.weights}: not written by train, so nobody knows what it was trained"
-                " on; train one, or measure it with predict"
+                f"model.head.weights={self._source.weights}: not written by train, so its training genomes are unknown;"
+                " train a head, or measure this one with predict"
             )
         self._info: HeadInfo = info
         self._head = self._source.load()
-        self._inputs = self._model.inputs
+        self._inputs = build(cfg.model).inputs  # checked against the head
+        self._model: VirNucPro = build(cfg.model, head=None, inputs=self._inputs, clock=self._clock)
         self._stores = [LabelledStore.checked(Path(path)) for path in _as_list(value_of(cfg, "input"))]
         self._splits = [self._split_of(store) for store in self._stores]
-        self._model.head_source = None  # embedding needs none
 
     def _split_of(self, store: LabelledStore) -> Split:
         if self._cfg.split == _NOBODY:
@@ -95,7 +93,7 @@ class _Run:
         beside = self._source.path.with_name(SPLIT_FILE)
         path = beside if self._cfg.split is None else Path(self._cfg.split)
         if self._cfg.split is None and not beside.is_file():
-            raise UserError(f"{beside}: not there; name it with split=FILE, or give split=none for genomes never seen")
+            raise UserError(f"{beside}: missing; give split=FILE, or give split=none for genomes never seen")
         if self._info.training.get("leaking") and self._info.data.get("key") == store.dataset["key"]:
             return split_again(store, self._info.training)
         return apply_split(store, path)
@@ -118,7 +116,7 @@ class _Run:
         return found
 
     def evaluate(self, margins: list[OrfMargins], output: Path) -> dict[str, Any]:
-        """Write figures, pictures and the head, and return the figures."""
+        """Write metrics, plots and the head, and return the metrics."""
         cfg, part = self._cfg, PARTS.index(self._cfg.part)
         temperature = self._temperature(margins)
         validation = self._chunks(margins, VALIDATION, temperature)
@@ -178,13 +176,13 @@ class _Run:
         if asked.value is not None:
             raise UserError("threshold: give value, or precision and false_positive_rate, not both")
         if not 0 < validation.labels.sum() < len(validation.labels):
-            raise UserError("threshold: no validation part with both classes to choose it on; give threshold.value")
+            raise UserError("threshold: no validation split with both classes to choose it on; give threshold.value")
         return choose_threshold(validation.scores, validation.labels, asked.precision, asked.false_positive_rate)
 
     def _recall_of_all(
         self, margins: list[OrfMargins], part: int, temperature: float, threshold: float
     ) -> float | None:
-        """Recall with viral fragments without an ORF counted as missed, as many as each dataset has on the whole."""
+        """Return the recall over all viral fragments, of which those without ORF count as missed."""
         chunks = [self._chunks([one], part, temperature) for one in margins]
         shares = [_share_with_orf([one.store])["virus"] for one in margins]
         return recall_of_all(chunks, shares, threshold)
@@ -198,7 +196,7 @@ class _Run:
         return found
 
     def _write_head(self, output: Path, lengths: dict[str, Figures], threshold: float, temperature: float) -> None:
-        """Write the head as it should be used from now on."""
+        """Write the head with its threshold, calibration and test metrics."""
         layer = self._head.output_layer
         layer.weight.data /= temperature
         layer.bias.data /= temperature
@@ -214,7 +212,7 @@ class _Run:
 
 
 def _share_with_orf(stores: list[LabelledStore]) -> dict[str, float]:
-    """Of all fragments of these genomes, the share that can be scored at all, by class."""
+    """Return the share of fragments with an ORF, by class."""
     shares = {}
     for name in ("virus", "others"):
         counts = [store.dataset["counts"][name] for store in stores]
@@ -225,7 +223,7 @@ def _share_with_orf(stores: list[LabelledStore]) -> dict[str, float]:
 
 
 def _cluster_column(split: Split) -> str:
-    """Column whose groups are resampled as a whole."""
+    """Return the column of the groups that are resampled as a whole."""
     return "genome" if split.leaks else "group" if split.by == "split" else split.by
 
 
@@ -234,7 +232,7 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _tsv(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
-    """Render rows with these columns."""
+    """Format rows as a table separated by tabs."""
     lines = ["\t".join(columns)]
     lines += ["\t".join(_cell(value) for value in row.values()) for row in rows]
     return "\n".join(lines) + "\n"

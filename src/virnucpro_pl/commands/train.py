@@ -1,4 +1,4 @@
-"""The ``train`` command: from a dataset to a head."""
+"""The ``train`` command."""
 
 import logging
 import math
@@ -57,14 +57,14 @@ log = logging.getLogger(__name__)
 
 
 def train(cfg: DictConfig) -> float:
-    """Train a head as configured.
+    """Train a head.
 
     Returns:
-        Average precision on the validation part, what a sweep maximises; NaN on ranks other than the first.
+        Average precision on the validation split, which a sweep maximises; NaN on ranks other than the first.
 
     Raises:
-        UserError: something in the configuration, the dataset or the weights must be mended.
-        OutOfMemoryError: the device's memory does not suffice.
+        UserError: the configuration, the dataset or the weights have a mistake.
+        OutOfMemoryError: the device has too little memory.
     """
     began = time.monotonic()
     store = LabelledStore.checked(Path(cfg.input))
@@ -73,7 +73,7 @@ def train(cfg: DictConfig) -> float:
     check_monitors(cfg)
     trainer = build_fit_trainer(cfg)
     if not trainer.is_global_zero:
-        logging.getLogger().setLevel(logging.WARNING)  # the first rank speaks for all
+        logging.getLogger().setLevel(logging.WARNING)  # the first rank logs for all
     output = Path(cfg.paths.output_dir)
     folder = RunFolder(output, Path(cfg.paths.work_dir), FILES["train"])
     run = _Run(cfg, store, settings, trainer, output, began)
@@ -105,7 +105,7 @@ def train(cfg: DictConfig) -> float:
 
 
 class _Run:
-    """One training."""
+    """Run of one training."""
 
     def __init__(
         self,
@@ -122,18 +122,16 @@ class _Run:
         self._trainer = trainer
         self._output = output
         self._began = began
-        # Mistakes are found here, before an earlier head is removed; class weights depend on the split, computed later.
+        # Check all settings before an earlier head is removed.
         class_weights(cfg.class_weights, store.labels)
         self._learning = build_optimizer(cfg)
         self._clock = StageClock()
-        self._model: VirNucPro = build(cfg.model, clock=self._clock)
-        assert self._model.head_source is not None, "every model configuration has a head"
-        self._head_source: HeadSource = self._model.head_source
-        self._model.head_source = None  # its encoders are used, and the head is trained apart
+        self._model: VirNucPro = build(cfg.model, head=None, clock=self._clock)
+        self._head_source: HeadSource = build(cfg.model.head)
         self._check()
 
     def _check(self) -> None:
-        """Raise UserError for mistakes in what is learned, and from what."""
+        """Raise UserError for mistakes in the settings of training."""
         cfg = self._cfg
         width = None
         if cfg.fine_tuning.mode is not None:
@@ -150,13 +148,13 @@ class _Run:
         return embeddings_of(cfg, self._store, self._model, self._clock, cfg.embeddings, computed)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what the head depends on, the weights of the encoders included."""
+        """Return the fingerprint of the training, with the weights of the encoders."""
         digest_cache = fetched_digest_cache(self._model) or Path(self._cfg.paths.work_dir) / "digests.json"
         encoders = fingerprint_of_encoders(self._cfg, self._store, self._model, self._clock, digest_cache)
         return training_fingerprint(self._cfg, self._store, self._trainer) | encoders
 
     def split(self) -> None:
-        """Settle who is trained on, and say so; a dataset that cannot be split ends the run here."""
+        """Split the dataset and log the splits."""
         log.info("Device: %s", device_text(self._trainer))
         self._split = split_records(self._store, self._settings, self._cfg.seed)
         self._parts = self._split.parts[self._store.orf_records]
@@ -164,7 +162,7 @@ class _Run:
         log_split(self._split, self._parts, self._labels)
 
     def fit(self) -> dict[str, Any]:
-        """Train, write the head, and return the record of the run."""
+        """Train, write the head, and return the run record."""
         cfg, split, parts, labels = self._cfg, self._split, self._parts, self._labels
         module, data, encoders = self._prepare(parts, labels)
         self._fit(module, data)
@@ -197,7 +195,7 @@ class _Run:
     def _prepare(
         self, parts: NDArray[np.int8], labels: NDArray[np.uint8]
     ) -> tuple[HeadTraining, LabelledOrfs, dict[str, Any]]:
-        """Return what learns, what from, and what is known of encoders that do not learn."""
+        """Return the module, its data module, and the entries of encoders that are not trained."""
         cfg = self._cfg
         optimizer, scheduler = self._learning
         arguments = {
@@ -220,8 +218,8 @@ class _Run:
         return HeadTraining(head, **arguments), data, describe_encoders(embeddings, inputs)
 
     def _head(self, num_inputs: int | None) -> Head:
-        """Return the head to train; None takes any number of inputs, to check all else."""
-        seed_everything(self._cfg.seed, workers=True, verbose=False)  # here: embedding may have drawn numbers before
+        """Return the head to train; without a number of inputs, for checks only."""
+        seed_everything(self._cfg.seed, workers=True, verbose=False)  # here, as embedding may have drawn random numbers
         if self._head_source.weights is None:
             return self._head_source.new(num_inputs or 1)
         head = self._head_source.load().requires_grad_(True)
@@ -235,7 +233,7 @@ class _Run:
     def _fit(self, module: HeadTraining, data: LabelledOrfs) -> None:
         last = usable_checkpoint(self._output / "checkpoints")
         if last:
-            log.info("Going on from %s", last)
+            log.info("Resuming from %s", last)
         try:
             self._trainer.fit(module, datamodule=data, ckpt_path=last, weights_only=True)
         except Exception as error:
@@ -245,13 +243,13 @@ class _Run:
             raise
 
     def _keep_best(self, module: HeadTraining) -> dict[str, Any]:
-        """Give the module its best weights back, and return the figures it had with them."""
+        """Load the best weights into the module, and return their metrics."""
         best = self._output / "checkpoints" / "best.ckpt"
         last = best.with_name("last.ckpt")
-        if not last.exists():  # resumed from the best one, which was of the last epoch
+        if not last.exists():  # the best checkpoint is of the last epoch
             last = best
         end, state = (torch.load(path, map_location="cpu", weights_only=True) for path in (last, best))
-        module.history = end["history"]  # spawned ranks kept theirs to themselves
+        module.history = end["history"]  # spawned ranks have their own
         module.cpu().load_state_dict(state["state_dict"], strict=module.strict_loading)
         module.eval()
         return dict(next(row for row in module.history if row["epoch"] == state["epoch"]))

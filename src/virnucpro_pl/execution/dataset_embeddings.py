@@ -1,4 +1,4 @@
-"""The embeddings of a dataset: those that were given, or those computed now."""
+"""Embeddings of a dataset, given or computed."""
 
 import copy
 import json
@@ -26,18 +26,18 @@ _ENCODERS = ("dna_encoder", "protein_encoder")
 def embeddings_of(
     cfg: DictConfig, store: LabelledStore, model: VirNucPro, clock: StageClock, given: str | None, output: Path
 ) -> Embeddings:
-    """Open the embeddings of a dataset, computing them first where none are given.
+    """Open the embeddings of a dataset; compute them if none are given.
 
     Args:
-        cfg: of the command; ``embedding`` has trainer and callbacks for computing them.
+        cfg: configuration of the command; ``embedding`` has trainer and callbacks for computing them.
         store: the dataset.
-        model: without head; its encoders compute them.
-        clock: the model's.
-        given: folder ``embed`` has left them in; None to compute them.
-        output: folder they are computed into, or were before.
+        model: model without head.
+        clock: clock of the model.
+        given: output folder of ``embed``; None: compute the embeddings.
+        output: folder of computed embeddings.
 
     Raises:
-        UserError: they are of another dataset, or not of the encoders wanted.
+        UserError: the embeddings belong to another dataset or other encoders.
     """
     if given is None:
         part = _embedding_config(cfg, store)
@@ -59,17 +59,17 @@ def embeddings_of(
 def fingerprint_of_encoders(
     cfg: DictConfig, store: LabelledStore, model: VirNucPro, clock: StageClock, digest_cache: Path
 ) -> dict[str, Any]:
-    """Return the digests of the encoders whose embeddings are learned from, and the numerics of the embeddings.
+    """Return the digests of the encoders of a training, and the numerics of their embeddings.
 
     Args:
-        cfg: of ``train``.
+        cfg: configuration of ``train``.
         store: the dataset.
-        model: its encoders compute the embeddings where none are given.
-        clock: the model's.
-        digest_cache: digest cache.
+        model: model with the encoders.
+        clock: clock of the model.
+        digest_cache: digest cache of weight files.
 
     Raises:
-        UserError: the embeddings that are given, or the weights, cannot be read.
+        UserError: the given embeddings, or the weights, cannot be read.
     """
     used = model.encoder_sources()
     if cfg.fine_tuning.mode is not None:
@@ -93,12 +93,12 @@ def fingerprint_of_encoders(
 
 
 def files_of(cfg: DictConfig, command: str) -> list[str]:
-    """Return the names of the results of a command, without the folder of embeddings where it has computed none."""
+    """Return the names of the results of a command, without the folder of embeddings if they are given."""
     return [name for name in FILES[command] if name != EMBEDDINGS_FOLDER or cfg.embeddings is None]
 
 
 def check_encoders(embeddings: Embeddings, info: HeadInfo, head: str) -> None:
-    """Raise UserError where a head was trained on the embeddings of other encoders."""
+    """Raise UserError if a head was trained on embeddings of other encoders."""
     check_inputs(embeddings, info.inputs)
     for name in info.encoders:
         if info.digests(name) != sorted(embeddings.manifest["encoders"][name]["sha256"].values()):
@@ -109,7 +109,7 @@ def check_encoders(embeddings: Embeddings, info: HeadInfo, head: str) -> None:
 
 
 def check_inputs(embeddings: Embeddings, wanted: Modality) -> None:
-    """Raise UserError where embeddings are missing that a head is to have."""
+    """Raise UserError if embeddings of the modality are missing."""
     if embeddings.inputs not in ("both", wanted):
         raise UserError(
             f"embeddings={embeddings.folder}: hold those of the {embeddings.inputs} encoder only; give"
@@ -118,7 +118,7 @@ def check_inputs(embeddings: Embeddings, wanted: Modality) -> None:
 
 
 def _embedding_config(cfg: DictConfig, store: LabelledStore) -> DictConfig:
-    """Return the configuration ``embed`` would have."""
+    """Return the configuration of ``embed``."""
     part = copy.deepcopy(cfg)
     with open_dict(part):
         for name, node in cfg.embedding.items():  # resolved, as it refers to the trainer that it replaces

@@ -1,4 +1,4 @@
-"""What a training depends on, and what it can go on from."""
+"""Fingerprint of a training, and the checkpoint from which it resumes."""
 
 import pickle
 import zipfile
@@ -28,13 +28,13 @@ _NOT_OF_RESULT = {
     *("_target_", "accelerator", "devices", "num_nodes", "strategy", "precision", "logger", "default_root_dir"),
     *("log_every_n_steps", "enable_model_summary", "enable_progress_bar", "num_sanity_val_steps"),
 }
-"""Settings of the trainer that leave the head as it is, or are in its fingerprint by another name"""
+"""Settings of the trainer that do not change the head, or are part of the fingerprint under another name"""
 _SHOWING = {"last", "progress", "epochs"}
-"""Callbacks that leave the head as it is"""
+"""Callbacks that do not change the head"""
 
 
 def training_fingerprint(cfg: DictConfig, store: LabelledStore, trainer: Trainer) -> dict[str, Any]:
-    """Return what the head depends on, by the key a user knows."""
+    """Return the settings that the head depends on, by key."""
     head = cfg.model.head.weights
     return {
         "version": __version__,
@@ -59,7 +59,7 @@ def _trainer_settings(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _flat(key: str, node: Any) -> dict[str, Any]:
-    """Return a part of the configuration by the keys a user types."""
+    """Return a part of the configuration with dotted keys."""
     if not OmegaConf.is_config(node):
         return {key: node}
     content = OmegaConf.to_container(node)
@@ -71,11 +71,7 @@ def _flat(key: str, node: Any) -> dict[str, Any]:
 
 
 def check_monitors(cfg: DictConfig) -> None:
-    """Refuse callbacks that monitor a metric which a training does not log.
-
-    Raises:
-        UserError: the message names the metrics there are.
-    """
+    """Raise UserError if a callback monitors a metric that training does not log."""
     known = logged_metrics()
     for name in ("best", "last", "early_stopping"):
         key = f"callbacks.{name}.monitor"
@@ -86,7 +82,7 @@ def check_monitors(cfg: DictConfig) -> None:
 
 
 def build_optimizer(cfg: DictConfig) -> tuple[MakeOptimizer, MakeScheduler]:
-    """Build what makes the optimizer and the scheduler, after a step with each of them.
+    """Build the factories of optimizer and scheduler, and try one step of each.
 
     Raises:
         UserError: torch refuses their settings.
@@ -109,7 +105,7 @@ def class_weights(asked: Any, labels: NDArray[np.uint8]) -> tuple[float, float] 
     """Return the weights of both classes in the loss.
 
     Raises:
-        UserError: they are no two positive numbers.
+        UserError: the setting is not two positive numbers.
     """
     if asked is None:
         return None
@@ -128,7 +124,7 @@ def usable_checkpoint(folder: Path) -> Path | None:
     """Return the last checkpoint of an earlier start, the best one if the last was removed, None if there is none.
 
     Raises:
-        DamagedWeightsError: one of them is damaged.
+        DamagedWeightsError: a checkpoint is damaged.
     """
     found = [path for path in (folder / "last.ckpt", folder / "best.ckpt") if path.is_file()]
     for path in found:
@@ -139,7 +135,7 @@ def usable_checkpoint(folder: Path) -> Path | None:
 
 
 def _is_sound(path: Path) -> bool:
-    """Return whether a checkpoint can be read and has the CRC-32 of each part, which torch does not compare."""
+    """Return whether a checkpoint is readable and matches its CRC-32 checksums, which torch does not compare."""
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:

@@ -1,4 +1,4 @@
-"""Encoders that learn: loaded and unfrozen before training, written in the published formats after it."""
+"""Fine-tuned encoders: unfrozen before training, written in the published formats after it."""
 
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from virnucpro_pl.training.fine_tuning import check_settings, merge, unfreeze
 
 
 def fine_tuning_options(model: VirNucPro, settings: DictConfig) -> dict[str, Any]:
-    """Return how the encoders of a model learn, as arguments of ``unfreeze``.
+    """Return the arguments of ``unfreeze`` for the encoders of a model.
 
     Raises:
-        UserError: the settings make no sense.
+        UserError: a setting is out of range.
     """
     if model.numerics.fp8 or model.numerics.exact:
         raise UserError("fine_tuning: model.fp8 and model.exact are for prediction only; leave them out")
@@ -31,10 +31,10 @@ def fine_tuning_options(model: VirNucPro, settings: DictConfig) -> dict[str, Any
 
 
 def load_encoders(model: VirNucPro, settings: DictConfig) -> Tokenizers:
-    """Load the encoders a model uses, let them learn, and return their tokenizers.
+    """Load and unfreeze the encoders of a model, and return their tokenizers.
 
     Raises:
-        UserError: the settings make no sense, or weights cannot be read.
+        UserError: a setting is out of range, or weights cannot be read.
     """
     options = fine_tuning_options(model, settings)
     model.configure_model()
@@ -46,7 +46,7 @@ def load_encoders(model: VirNucPro, settings: DictConfig) -> Tokenizers:
 
 
 def export_encoders(model: VirNucPro, folder: Path) -> dict[str, Any]:
-    """Write the encoders that have learned, adapters merged, and return what a head remembers of them."""
+    """Write the fine-tuned encoders with merged adapters, and return their entries in the head file."""
     described: dict[str, Any] = {}
     if model.dna_encoder is not None:
         path = folder / ENCODER_FILES["dna_encoder"]
@@ -60,7 +60,7 @@ def export_encoders(model: VirNucPro, folder: Path) -> dict[str, Any]:
 
 
 def describe_encoders(embeddings: Embeddings, inputs: Modality) -> dict[str, Any]:
-    """Return what a head remembers of the encoders whose embeddings it was trained on."""
+    """Return the entries of encoders in the head file."""
     unused = {"both": "", "dna": "protein_encoder", "protein": "dna_encoder"}[inputs]
     encoders = embeddings.manifest["encoders"]
     return {

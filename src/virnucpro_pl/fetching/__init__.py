@@ -1,1 +1,1 @@
-"""Fetching files from servers that may be slow, busy or wrong."""
+"""Downloads from slow, busy or faulty servers."""

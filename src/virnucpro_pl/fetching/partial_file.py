@@ -1,4 +1,4 @@
-"""Files that come in pieces: what there is of them survives any stop, and they get their names when complete."""
+"""Partial downloads, which survive interruptions and are renamed when complete."""
 
 import hashlib
 import os
@@ -7,11 +7,11 @@ from pathlib import Path
 from virnucpro_pl.files.durable import flush
 
 PART = ".part"
-"""How the names of files end that are not complete yet"""
+"""Suffix of incomplete files"""
 
 
 class PartialFile:
-    """The beginning of a file, and beside it which version of the file that is (ETag or date, for ``If-Range``)."""
+    """Beginning of a file, and beside it the version of the file (ETag or date, for ``If-Range``)."""
 
     def __init__(self, path: Path):
         self._whole = path
@@ -19,15 +19,15 @@ class PartialFile:
         self._version = path.with_name(path.name + PART + ".version")
 
     def size(self) -> int:
-        """Return how many bytes are there."""
+        """Return the number of bytes on disk."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def is_foreign(self) -> bool:
-        """Return whether a file of this name is there that another program has left: it has no version beside it."""
+        """Return whether another program has written the partial file, so that it has no version."""
         return os.path.lexists(self.path) and not self._version.is_file()
 
     def version(self) -> str:
-        """Return its version; empty if that is not known, so that nothing can be added."""
+        """Return the version; empty if it is unknown, so that the download cannot be resumed."""
         try:
             version = self._version.read_text(encoding="ascii")
         except (FileNotFoundError, UnicodeDecodeError):
@@ -35,18 +35,18 @@ class PartialFile:
         return version if version.isprintable() else ""
 
     def begin(self, version: str) -> None:
-        """Forget what is there; what comes is of this version."""
+        """Start a new partial file of a version."""
         self.discard()
         self._version.write_text(version, encoding="ascii", errors="ignore")
         self.path.touch()
 
     def discard(self) -> None:
-        """Remove it."""
-        self.path.unlink(missing_ok=True)  # first: with no version it would not be added to
+        """Remove the partial file."""
+        self.path.unlink(missing_ok=True)  # first: a partial file without version is not resumed
         self._version.unlink(missing_ok=True)
 
     def publish(self) -> None:
-        """Give the file its name; on the disk when this returns."""
+        """Flush the file to disk and rename it."""
         flush(self.path)
         self.path.replace(self._whole)
         flush(self._whole.parent)
@@ -54,6 +54,6 @@ class PartialFile:
 
 
 def md5_of(path: Path) -> str:
-    """MD5 of a file, which is what RefSeq publishes; it finds damage, not malice."""
+    """Return the MD5 of a file, as RefSeq publishes; it detects damage, not malice."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -1,4 +1,4 @@
-"""Fetching files over HTTP: politely, onwards from where it stopped, and checked before they get their names."""
+"""HTTP client with retries, resumed downloads and checksums."""
 
 import logging
 import threading
@@ -20,40 +20,40 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 GZIP = b"\x1f\x8b"
-_PROGRESS = 1 << 20  # bytes more than ever before, after which failed attempts are forgiven
+_PROGRESS = 1 << 20  # bytes of progress after which the count of failures is reset
 _WORTH_ANOTHER_TRY = {408, 425, 429, 500, 502, 503, 504}
 _SAYS_WHEN = {429, 503}
 _NO_HEAD = {405, 501}
 
 
 class Patience(NamedTuple):
-    """What is expected of a server before an attempt counts as failed, and how many may fail."""
+    """Timeouts and retries."""
 
     connect_timeout: float = 20.0
-    """Seconds for a connection to be made"""
+    """seconds to connect"""
     read_timeout: float = 60.0
-    """Seconds without a byte, and the time over which the speed is measured"""
+    """seconds without data, and the time over which the speed is measured"""
     slowest: float = 1000.0
-    """Bytes per second below which a connection is given up"""
+    """bytes per second below which a connection is closed"""
     retries: int = 8
-    """Attempts after the first; anew after every MiB that was gained"""
+    """attempts after the first one; counted anew after each MiB of progress"""
     first_wait: float = 1.0
-    """Seconds before the second attempt; twice as long before each further one"""
+    """seconds before the second attempt; doubled before each further one"""
     longest_wait: float = 300.0
-    """Most seconds before an attempt"""
+    """longest wait before an attempt in seconds"""
 
 
 class RemoteFile(NamedTuple):
-    """A file on a server."""
+    """File on a server."""
 
     name: str
     url: str
     md5: str | None
-    """None where nobody publishes one; then only its size tells whether it is whole"""
+    """MD5; None if it is not published, so that only the size is checked"""
     bytes: int | None
-    """Its size; None if the server does not say"""
+    """size; None if the server does not state it"""
     modified: str | None
-    """When it was changed, in the server's words"""
+    """time of the last change, as the server states it"""
 
 
 class NotFoundError(DownloadError):
@@ -61,7 +61,7 @@ class NotFoundError(DownloadError):
 
 
 class _SetbackError(Exception):
-    """An attempt that failed and may be made again."""
+    """A failed attempt that may be repeated."""
 
     def __init__(self, reason: str, wait: float | None = None):
         super().__init__(reason)
@@ -69,17 +69,17 @@ class _SetbackError(Exception):
 
 
 class _StoppedError(Exception):
-    """Another thread has ended the download."""
+    """Another thread has stopped the download."""
 
 
 class PoliteClient:
-    """Waits as servers ask it to, and longer after every failure; names itself; honours proxies by environment.
+    """Client that waits as servers ask, longer after each failure, and uses the proxies of the environment.
 
     Its methods may be called by several threads.
 
     Args:
         patience: timeouts and retries.
-        sleep: waits for some seconds between attempts; by default until then or until ``stop``.
+        sleep: waits some seconds between attempts; by default interrupted by ``stop``.
     """
 
     def __init__(self, patience: Patience, sleep: Callable[[float], object] | None = None):
@@ -87,7 +87,7 @@ class PoliteClient:
         self._stopped = threading.Event()
         self._sleep = self._stopped.wait if sleep is None else sleep
         self._http = httpx2.Client(
-            # Of a compressed transfer neither size nor position would be those of the file.
+            # Sizes and positions of a compressed transfer would differ from those of the file.
             headers={"User-Agent": f"virnucpro-pl/{__version__}", "Accept-Encoding": "identity"},
             timeout=httpx2.Timeout(patience.read_timeout, connect=patience.connect_timeout),
             follow_redirects=True,
@@ -100,15 +100,15 @@ class PoliteClient:
         self._http.close()
 
     def stop(self) -> None:
-        """End what other threads fetch, at their next block."""
+        """Stop the downloads of other threads at their next block."""
         self._stopped.set()
 
     def text(self, url: str, most_bytes: int) -> str:
-        """Return a page or a list.
+        """Return the text of a page.
 
         Raises:
-            NotFoundError: it is not there.
-            DownloadError: it cannot be had, or is longer than ``most_bytes``.
+            NotFoundError: the page is missing.
+            DownloadError: the download failed, or the page is longer than ``most_bytes``.
         """
 
         def attempt() -> str:
@@ -118,16 +118,16 @@ class PoliteClient:
                 for block in self._blocks(response.iter_bytes()):
                     content += block
                     if len(content) > most_bytes:
-                        raise DownloadError(f"{escaped(url)}: longer than {most_bytes} bytes, which it cannot be")
+                        raise DownloadError(f"{escaped(url)}: longer than the limit of {most_bytes} bytes")
             return content.decode("utf-8", "replace")
 
         return self._persist(url, attempt)
 
     def size_and_date(self, url: str) -> tuple[int | None, str | None]:
-        """Return a file's size in bytes and when it was changed, as far as the server says.
+        """Return size in bytes and time of the last change of a file; None if the server does not state them.
 
         Raises:
-            NotFoundError: it is not there.
+            NotFoundError: the file is missing.
             DownloadError: the server does not answer.
         """
 
@@ -145,36 +145,36 @@ class PoliteClient:
         self,
         remote: RemoteFile,
         folder: Path,
-        tell: Callable[[], None] = lambda: None,
+        on_block: Callable[[], None] = lambda: None,
         begins_with: tuple[bytes, ...] = (GZIP,),
     ) -> None:
-        """Fetch a file into a folder, onwards from a ``.part`` that is there.
+        """Download a file into a folder; a ``.part`` file is resumed.
 
-        It gets its name when its MD5 sum is right; if it is wrong, the file is fetched once more.
+        The file is renamed once its MD5 is right. If it is wrong, the file is downloaded once more.
 
         Args:
-            remote: which file.
-            folder: where to.
-            tell: called after every block.
-            begins_with: how files of its kind begin, to tell them from a page that says sorry.
+            remote: file on the server.
+            folder: folder of the file.
+            on_block: called after each block.
+            begins_with: possible first bytes of the file, to recognise error pages.
 
         Raises:
-            NotFoundError: it is not there.
-            DownloadError: it cannot be had, or its sum is wrong again; a ``.part`` stays to go on from.
+            NotFoundError: the file is missing.
+            DownloadError: the download failed, or the MD5 is wrong again; the ``.part`` file stays for a resumption.
         """
         part = PartialFile(folder / remote.name)
-        self._persist(remote.url, lambda: self._complete(remote, part, tell, begins_with), part.size)
+        self._persist(remote.url, lambda: self._complete(remote, part, on_block, begins_with), part.size)
         if remote.md5 is not None:
-            self._check_sum(remote, part, tell, begins_with)
+            self._check_sum(remote, part, on_block, begins_with)
         part.publish()
 
     def _check_sum(
-        self, remote: RemoteFile, part: PartialFile, tell: Callable[[], None], begins_with: tuple[bytes, ...]
+        self, remote: RemoteFile, part: PartialFile, on_block: Callable[[], None], begins_with: tuple[bytes, ...]
     ) -> None:
         if (first := md5_of(part.path)) != remote.md5:
             log.warning("%s: MD5 is %s instead of %s; fetching it once more", remote.name, first, remote.md5)
             part.discard()
-            self._persist(remote.url, lambda: self._complete(remote, part, tell, begins_with), part.size)
+            self._persist(remote.url, lambda: self._complete(remote, part, on_block, begins_with), part.size)
             if (again := md5_of(part.path)) != remote.md5:
                 part.discard()
                 raise DownloadError(
@@ -183,12 +183,12 @@ class PoliteClient:
                 )
 
     def _complete(
-        self, remote: RemoteFile, part: PartialFile, tell: Callable[[], None], begins_with: tuple[bytes, ...]
+        self, remote: RemoteFile, part: PartialFile, on_block: Callable[[], None], begins_with: tuple[bytes, ...]
     ) -> None:
-        """Fetch what is missing of a file, in one request."""
+        """Download the missing rest of a file in one request."""
         start, version = part.size(), part.version()
         if start and start == remote.bytes:
-            return  # the process ended before it could check the sum
+            return  # the process ended before the check of the MD5
         if not version or (remote.bytes is not None and start > remote.bytes):
             start = 0
         headers = {"Range": f"bytes={start}-", "If-Range": version} if start else {}
@@ -202,7 +202,7 @@ class PoliteClient:
             first = next(blocks, b"")
             if not continues:
                 if not any(start.startswith(first[: len(start)]) for start in begins_with):
-                    # A page that says sorry may come with status 200.
+                    # An error page may have status 200.
                     kind = response.headers.get("Content-Type", "something")
                     what = "gzip" if begins_with == (GZIP,) else "such a file"
                     raise _SetbackError(f"the server sent {escaped(kind)} that is not {what}")
@@ -210,12 +210,12 @@ class PoliteClient:
             with part.path.open("ab") as stream:
                 for block in chain([first], blocks):
                     stream.write(block)
-                    tell()
+                    on_block()
         if remote.md5 is None and remote.bytes is not None and part.size() != remote.bytes:
-            raise _SetbackError(f"{part.size():,} of {remote.bytes:,} bytes came")
+            raise _SetbackError(f"{part.size():,} of {remote.bytes:,} bytes arrived")
 
     def _blocks(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
-        """Pass blocks on while they come fast enough; a trickle would never time out."""
+        """Yield blocks while they arrive fast enough; a slow stream would never time out."""
         began, count = time.monotonic(), 0
         for block in blocks:
             self._go_on()
@@ -228,7 +228,7 @@ class PoliteClient:
                 began, count = time.monotonic(), 0
 
     def _persist(self, url: str, attempt: Callable[[], T], position: Callable[[], int] = lambda: 0) -> T:
-        """Repeat what fails for a reason that may pass, after longer and longer waits."""
+        """Repeat an attempt that fails for a temporary reason, with increasing waits."""
         failures, furthest = 0, position()
         while True:
             self._go_on()
@@ -271,7 +271,7 @@ def _check_status(response: httpx2.Response) -> None:
 
 
 def _retry_after(response: httpx2.Response) -> float | None:
-    """Return the seconds that a server asks to wait, which it gives as such or as a date."""
+    """Return the seconds that a server asks to wait, given as seconds or as a date."""
     value = response.headers.get("Retry-After", "").strip()
     if value.isdecimal():
         return float(value)
@@ -283,7 +283,7 @@ def _retry_after(response: httpx2.Response) -> float | None:
 
 
 def _version(response: httpx2.Response) -> str:
-    """Return what tells a file from its later versions; a weak ETag does not vouch for every byte."""
+    """Return the version of a file; a weak ETag does not identify every byte."""
     tag: str = response.headers.get("ETag", "")
     modified: str = response.headers.get("Last-Modified", "")
     return tag if tag and not tag.startswith("W/") else modified

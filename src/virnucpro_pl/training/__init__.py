@@ -1,1 +1,1 @@
-"""Genomes to datasets, training of heads, and tests of them."""
+"""Datasets of labelled genomes, and training and test of heads."""

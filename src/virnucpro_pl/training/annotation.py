@@ -1,4 +1,4 @@
-"""Annotated proteins of genomes, and which translated frames are parts of them."""
+"""Annotated proteins of genomes, and the translated frames that are parts of them."""
 
 import io
 import warnings
@@ -15,11 +15,11 @@ from virnucpro_pl.errors import UserError
 from virnucpro_pl.sequence.decompressed import open_decompressed
 
 _BETWEEN = "*"
-"""Between proteins; no frame holds a stop, so none spans two"""
+"""Separator of proteins; frames hold no stop, so none spans two proteins"""
 
 
 def annotated_proteins(path: Path) -> dict[str, str]:
-    """Return the annotated proteins of every record of a GenBank file, by accession with version, ``*`` between them.
+    """Return the annotated proteins of each record of a GenBank file, joined by ``*``, by accession with version.
 
     Raises:
         UserError: the file cannot be read, or is no GenBank file.
@@ -40,11 +40,11 @@ def genbank_records(path: Path) -> Iterator[Any]:
     """Yield the records of a GenBank file, plain or compressed, as Biopython's ``SeqRecord``.
 
     Raises:
-        UserError: a record has not the length that its LOCUS line gives, or no end.
+        UserError: a record is truncated, or its length differs from its LOCUS line.
     """
     with open_decompressed(path) as binary, warnings.catch_warnings():
         stream = io.TextIOWrapper(binary, encoding="ascii", errors="strict")
-        warnings.simplefilter("ignore", BiopythonWarning)  # of odd locations and dates, which do not matter here
+        warnings.simplefilter("ignore", BiopythonWarning)  # odd locations and dates do not matter here
         for message in ("Premature end", "Expected sequence length"):
             warnings.filterwarnings("error", message, BiopythonWarning)
         try:
@@ -61,14 +61,13 @@ def _translations(record: Any) -> Iterator[str]:
 
 
 def are_annotated(frames: Sequence[bytes], proteins: str) -> NDArray[np.bool_]:
-    """Return (N,) which of N translated frames are exact parts of annotated proteins.
+    """Return which of N translated frames are exact parts of annotated proteins, (N,).
 
-    One pass over the proteins by the automaton of Aho & Corasick (1975, doi:10.1145/360825.360855) of all frames, so
-    the time is linear in both.
+    The automaton of Aho & Corasick (1975, doi:10.1145/360825.360855) finds all frames in one pass over the proteins.
 
     Args:
-        frames: without stops, not empty.
-        proteins: ``*`` between them.
+        frames: translated frames without stops, not empty.
+        proteins: proteins joined by ``*``.
 
     >>> are_annotated([b"KV", b"VK", b"L"], "MKVL*K").tolist()
     [True, False, True]

@@ -1,4 +1,4 @@
-"""The order examples come in while a head is trained, and the batches they come as."""
+"""Batches of examples for training a head, and their order."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from virnucpro_pl.sequence.store import OrfStore
 
 
 class EmbeddedBatch(NamedTuple):
-    """N ORFs whose embeddings are known."""
+    """Embeddings of N ORFs."""
 
     embeddings: Tensor
     """(N, D) float32, DNA first"""
@@ -27,7 +27,7 @@ class EmbeddedBatch(NamedTuple):
 
 
 class TokenBatch(NamedTuple):
-    """N ORFs to embed."""
+    """Tokens of N ORFs, for encoders that are trained."""
 
     tokens: OrfBatch
     labels: Tensor
@@ -37,17 +37,17 @@ class TokenBatch(NamedTuple):
 
 
 class EpochBatches(Sampler[NDArray[np.int64]]):
-    """Batches of rows, shuffled anew in each epoch, the same for the same seed and epoch whenever it is asked for.
+    """Sampler of batches of rows, shuffled in each epoch; the order depends on seed and epoch only.
 
-    Every rank gets the same number of shuffled batches; what is left over is left out of that epoch, as are the last
-    rows where they would be a batch of one, which batch normalisation cannot take.
+    Each rank gets the same number of shuffled batches; the remaining rows are skipped in that epoch, as is a last batch
+    of one row, which batch normalisation does not support.
 
     Args:
-        rows: (N,) what to choose from.
+        rows: (N,) rows.
         batch_size: rows of a batch.
-        seed: of the shuffling; None keeps the rows in order and leaves nothing out, and ranks share the rows.
-        rank: of this process.
-        num_ranks: processes that share the batches.
+        seed: seed of the shuffling; None: keep the order and skip no rows.
+        rank: number of this process.
+        num_ranks: number of processes that share the batches.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class EpochBatches(Sampler[NDArray[np.int64]]):
             self._numbers = range(rank, count // num_ranks * num_ranks, num_ranks)
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the order of another epoch; Lightning calls this."""
+        """Set the epoch; Lightning calls this."""
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
@@ -79,12 +79,12 @@ class EpochBatches(Sampler[NDArray[np.int64]]):
 
 
 class EmbeddedOrfs(Dataset[EmbeddedBatch]):
-    """Items are the batches that rows of ORFs make.
+    """Dataset of batches of embeddings, indexed by rows of ORFs.
 
     Args:
-        embeddings: of all ORFs.
-        labels: (O,) of all ORFs.
-        inputs: which embeddings are wanted.
+        embeddings: embeddings of all ORFs.
+        labels: (O,) classes of all ORFs.
+        inputs: modality.
     """
 
     def __init__(self, embeddings: Embeddings, labels: NDArray[np.uint8], inputs: Modality):
@@ -98,12 +98,12 @@ class EmbeddedOrfs(Dataset[EmbeddedBatch]):
 
 
 class TokenisedOrfs(Dataset[TokenBatch]):
-    """Items are the batches that rows of ORFs make, tokenised for encoders that are trained.
+    """Dataset of batches of tokens, indexed by rows of ORFs, for encoders that are trained.
 
     Args:
-        store: of the ORFs.
-        labels: (O,) of all ORFs.
-        tokenizers: of both encoders; None for one that is not used.
+        store: ORF store.
+        labels: (O,) classes of all ORFs.
+        tokenizers: tokenizers of both encoders; None for an encoder that is not used.
     """
 
     def __init__(self, store: OrfStore, labels: NDArray[np.uint8], tokenizers: Tokenizers):
@@ -117,12 +117,12 @@ class TokenisedOrfs(Dataset[TokenBatch]):
 
 
 class _OneBatch(NamedTuple):
-    """A plan of a single batch."""
+    """Batch plan of a single batch."""
 
     rows: NDArray[np.int64]
 
     def batch(self, number: int) -> NDArray[np.int64]:
-        """Its rows."""
+        """Return the rows."""
         return self.rows
 
 

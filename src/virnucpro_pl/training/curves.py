@@ -1,4 +1,4 @@
-"""The picture of a training."""
+"""Plot of a training."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,8 @@ from virnucpro_pl.files.durable import replacing
 
 
 def plot_curves(history: list[dict[str, Any]], best_epoch: int, path: Path) -> None:
-    """Draw loss and average precision of the validation part over the epochs, with the best epoch marked, as PNG."""
-    from matplotlib.figure import Figure  # takes half a second to import
+    """Plot loss and average precision of the validation split over the epochs as PNG, with the best epoch marked."""
+    from matplotlib.figure import Figure  # slow to import
 
     epochs = [row["epoch"] + 1 for row in history]
     figure = Figure(figsize=(8, 3.6), layout="constrained")

@@ -1,4 +1,4 @@
-"""The LightningDataModule of training: labelled ORFs as embeddings, or as tokens for encoders that are trained too."""
+"""The LightningDataModule of training: labelled ORFs as embeddings or as tokens."""
 
 from typing import Any
 
@@ -13,18 +13,18 @@ from virnucpro_pl.training.batches import EpochBatches
 from virnucpro_pl.training.splits import TRAIN, VALIDATION
 
 EMBEDDED_BATCH = 4096
-"""Embedded ORFs scored at once where nothing is learned from them"""
+"""Embedded ORFs that are scored at once"""
 
 
 class LabelledOrfs(LightningDataModule):
-    """Serves the ORFs of a dataset, part by part.
+    """Data module of the splits of a dataset.
 
     Args:
-        examples: its items are the batches of rows of ORFs.
-        parts: (O,) int8, part of each ORF.
-        batch_size: ORFs of a batch that is trained on.
+        examples: dataset of batches, indexed by rows of ORFs.
+        parts: (O,) int8, split of each ORF.
+        batch_size: ORFs of a batch in training.
         scoring_batch_size: ORFs of a batch that is only scored.
-        seed: of the shuffling.
+        seed: seed of the shuffling.
 
     Raises:
         UserError: the batch size is too small.
@@ -48,21 +48,21 @@ class LabelledOrfs(LightningDataModule):
         self._seed = seed
 
     def train_dataloader(self) -> "DataLoader[Any]":
-        """Batches of the training part, shuffled."""
+        """Return the shuffled batches of the training split."""
         return self._loader(TRAIN, self._batch_size, self._seed)
 
     def val_dataloader(self) -> "DataLoader[Any]":
-        """Batches of the validation part."""
+        """Return the batches of the validation split."""
         return self._loader(VALIDATION, self._scoring_batch_size, None)
 
     def predict_dataloader(self) -> "DataLoader[Any]":
-        """Batches of all ORFs that are in a part."""
+        """Return the batches of all ORFs that are in a split."""
         return self._loader(None, self._scoring_batch_size, None)
 
     def _loader(self, part: int | None, batch_size: int, seed: int | None) -> "DataLoader[Any]":
         rows = np.flatnonzero(self._parts >= 0 if part is None else self._parts == part)
         rank, num_ranks = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         batches: Any = EpochBatches(rows, batch_size, seed, rank, num_ranks)
-        if self.trainer:  # after a resumption Lightning asks for the first batch before it tells the epoch
+        if self.trainer:  # a resumed Lightning takes the first batch before it sets the epoch
             batches.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
         return ReadAheadLoader(self._examples, batch_size=None, sampler=batches, collate_fn=as_it_is)

@@ -1,4 +1,4 @@
-"""Writing a dataset: complete under its name, or not at all."""
+"""Writer of a dataset, which appears complete or not at all."""
 
 import hashlib
 import json
@@ -34,19 +34,19 @@ _OF_DATASET = re.compile(
     rf"(records|chunks|orfs)\.arrow|duplicate_\w+\.npy|manifest\.json|by_length-\w+|{re.escape(_BUILDING)}.*"
     rf"|{re.escape(LABELS_FILE)}|{re.escape(DATASET_FILE)}"
 )
-"""Names of what a dataset consists of, and of what an interrupted start has left"""
+"""Names of the files of a dataset, and of those that an interrupted start leaves"""
 _FIXED = ("label", "genome", "file", "group")
 
 
 class DatasetWriter:
-    """Writes the examples of one file of genomes after the other into an empty folder.
+    """Writer of the examples of all files of genomes into an empty folder.
 
     Args:
-        folder: of the dataset.
-        genomes: all of them, in order.
-        files: their candidates.
-        settings: what examples are.
-        longest: longest fragment, with errors (nt).
+        folder: folder of the dataset.
+        genomes: all files, in order.
+        files: candidates of each file.
+        settings: settings of ``prepare``.
+        longest: length of the longest fragment in nt, with errors.
     """
 
     def __init__(
@@ -89,15 +89,15 @@ class DatasetWriter:
         self.sources.append(source)
 
     def finish(self, record: dict[str, Any], seed: int) -> dict[str, Any]:
-        """Complete the dataset and return what ``dataset.json`` says.
+        """Complete the dataset and return the content of ``dataset.json``.
 
         Args:
-            record: where it comes from.
-            seed: of the sampling.
+            record: provenance of the dataset.
+            seed: seed of the sampling.
         """
         self._labels.close()
         self._labels_file.close()
-        # What embeddings are of: the examples, not the files they were taken from.
+        # Embeddings belong to the examples, not to the files of genomes.
         self._builder.finish([{**one, "sha256": self._key(one, seed)} for one in self._inputs])
         self._count_orfs()
         settings = self._settings._asdict() | {"errors": self._settings.errors._asdict(), "seed": seed}
@@ -119,7 +119,7 @@ class DatasetWriter:
         return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
     def _count_orfs(self) -> None:
-        """Fill in the ORFs of each file."""
+        """Count the ORFs of each file."""
         ends = np.cumsum([source["records"] for source in self._inputs])
         counts = np.zeros(len(ends), dtype=np.int64)
         for batch in TableReader(self._folder / "orfs.arrow", "record").batches():
@@ -141,7 +141,7 @@ class DatasetWriter:
 
 
 def _is_dataset(folder: Path) -> bool:
-    """Return whether a folder holds a dataset of ours, whole or with damaged files."""
+    """Return whether a folder holds a dataset of this program, intact or damaged."""
     try:
         return "key" in read_sealed(folder / DATASET_FILE)
     except (OSError, ValueError):
@@ -150,12 +150,12 @@ def _is_dataset(folder: Path) -> bool:
 
 @contextmanager
 def appearing(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """Yield an empty folder for the files of a dataset, and bring them to ``folder`` at the end, what it says last.
+    """Yield an empty folder for the files of a dataset, and move them to ``folder`` at the end, its record last.
 
     A dataset that is replaced stays until then.
 
     Raises:
-        UserError: there is something already that may not be replaced, or another run is at work there.
+        UserError: a file may not be replaced, or another process works in the folder.
     """
     _dataset_files(folder, overwrite)
     with alone_in(folder, _LOCK_FILE):
@@ -173,10 +173,10 @@ def appearing(folder: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def _dataset_files(folder: Path, overwrite: bool) -> list[Path]:
-    """Return the files of an earlier dataset in a folder, whole or not.
+    """Return the files of an earlier dataset in a folder, complete or not.
 
     Raises:
-        UserError: there is something that may not be replaced.
+        UserError: a file may not be replaced.
     """
     there = [path for path in folder.iterdir() if path.name != LOG_FILE] if folder.is_dir() else []
     if strange := sorted(path.name for path in there if not _OF_DATASET.fullmatch(path.name)):
@@ -186,7 +186,7 @@ def _dataset_files(folder: Path, overwrite: bool) -> list[Path]:
         )
     unfinished = all(path.name.startswith(_BUILDING) for path in there)
     if not unfinished and not _is_dataset(folder):
-        raise UserError(f"output={folder} holds {there[0].name}, which no dataset explains; move it away")
+        raise UserError(f"output={folder} holds {there[0].name}, which belongs to no dataset; move it away")
     if (folder / DATASET_FILE).exists() and not overwrite:
         raise UserError(f"output={folder} holds a finished dataset; give another folder, or overwrite=true")
     return [path for path in there if path.name != _LOCK_FILE]

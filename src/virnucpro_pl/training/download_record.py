@@ -1,4 +1,4 @@
-"""``download.json``: which files of a release a folder is for, where they come from, and their checksums."""
+"""``download.json``: the files of a release in a folder, their URLs and checksums."""
 
 import hashlib
 import json
@@ -18,28 +18,28 @@ from virnucpro_pl.training.refseq import Volume, genome_table, is_checksum, is_f
 
 RECORD = "download.json"
 TABLE = "genomes.tsv"
-"""What ``prepare`` reads"""
+"""File that ``prepare`` reads"""
 _FORMAT_VERSION = 1
 
 
 class Selection(NamedTuple):
-    """Which files of which release folder."""
+    """Selection of files of a release."""
 
     source: str
-    """Address of the release folder, with / at its end"""
+    """URL of the release, with / at its end"""
     counts: Mapping[str, int | None]
-    """How many GenBank files of each division; None for all"""
+    """number of GenBank files of each division; None: all"""
     seed: int
 
 
 class Plan(NamedTuple):
-    """The files that are to be fetched, as the server told of them."""
+    """Files to download, as listed by the server."""
 
     release: int
     files: list[RemoteFile]
 
     def volumes(self, selection: Selection) -> list[Volume]:
-        """Return the files by GenBank file."""
+        """Return the files, grouped by GenBank file."""
         names = [file.name for file in self.files]
         return [
             volume for division in selection.counts for volume in select_volumes(names, division, None, selection.seed)
@@ -55,7 +55,7 @@ def _fingerprint(selection: Selection) -> dict[str, Any]:
 
 
 def write_record(folder: Path, selection: Selection, plan: Plan, finished: bool) -> None:
-    """Leave what is fetched, or about to be: release, selection, and each file's address, size, MD5 and dates."""
+    """Write release, selection, and URL, size, MD5 and dates of each file that is or will be downloaded."""
     record = {
         "format_version": _FORMAT_VERSION,
         "version": __version__,
@@ -76,7 +76,7 @@ def _date(seconds: float) -> str:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Return the record of an earlier call, empty if there is none or it is of another version.
+    """Return the record of an earlier download, empty if there is none or it has another version.
 
     Raises:
         UserError: the file was not written by ``download``.
@@ -93,11 +93,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def check_table(folder: Path, record: dict[str, Any]) -> None:
-    """Refuse to replace a ``genomes.tsv`` that was edited, or was there before.
-
-    Raises:
-        UserError: its digest is not that in the record.
-    """
+    """Raise UserError if ``genomes.tsv`` was edited or was not written by this program."""
     table = folder / TABLE
     if unexpected_kind(table) or (table.exists() and sha256_of(table)[TABLE] != record.get("table")):
         raise _foreign(folder, TABLE)
@@ -111,7 +107,7 @@ def _foreign(folder: Path, name: str) -> UserError:
 
 
 def plan_of(record: dict[str, Any], selection: Selection) -> Plan | None:
-    """Return the plan of an earlier call for the same selection, so that it goes on with the same files."""
+    """Return the plan of an earlier download of the same selection, so that it is resumed with the same files."""
     if record.get("selection") != _fingerprint(selection):
         return None
     try:
@@ -123,6 +119,6 @@ def plan_of(record: dict[str, Any], selection: Selection) -> Plan | None:
 
 
 def _is_sound(file: RemoteFile, source: str) -> bool:
-    """Whether what a record says of a file can name a path, and be asked for."""
+    """Return whether the entry of a file has a valid name and URL."""
     is_file = is_file_name(file.name) and file.url.startswith(source)
     return is_file and file.md5 is not None and is_checksum(file.md5) and isinstance(file.bytes, int | None)

@@ -1,4 +1,4 @@
-"""The pictures of a test."""
+"""Plots of a test."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ _MOST_POINTS = 2000
 _BINS = 10
 _MOST_GROUPS = 15  # of each class
 _FEWEST = 10
-"""Chunks that a group needs to be drawn, where there are such groups"""
+"""Fewest chunks of a group in the plot, unless all groups have fewer"""
 _LONGEST_NAME = 36
 _BAR_INCHES = 0.27
 
@@ -28,14 +28,14 @@ _BAR_INCHES = 0.27
 def plot_all(
     folder: Path, chunks: ScoredChunks, metrics: dict[str, Any], part: str, uncalibrated: ScoredChunks | None = None
 ) -> None:
-    """Draw what ``EVALUATION_PLOTS`` names, as PNG; ROC and precision against recall only where there are both classes.
+    """Write the plots in ``EVALUATION_PLOTS`` as PNG; ROC and precision-recall curves need both classes.
 
     Args:
-        folder: of the files.
-        chunks: of the part that was tested.
-        metrics: as in ``metrics.json``.
-        part: what it is called.
-        uncalibrated: the same chunks as the head scored them before temperature scaling; None without scaling.
+        folder: folder of the files.
+        chunks: chunks of the tested split.
+        metrics: content of ``metrics.json``.
+        part: name of the split.
+        uncalibrated: the same chunks with scores before temperature scaling; None without scaling.
     """
     overall = metrics["overall"]
     title = f"{part} part: {overall['chunks']:,} chunks, {overall['viral']:,} viral"
@@ -48,7 +48,7 @@ def plot_all(
 
 
 def _figure(width: float = 5.0, height: float = 4.4) -> Any:
-    from matplotlib.figure import Figure  # takes half a second to import
+    from matplotlib.figure import Figure  # slow to import
 
     return Figure(figsize=(width, height), layout="constrained")
 
@@ -60,7 +60,7 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def _thinned(*curves: NDArray[Any]) -> list[NDArray[Any]]:
-    """A picture shows no more points than this."""
+    """Thin curves to the number of points that a plot shows."""
     step = max(1, len(curves[0]) // _MOST_POINTS)
     return [np.concatenate([curve[::step], curve[-1:]]) for curve in curves]
 
@@ -71,7 +71,7 @@ def _with_interval(overall: Figures, name: str) -> str:
 
 
 def _finish(figure: Any, axes: Any, title: str, columns: int = 1) -> None:
-    """Give a picture its title, grid and, below it so that nothing is hidden, its legend."""
+    """Add title, grid and, below the axes, legend."""
     figure.suptitle(title, fontsize=11)
     axes.grid(alpha=0.3)
     handles, labels = axes.get_legend_handles_labels()
@@ -79,7 +79,7 @@ def _finish(figure: Any, axes: Any, title: str, columns: int = 1) -> None:
 
 
 def _mark_threshold(axes: Any, metrics: dict[str, Any], x: str, y: str) -> None:
-    """Draw two figures at the threshold, with their intervals."""
+    """Mark two metrics at the threshold, with their intervals."""
     overall = metrics["overall"]
     if overall[x] is None or overall[y] is None:
         return
@@ -113,7 +113,7 @@ def _plot_precision_recall(path: Path, chunks: ScoredChunks, metrics: dict[str, 
     figure = _figure(height=5.3)
     axes = figure.subplots()
     label = f"average precision {_with_interval(overall, 'average_precision')}"
-    precision[-1] = precision[-2]  # where nothing is called it is 1 by definition, which looks like a success
+    precision[-1] = precision[-2]  # 1 by definition if nothing is called, which looks like a success
     curve = _thinned(recall.numpy(), precision.numpy())
     axes.step(*curve, where="post", color=_OTHERS, label=label)
     share = overall["viral"] / overall["chunks"]
@@ -154,7 +154,7 @@ def _plot_calibration(
 
 
 def _reliability(chunks: ScoredChunks) -> tuple[list[float], list[float]]:
-    """Mean score and share viral of the chunks in each tenth of the scores, where there are any."""
+    """Return mean score and viral share of the chunks in each tenth of the scores."""
     places = np.clip((chunks.scores * _BINS).astype(np.int64), 0, _BINS - 1)
     sizes = np.bincount(places, minlength=_BINS)
     filled = np.flatnonzero(sizes)
@@ -200,7 +200,7 @@ def _plot_groups(path: Path, groups: Sequence[dict[str, Any]], title: str) -> No
         axes.barh(places, [row[0] for row in worst], color=_VIRUS if name == "virus" else _OTHERS, height=0.7)
         for place, (share, size, _) in zip(places, worst, strict=True):
             axes.text(share + 0.01, place, f"{share:.0%} of {size:,}", va="center", fontsize=8)
-        # Names come from files: no markup in them is obeyed.
+        # Names are untrusted: markup in them is not interpreted.
         axes.set_yticks(places, [_shown(row[2]) for row in worst], fontsize=8, parse_math=False)
         axes.set(xlim=(0, 1.2), ylim=(len(worst) - 0.4, -0.6), xticks=np.linspace(0, 1, 6))
         axes.spines[["top", "right"]].set_visible(False)
@@ -216,7 +216,7 @@ def _share_wrong(group: dict[str, Any]) -> float:
 
 
 def _shown(name: str) -> str:
-    """A group's name as a label: short, and in letters that the font has."""
+    """Return the name of a group as a label, short and in letters of the font."""
     text = escaped(name).encode("latin-1", "backslashreplace").decode("latin-1") or "(none)"
     return text if len(text) <= _LONGEST_NAME else f"{text[: _LONGEST_NAME - 1]}…"
 

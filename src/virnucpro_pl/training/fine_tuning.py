@@ -1,4 +1,4 @@
-"""Letting encoders learn: whole, or by low-rank adapters."""
+"""Fine-tuning of encoders, as a whole or by low-rank adapters."""
 
 from importlib.util import find_spec
 from typing import Literal, TypeVar, get_args
@@ -14,15 +14,15 @@ _Encoder = TypeVar("_Encoder", DnabertS, Esm2)
 
 
 def check_settings(mode: str, rank: int = 8, alpha: float = 16.0) -> None:
-    """Refuse settings that make no sense.
+    """Check the settings of fine-tuning.
 
     Args:
         mode: ``full`` or ``lora``.
-        rank: of the adapters.
-        alpha: scale of what adapters add, over the rank.
+        rank: rank of the adapters.
+        alpha: scale of the adapters times the rank.
 
     Raises:
-        UserError: the message names the setting, or a package that is missing.
+        UserError: a setting is out of range, or a package is missing.
     """
     if mode not in get_args(Mode):
         raise UserError(f"fine_tuning.mode={mode}: choose one of {', '.join(get_args(Mode))}")
@@ -35,13 +35,13 @@ def check_settings(mode: str, rank: int = 8, alpha: float = 16.0) -> None:
 
 
 def unfreeze(encoder: DnabertS | Esm2, mode: Mode, rank: int = 8, alpha: float = 16.0) -> None:
-    """Let an encoder learn, in place.
+    """Make the weights of an encoder trainable, in place.
 
     Args:
-        encoder: loaded, so frozen.
-        mode: ``full``: all its weights; ``lora``: adapters of all its linear layers (Hu et al. 2021, arXiv:2106.09685).
-        rank: of the adapters.
-        alpha: scale of what adapters add, over the rank.
+        encoder: loaded encoder, which is frozen.
+        mode: ``full``: all weights; ``lora``: adapters of all linear layers (Hu et al. 2021, arXiv:2106.09685).
+        rank: rank of the adapters.
+        alpha: scale of the adapters times the rank.
     """
     encoder.train()
     if mode == "full":
@@ -54,7 +54,7 @@ def unfreeze(encoder: DnabertS | Esm2, mode: Mode, rank: int = 8, alpha: float =
 
 
 def merge(encoder: _Encoder) -> _Encoder:
-    """Work adapters into the weights they belong to, in place, and freeze the encoder again; return it."""
+    """Merge adapters into the weights, in place, and freeze the encoder; return it."""
     for name, module in list(encoder.named_modules()):
         if hasattr(module, "merge") and hasattr(module, "get_base_layer"):
             module.merge()

@@ -1,4 +1,4 @@
-"""Cutting genomes into fragments that look like the chunks or reads a head will see."""
+"""Fragments of genomes that resemble the chunks or reads of predictions."""
 
 import hashlib
 from collections.abc import Iterator
@@ -17,17 +17,17 @@ _IS_BASE[np.frombuffer(b"ACGTacgt", dtype=np.uint8)] = True
 
 
 class LengthRange(NamedTuple):
-    """Lengths (nt) of fragments."""
+    """Range of fragment lengths in nt."""
 
     shortest: int
     longest: int
 
     @classmethod
     def parse(cls, text: str | int) -> "LengthRange":
-        """Read ``300`` or ``150-500``.
+        """Parse ``300`` or ``150-500``.
 
         Raises:
-            UserError: it is neither.
+            UserError: the text is neither.
         """
         numbers = str(text).split("-")
         if not (len(numbers) in (1, 2) and all(number.strip().isdecimal() for number in numbers)):
@@ -48,26 +48,26 @@ class Fragments(NamedTuple):
     end: NDArray[np.int64]
     """(F,) one past the last letter"""
     priority: NDArray[np.uint64]
-    """(F,) random; of a sample, those with the smallest ones are taken"""
+    """(F,) random numbers; a sample takes the fragments with the smallest ones"""
     error_seed: NDArray[np.uint64]
-    """(F,) random; seeds the read errors"""
+    """(F,) random seeds of the read errors"""
 
     def select(self, chosen: NDArray[np.bool_]) -> "Fragments":
-        """Return those of (F,) that are chosen."""
+        """Return the chosen fragments, (F,) bool."""
         return Fragments(self.start[chosen], self.end[chosen], self.priority[chosen], self.error_seed[chosen])
 
 
 class Cutter:
-    """Cuts records; what comes of a record depends on its file's and its own name, the seed and nothing else.
+    """Cutter of records; the fragments of a record depend on the names of file and record and on the seed only.
 
     Args:
-        lengths: of the fragments.
-        geometry: of fragments of one length; of a range, fragments of random lengths lie end to end.
-        depth: how often a record is cut; beyond the first time from a random place on, end to end.
-        seed: of all that is random.
+        lengths: lengths of the fragments.
+        geometry: geometry of fragments of one length; fragments of random lengths lie end to end.
+        depth: number of times that a record is cut; after the first time, from a random start.
+        seed: random seed.
 
     Raises:
-        UserError: fragments cannot be cut so.
+        UserError: a setting is out of range.
     """
 
     def __init__(self, lengths: LengthRange, geometry: Geometry, depth: int, seed: int):
@@ -93,7 +93,7 @@ class Cutter:
     def _tiling(
         self, rng: np.random.Generator, length: int, first: int | None
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Starts and ends of fragments that lie end to end from ``first`` on; None for the geometry of ``predict``."""
+        """Return starts and ends of fragments end to end from ``first`` on; None: the geometry of ``predict``."""
         shortest, longest = self._lengths
         if first is None:
             chunks = cut_records(np.array([length], dtype=np.int64), longest, self._geometry)
@@ -107,28 +107,28 @@ class Cutter:
 
 
 class Pieces(NamedTuple):
-    """The letters of some of the fragments of one record."""
+    """Letters of some consecutive fragments of one record."""
 
     first: int
-    """Number of the first of them in the record"""
+    """number of the first fragment in the record"""
     letters: bytes
-    """end to end, with read errors where wanted"""
+    """letters end to end, with read errors"""
     lengths: NDArray[np.int64]
-    """(P,) letters of each"""
+    """(P,) number of letters of each fragment"""
     is_plain: NDArray[np.bool_]
-    """(P,) whether all letters are A, C, G, T"""
+    """(P,) true if all letters are A, C, G, T"""
 
 
 def read_pieces(
     letters: bytes, fragments: Fragments, errors: ErrorRates, at_least: int = BLOCK_BYTES
 ) -> Iterator[Pieces]:
-    """Yield the letters of the fragments of a record, at least so many at a time.
+    """Yield the letters of the fragments of a record in blocks.
 
     Args:
-        letters: of the record.
-        fragments: of it.
+        letters: letters of the record.
+        fragments: its fragments.
         errors: rates of read errors.
-        at_least: letters of one piece.
+        at_least: smallest number of letters of a block.
     """
     sizes = np.cumsum(fragments.end - fragments.start)
     first = 0

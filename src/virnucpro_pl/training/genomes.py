@@ -1,4 +1,4 @@
-"""Which genomes a dataset is made of: a table, or a folder with one folder per class."""
+"""Genomes of a dataset, from a table or a folder with one folder for each class."""
 
 import io
 from collections import Counter
@@ -17,10 +17,10 @@ _KNOWN = ("file", "class", "group", "annotation")
 
 
 class Genome(NamedTuple):
-    """One file of genomes of one class."""
+    """File of genomes of one class."""
 
     file: str
-    """As the table has it, or relative to the folder"""
+    """path as in the table, or relative to the folder"""
     path: Path
     label: int
     """0 others, 1 virus"""
@@ -28,19 +28,19 @@ class Genome(NamedTuple):
     annotation: Path | None
     """GenBank file of the same records"""
     columns: dict[str, str]
-    """What else the table says"""
+    """further columns of the table"""
 
 
 def read_genomes(source: Path) -> list[Genome]:
-    """Read the table of genomes, or look into the folders of the classes.
+    """Read the table of genomes, or list the folders of the classes.
 
-    A table is tab-separated with a header: ``file`` (relative to the table; ``*`` stands for several), ``class`` (virus
-    or others), ``group``, optional ``annotation`` and any further column, such as family. A folder has ``virus/`` and
-    ``others/`` in it; there the group of a file is its name, with its folder where another file has the same name.
+    A table is separated by tabs and has a header: ``file`` (relative to the table; ``*`` matches several), ``class``
+    (virus or others), ``group``, optionally ``annotation``, and any further columns, such as family. A folder holds
+    ``virus/`` and ``others/``; the group of a file is its name, with its folder if another file has the same name.
 
     Raises:
-        UserError: the table cannot be used, a file is missing or named twice, by whatever path, a folder of a class
-            holds folders, sequences lie beside these folders, or only one class is there.
+        UserError: the table is damaged, a file is missing or occurs twice, by any path, the folder of a class holds
+            folders, sequences lie beside these folders, or a class is missing.
     """
     if not source.exists():
         raise UserError(f"input={source}: no such table or folder; check the path")
@@ -100,9 +100,9 @@ def _holds_genomes(path: Path) -> bool:
 
 
 def _check_readable(path: Path) -> None:
-    """Raise UserError for what cannot be read twice."""
+    """Raise UserError if a file cannot be read twice."""
     if not can_be_read_again(str(path)):
-        raise UserError(f"{path}: no regular file; `prepare` reads every file twice, so name one that is on the disk")
+        raise UserError(f"{path}: no regular file; `prepare` reads every file twice, so give a file on disk")
 
 
 def _from_table(table: Path) -> list[Genome]:
@@ -111,7 +111,7 @@ def _from_table(table: Path) -> list[Genome]:
             text = io.TextIOWrapper(stream, encoding="utf-8-sig").read()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"input={table}: cannot be read as a table ({' '.join(str(error).split())})") from error
-    # Not splitlines(): a vertical tab or U+2028 within a cell is not the end of a line.
+    # Not splitlines(): a vertical tab or U+2028 within a cell does not end the line.
     lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip() and line[0] != "#"]
     rows = [line.split("\t") for _, line in lines]
     header = [name.strip().lower() for name in rows[0]] if rows else []
@@ -121,11 +121,11 @@ def _from_table(table: Path) -> list[Genome]:
             " its first line"
         )
     if len(set(header)) < len(header) or "" in header:
-        raise UserError(f"{table}: every column needs a name of its own; mend its first line")
+        raise UserError(f"{table}: column names must be unique; fix its first line")
     found: list[Genome] = []
     for (number, _), row in zip(lines[1:], rows[1:], strict=True):
         if len(row) > len(header):
-            raise UserError(f"{table}: line {number} has {len(row)} columns, the first line {len(header)}; mend it")
+            raise UserError(f"{table}: line {number} has {len(row)} columns, the first line {len(header)}; fix it")
         cells = dict(zip(header, (cell.strip(" ") for cell in [*row, *[""] * len(header)]), strict=False))
         found += _from_row(cells, table, number)
     return found
@@ -158,7 +158,7 @@ def _from_row(cells: dict[str, str], table: Path, number: int) -> list[Genome]:
 
 
 def _matching(folder: Path, file: str, where: str) -> list[Path]:
-    """Files of a cell of the table."""
+    """Return the files of a cell of the table."""
     path = folder / file
     if path.exists() and not path.is_dir():
         _check_readable(path)
@@ -171,7 +171,7 @@ def _matching(folder: Path, file: str, where: str) -> list[Path]:
 
 
 def annotation_of(path: Path) -> Path | None:
-    """Return the GenBank file of a file of genomes: itself, or the one that RefSeq puts beside it.
+    """Return the GenBank file of a file of genomes: itself, or the file beside it that RefSeq's names imply.
 
     ``viral.1.1.genomic.fna.gz`` belongs to ``viral.1.genomic.gbff.gz``, ``GCF_1_genomic.fna.gz`` to
     ``GCF_1_genomic.gbff.gz``.
@@ -190,7 +190,7 @@ def annotation_of(path: Path) -> Path | None:
 
 
 def stem(path: Path) -> str:
-    """Return a file's name without what tells its format and compression."""
+    """Return the name of a file without the suffixes of format and compression."""
     name = path.name
     for suffix in _COMPRESSED:
         name = name.removesuffix(suffix)
@@ -205,7 +205,7 @@ def _is_genbank(path: Path) -> bool:
 
 
 def _is_annotation_beside(path: Path) -> bool:
-    """Whether a file annotates another one in its folder."""
+    """Return whether a file is the annotation of another one in its folder."""
     return _is_genbank(path) and any(
         annotation_of(other) == path for other in path.parent.iterdir() if other != path and not _is_genbank(other)
     )

@@ -1,4 +1,4 @@
-"""A dataset: an ORF store whose records are labelled fragments of genomes."""
+"""Dataset: an ORF store of labelled fragments of genomes."""
 
 from functools import cached_property
 from pathlib import Path
@@ -17,17 +17,17 @@ from virnucpro_pl.sequence.seal import read_sealed
 from virnucpro_pl.sequence.store import OrfStore, check_dataset, stored_at
 
 CLASSES = ("others", "virus")
-"""Names of the classes, in the order of their numbers and of a head's outputs."""
+"""Names of the classes, in the order of a head's outputs"""
 
 
 class LabelledStore(OrfStore):
-    """A dataset that ``prepare`` has made, opened for reading.
+    """Dataset of ``prepare``, opened for reading.
 
     Args:
-        folder: of the dataset.
+        folder: folder of the dataset.
 
     Raises:
-        UserError: it is none, or damaged.
+        UserError: the folder holds no dataset, or a damaged one.
     """
 
     def __init__(self, folder: Path):
@@ -55,10 +55,10 @@ class LabelledStore(OrfStore):
 
     @classmethod
     def checked(cls, folder: Path) -> "LabelledStore":
-        """Open a dataset once all its files have been read and found to be as they were written.
+        """Open a dataset after checking the digests of all its files.
 
         Raises:
-            UserError: it is none, or damaged.
+            UserError: the folder holds no dataset, or a damaged one.
         """
         _check_kind(folder)
         check_dataset(folder)
@@ -68,17 +68,17 @@ class LabelledStore(OrfStore):
         return LabelledStore, (self.folder,)
 
     def column(self, name: str) -> NDArray[np.str_]:
-        """(R,) what the table of genomes says of each record's genome; empty where it says nothing."""
+        """Return a column of the table of genomes for each record, (R,); empty text for missing values."""
         return np.asarray(self._table[name].to_pylist(), dtype=np.str_)
 
     @cached_property
     def orf_records(self) -> NDArray[np.int64]:
-        """(O,) record of each ORF."""
+        """Return the record of each ORF, (O,)."""
         batches = TableReader(self.folder / "orfs.arrow", "record").batches()
         return np.concatenate([np.empty(0, dtype=np.int64), *(batch.column("record").to_numpy() for batch in batches)])
 
     def record_name(self, record: int) -> str:
-        """Name of one record."""
+        """Return the name of a record."""
         names = RaggedColumn(self.folder / "records.arrow", "name")
         return names.take(np.array([record], dtype=np.int64))[0].decode(errors="replace")
 

@@ -1,4 +1,4 @@
-"""The LightningModules of training: a head on embeddings, and a head with encoders that learn too."""
+"""The LightningModules of training: a head on embeddings, and a head together with its encoders."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ _CELLS = ("tn", "fp", "fn", "tp")
 
 
 def orf_metrics(prefix: str) -> MetricCollection:
-    """Figures of merit of single ORFs, by torchmetrics; the chunks they make are what ``test`` looks at."""
+    """Return the metrics of single ORFs; ``test`` computes those of chunks."""
     return MetricCollection(
         {
             "accuracy": BinaryAccuracy(),
@@ -66,16 +66,16 @@ class ScoredRows(NamedTuple):
 
 
 class HeadTraining(LightningModule):
-    """Trains a head on embeddings by cross-entropy.
+    """Training of a head on embeddings by cross-entropy.
 
-    Each epoch draws its random numbers from a seed of its own, so a run that was resumed is the run that never stopped.
+    Each epoch has its own random seed, so that a resumed training equals an uninterrupted one.
 
     Args:
-        head: to be trained.
-        optimizer: makes the optimizer of parameter groups; None where nothing is to be learned.
-        scheduler: makes what changes the learning rate after each epoch; None keeps it.
-        class_weights: of ``others`` and ``virus`` in the loss; None for equal ones.
-        seed: of dropout.
+        head: head to train.
+        optimizer: makes the optimizer of parameter groups; None: no training.
+        scheduler: makes the scheduler of the learning rate, stepped after each epoch; None: constant.
+        class_weights: weights of ``others`` and ``virus`` in the loss; None: equal.
+        seed: seed of dropout.
     """
 
     def __init__(
@@ -97,15 +97,15 @@ class HeadTraining(LightningModule):
         self._metrics = orf_metrics("val_")
         self._val_loss = MeanMetric()
         self.history: list[dict[str, float]] = []
-        """Figures of the validation part after each epoch"""
+        """Metrics of the validation split after each epoch"""
 
     def embeddings(self, batch: Any) -> Tensor:
-        """(N, D) embeddings of a batch."""
+        """Return the embeddings of a batch, (N, D)."""
         embedded: EmbeddedBatch = batch
         return embedded.embeddings
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Begin the random numbers of an epoch; Lightning has no epoch start in the first one after a resumption."""
+        """Seed the random numbers of an epoch; a resumed Lightning skips the hook for the start of its first epoch."""
         if batch_idx == 0:
             torch.manual_seed(self._seed + 1_000_003 * (1 + self.current_epoch) + self.global_rank)
 
@@ -116,10 +116,10 @@ class HeadTraining(LightningModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Remember the loss, and stop where it is no number: what follows is none either.
+        """Store the loss; abort training if it is NaN or infinite.
 
         Raises:
-            UserError: it is not.
+            UserError: the loss is NaN or infinite.
         """
         loss = self.trainer.callback_metrics["train_loss"]
         self._check(loss, "training")
@@ -134,7 +134,7 @@ class HeadTraining(LightningModule):
             )
 
     def validation_step(self, batch: EmbeddedBatch | TokenBatch, batch_idx: int) -> None:
-        """Take note of one batch."""
+        """Add one batch to the metrics."""
         logits = self.head(self.embeddings(batch)).float()
         loss = F.cross_entropy(logits, batch.labels, self.class_weights)
         self._check(loss, "validation")
@@ -142,7 +142,7 @@ class HeadTraining(LightningModule):
         self._metrics.update(logits.softmax(dim=-1)[:, VIRUS], batch.labels)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the figures of the part, and remember them."""
+        """Log and store the metrics of the validation split."""
         figures = {"val_loss": float(self._val_loss.compute())}
         for name, value in self._metrics.compute().items():
             cells = zip(_CELLS, value.flatten().tolist(), strict=True) if value.ndim else ()
@@ -154,11 +154,11 @@ class HeadTraining(LightningModule):
         self._metrics.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the figures of the epochs so far."""
+        """Add the metrics of the epochs to the checkpoint."""
         checkpoint["history"] = self.history
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from the figures of the epochs before."""
+        """Restore the metrics of earlier epochs."""
         self.history = list(checkpoint["history"])
 
     def predict_step(self, batch: EmbeddedBatch | TokenBatch, batch_idx: int) -> ScoredRows:
@@ -166,7 +166,7 @@ class HeadTraining(LightningModule):
         return ScoredRows(batch.orfs, self.head(self.embeddings(batch)).float())
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What the optimizer changes."""
+        """Return the parameters to optimise."""
         return [{"params": [*self.head.parameters()]}]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -179,15 +179,15 @@ class HeadTraining(LightningModule):
 
 
 class EncoderTraining(HeadTraining):
-    """Trains a head together with its encoders, whole or by adapters.
+    """Training of a head together with its encoders, as a whole or by adapters.
 
-    Only what learns is in the checkpoints.
+    Checkpoints hold only the trained parameters.
 
     Args:
-        model: without head, its encoders loaded and unfrozen.
-        head: to be trained on their embeddings.
+        model: model without head, with loaded and unfrozen encoders.
+        head: head to train on their embeddings.
         encoder_lr: learning rate of the encoders.
-        arguments: as of ``HeadTraining``.
+        arguments: arguments of ``HeadTraining``.
     """
 
     def __init__(self, model: VirNucPro, head: Head, encoder_lr: float, **arguments: Any):
@@ -197,21 +197,21 @@ class EncoderTraining(HeadTraining):
         self._encoder_lr = encoder_lr
 
     def on_fit_start(self) -> None:
-        """Settle how the encoders compute, now that they are where they stay."""
+        """Apply the numerics to the encoders, which are on their device."""
         self.model.apply_numerics()
 
     def embeddings(self, batch: Any) -> Tensor:
-        """(N, D) embeddings of a batch, by the encoders as they are now."""
+        """Return the embeddings of a batch by the current encoders, (N, D)."""
         tokens: TokenBatch = batch
         return self.model.embed(tokens.tokens)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Head and encoders have learning rates of their own."""
+        """Return the parameters of head and encoders, with separate learning rates."""
         learned = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         return [*super().parameter_groups(), {"params": learned, "lr": self._encoder_lr}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out what is as it was."""
+        """Remove the parameters that are not trained."""
         super().on_save_checkpoint(checkpoint)
         frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k not in frozen}

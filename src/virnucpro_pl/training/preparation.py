@@ -1,9 +1,8 @@
-"""From genomes to a dataset: which fragments are examples, and how many of them are taken.
+"""Preparation of a dataset: selection of the fragments of genomes that are examples.
 
-All files are read twice. The first time every fragment is translated, and of each only its class, its genome, which of
-its frames count and a random number are kept (about 20 bytes); then caps and balance are settled by taking the smallest
-random numbers; the second time the fragments chosen are written. So the memory needed does not depend on the lengths
-of sequences, and what is sampled does not depend on the order of files.
+All files are read twice. The first pass translates all fragments and keeps class, genome, valid frames and a random
+number of each (20 bytes). Caps and balance then select the fragments with the smallest random numbers, and the second
+pass writes them. Memory does not depend on the lengths of sequences, and the sample not on the order of files.
 """
 
 import logging
@@ -35,31 +34,30 @@ _WHOLE_BIT = np.uint8(1 << WHOLE_CHUNK)
 
 
 class PrepareSettings(NamedTuple):
-    """What examples are."""
+    """Settings of ``prepare``."""
 
     rule: Rule = "orfs"
-    """``orfs``: every stop-free frame; ``annotated``: the published rule, of fragments of A, C, G, T only the frames
-    whose protein is part of an annotated protein of the same record; ``chunks``: fragments as a whole, whatever their
-    frames, for heads on DNA alone"""
+    """``orfs``: all frames without stop codon; ``annotated``, as published: frames of fragments of A, C, G, T whose
+    protein is part of an annotated protein of the record; ``chunks``: whole fragments, for heads on DNA alone"""
     chunk_length: str | int = 300
-    """Bases of a fragment, or a range"""
+    """bases of a fragment, or a range"""
     chunking: Geometry = "published"
-    """How records are cut into fragments of one length"""
+    """geometry of fragments of one length"""
     depth: int = 1
-    """How often every record is cut, beyond the first time from a random place on"""
+    """number of times that each record is cut; after the first time, from a random start"""
     ambiguity: Ambiguity = "published"
-    """How letters other than A, C, G, T are read"""
+    """treatment of letters other than A, C, G, T"""
     max_per_genome: int | None = None
-    """Most fragments of one record"""
+    """largest number of fragments of a record"""
     max_per_group: int | None = None
-    """Most fragments of one group"""
+    """largest number of fragments of a group"""
     balance: bool = True
-    """Whether as many fragments of each class are taken"""
+    """take as many fragments of each class"""
     errors: ErrorRates = ErrorRates()
-    """Rates of simulated read errors"""
+    """rates of simulated read errors"""
 
     def check(self) -> None:
-        """Raise UserError for settings that make no sense."""
+        """Raise UserError if a setting is out of range."""
         if self.rule not in get_args(Rule):
             raise UserError(f"data.rule={self.rule}: choose one of {', '.join(get_args(Rule))}")
         check_ambiguity(self.ambiguity)
@@ -75,32 +73,32 @@ class PrepareSettings(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """The fragments of one file, in its order."""
+    """Fragments of one file, in order."""
 
     genomes: list[str]
-    """Names of its records"""
+    """names of the records"""
     genome: NDArray[np.int32]
-    """(F,) which record each fragment is of"""
+    """(F,) index of the record of each fragment"""
     frames: NDArray[np.uint8]
-    """(F,) bits of the frames that count"""
+    """(F,) bits of the valid frames"""
     priority: NDArray[np.uint64]
     """(F,) random numbers"""
     facts: dict[str, Any]
-    """What ``dataset.json`` says of the file"""
+    """entry of the file in ``dataset.json``"""
 
 
 class Examples(NamedTuple):
-    """Some chosen fragments of one file, ready to be stored."""
+    """Some chosen fragments of one file."""
 
     records: RecordBlock
     frames: NDArray[np.uint8]
-    """(N,) bits of the frames that count"""
+    """(N,) bits of the valid frames"""
     genomes: list[str]
-    """(N,) names of the records they are of"""
+    """(N,) names of their records"""
 
 
 def find_candidates(genome: Genome, settings: PrepareSettings, cutter: Cutter) -> Candidates:
-    """Translate all fragments of a file and see which of them could be examples.
+    """Translate all fragments of a file and return those that could be examples.
 
     Raises:
         UserError: the file, or its annotation, cannot be read.
@@ -115,7 +113,7 @@ def find_candidates(genome: Genome, settings: PrepareSettings, cutter: Cutter) -
         bases += len(letters)
         proteins = annotated.get(name, "")
         of_record = np.zeros(len(fragments.start), dtype=np.uint8)
-        # As much as the proteins are long: then all passes over them take no longer than one over the record.
+        # Blocks as long as the proteins: all passes over the proteins then take as long as one over the record.
         for piece in read_pieces(letters, fragments, settings.errors, max(BLOCK_BYTES, len(proteins))):
             orfs = find_orfs(piece.letters, piece.lengths, settings.ambiguity)
             counts = np.ones(len(orfs.chunk), dtype=np.bool_)
@@ -148,10 +146,10 @@ def find_candidates(genome: Genome, settings: PrepareSettings, cutter: Cutter) -
 
 
 def choose(files: list[Candidates], genomes: list[Genome], settings: PrepareSettings) -> list[NDArray[np.bool_]]:
-    """Return which fragments of each file are examples: those with a frame that counts, within caps and balance.
+    """Return which fragments of each file are examples: those with a valid frame, within caps and balance.
 
     Raises:
-        UserError: a class has none.
+        UserError: a class has no examples.
     """
     sizes = [len(file.frames) for file in files]
     label = np.repeat([genome.label for genome in genomes], sizes)
@@ -179,7 +177,7 @@ def choose(files: list[Candidates], genomes: list[Genome], settings: PrepareSett
 def _smallest(
     priority: NDArray[np.uint64], chosen: NDArray[np.bool_], group: NDArray[np.integer[Any]], most: int
 ) -> NDArray[np.bool_]:
-    """Return which of the chosen have the smallest numbers of their groups."""
+    """Return the chosen fragments with the smallest random numbers of their groups."""
     rows = np.flatnonzero(chosen)
     rows = rows[np.lexsort((priority[rows], group[rows]))]
     groups = group[rows]
@@ -193,7 +191,7 @@ def _smallest(
 def read_examples(
     genome: Genome, file: Candidates, chosen: NDArray[np.bool_], settings: PrepareSettings, cutter: Cutter
 ) -> Iterator[Examples]:
-    """Read a file again and yield the fragments that were chosen, named ``GENOME:FIRST-LAST``."""
+    """Read a file again and yield the chosen fragments, named ``GENOME:FIRST-LAST``."""
     seen = 0
     read = InputFacts()
     for name, letters in read_genome(genome, read):
@@ -212,13 +210,13 @@ def read_examples(
 
 
 def _digest(genome: Genome, read: InputFacts) -> str:
-    """Return the SHA-256 of a file that was read to its end."""
+    """Return the SHA-256 of a file that has been read completely."""
     is_annotated = genome.annotation == genome.path
     return sha256_of(genome.path)[genome.path.name] if is_annotated else read.digest.hexdigest()
 
 
 def _check_letters(genome: Genome, read: InputFacts) -> None:
-    """Refuse a file of other letters than nucleotides, and warn of some."""
+    """Refuse a file with many letters that are no nucleotides; warn of a few."""
     read.letters.check(str(genome.path))
     found = read.letters.as_dict()
     if "no_nucleotides" in found and is_worth_a_warning(found):
@@ -226,11 +224,11 @@ def _check_letters(genome: Genome, read: InputFacts) -> None:
 
 
 def read_genome(genome: Genome, read: InputFacts) -> Iterator[tuple[str, bytes]]:
-    """Yield name and letters of every record, of FASTA or GenBank.
+    """Yield the name and letters of each record of a FASTA or GenBank file.
 
     Args:
-        genome: the file.
-        read: filled while FASTA is read.
+        genome: file of genomes.
+        read: facts about the input, filled while FASTA is read.
 
     Raises:
         UserError: the file cannot be read.
@@ -240,7 +238,7 @@ def read_genome(genome: Genome, read: InputFacts) -> Iterator[tuple[str, bytes]]
             for record in genbank_records(genome.path):
                 yield record.id, bytes(record.seq)
         except UndefinedSequenceError as error:
-            raise UserError(f"{genome.path}: its records hold no sequence; name the FASTA file instead") from error
+            raise UserError(f"{genome.path}: its records hold no sequence; give the FASTA file instead") from error
         except UserError:
             raise
         except (OSError, EOFError, ValueError) as error:
@@ -264,7 +262,7 @@ def _proteins_of(genome: Genome) -> dict[str, str]:
 
 
 def _check_annotation(genome: Genome, names: list[str], annotated: Mapping[str, str]) -> None:
-    """Warn of records that the annotation lacks, whose fragments are left out; refuse one that lacks all."""
+    """Warn of records that are missing in the annotation; refuse an annotation without any."""
     lacking = sum(name not in annotated for name in names)
     text = f"{genome.annotation}: has {len(names) - lacking:,} of the {len(names):,} records of {genome.path}"
     if lacking == len(names):
@@ -274,7 +272,7 @@ def _check_annotation(genome: Genome, names: list[str], annotated: Mapping[str, 
 
 
 def describe(genome: Genome, file: Candidates, chosen: NDArray[np.bool_], num_orfs: int) -> dict[str, Any]:
-    """Return what ``dataset.json`` says of one file."""
+    """Return the entry of one file in ``dataset.json``."""
     annotation = genome.annotation
     return {
         "file": escaped(genome.file),

@@ -1,4 +1,4 @@
-"""Reads as sequencers give them: with substitutions, insertions and deletions."""
+"""Simulated sequencing errors: substitutions, insertions and deletions."""
 
 from typing import NamedTuple
 
@@ -11,14 +11,14 @@ _BASES = np.frombuffer(b"ACGT", dtype=np.uint8)
 
 
 class ErrorRates(NamedTuple):
-    """Shares of bases with an error of each kind."""
+    """Rates of errors of each kind."""
 
     substitutions: float = 0.0
     insertions: float = 0.0
     deletions: float = 0.0
 
     def check(self) -> None:
-        """Raise UserError for rates that make no sense."""
+        """Raise UserError if a rate is out of range."""
         for name, rate in self._asdict().items():
             if not 0 <= rate < 0.5:
                 raise UserError(
@@ -27,19 +27,19 @@ class ErrorRates(NamedTuple):
 
     @property
     def are_any(self) -> bool:
-        """Whether there are errors at all."""
+        """Return whether any rate is above 0."""
         return any(self)
 
 
 def with_errors(letters: bytes, rates: ErrorRates, rng: np.random.Generator) -> bytes:
-    """Return a sequence with errors at these rates: each base substituted by another one, deleted, or followed by one.
+    """Return a sequence with random substitutions, deletions and insertions.
 
-    Letters other than A, C, G, T are substituted as well. At least one letter is left.
+    Letters other than A, C, G, T are substituted, too. At least one letter remains.
     """
     read: NDArray[np.uint8] = np.frombuffer(letters.upper(), dtype=np.uint8).copy()
     substituted = np.flatnonzero(rng.random(len(read)) < rates.substitutions)
-    places = np.searchsorted(_BASES, read[substituted])
-    others = (places + rng.integers(1, 4, len(substituted))) % 4
+    numbers = np.searchsorted(_BASES, read[substituted])
+    others = (numbers + rng.integers(1, 4, len(substituted))) % 4
     read[substituted] = _BASES[others]
     kept = rng.random(len(read)) >= rates.deletions
     if not kept.any():

@@ -1,4 +1,4 @@
-"""What the folders of a RefSeq release hold: names of files, their checksums, and which of them to take."""
+"""RefSeq releases: names and checksums of files, and their selection."""
 
 import random
 import re
@@ -16,11 +16,11 @@ _CHECKSUM = re.compile("[0-9a-f]{32}")
 _DIVISION = re.compile(r"[a-z][a-z_]*", re.ASCII)
 _VIRAL = "viral"
 _MIXED = "complete"
-"""The folder of all divisions, viruses among them, so that its files have no class"""
+"""Folder of all divisions together; its files have no class"""
 
 
 class Volume(NamedTuple):
-    """A GenBank file of a division and the FASTA files of the same records."""
+    """GenBank file of a division and the FASTA files of the same records."""
 
     division: str
     number: int
@@ -28,17 +28,17 @@ class Volume(NamedTuple):
 
     @property
     def stem(self) -> str:
-        """What the names of its files begin with, such as ``viral.1``."""
+        """Return the common prefix of the file names, such as ``viral.1``."""
         return f"{self.division}.{self.number}"
 
     @property
     def annotation(self) -> str:
-        """Name of the GenBank file."""
+        """Return the name of the GenBank file."""
         return f"{self.stem}.genomic.gbff.gz"
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of all its files."""
+        """Return the names of all files."""
         return (*self.fasta, self.annotation)
 
 
@@ -53,7 +53,7 @@ class _Links(HTMLParser):
 
 
 def links(page: str) -> list[str]:
-    """Return where the links of a page lead, as written there.
+    """Return the targets of the links of a page.
 
     >>> links('<a href="viral/">viral</a> <a href="?C=N;O=D">Name</a>')
     ['viral/', '?C=N;O=D']
@@ -65,9 +65,9 @@ def links(page: str) -> list[str]:
 
 
 def listed_files(page: str) -> set[str]:
-    """Return the genomic FASTA and GenBank files of a folder's listing.
+    """Return the genomic FASTA and GenBank files in the listing of a folder.
 
-    A listing is not trusted: what is not exactly the name of such a file, for instance a path, is left out.
+    Listings are untrusted: entries that are not exactly such file names, for instance paths, are ignored.
 
     >>> listed_files('<a href="viral.1.1.genomic.fna.gz">x</a> <a href="../viral.1.genomic.gbff.gz">y</a>')
     {'viral.1.1.genomic.fna.gz'}
@@ -85,22 +85,22 @@ def listed_divisions(page: str) -> list[str]:
 
 
 def is_division(name: str) -> bool:
-    """Whether a name can be that of a division, so that no other folder is reached by it."""
+    """Return whether a name is valid for a division and cannot lead to another folder."""
     return _DIVISION.fullmatch(name) is not None
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a name is that of a genomic FASTA or GenBank file of a release, and so no path."""
+    """Return whether a name is that of a genomic FASTA or GenBank file of a release, and no path."""
     return bool(_FASTA.fullmatch(name) or _GENBANK.fullmatch(name))
 
 
 def is_checksum(text: str) -> bool:
-    """Whether a text is an MD5 sum in lower case."""
+    """Return whether a text is an MD5 checksum in lower case."""
     return _CHECKSUM.fullmatch(text) is not None
 
 
 def read_checksums(text: str) -> dict[str, str]:
-    """Return the MD5 sums of genomic files from ``releaseN.files.installed``, in lower case by name.
+    """Return the MD5 checksum of each genomic file from ``releaseN.files.installed``, in lower case.
 
     >>> read_checksums("D41D8CD98F00B204E9800998ECF8427E  viral.1.genomic.gbff.gz")
     {'viral.1.genomic.gbff.gz': 'd41d8cd98f00b204e9800998ecf8427e'}
@@ -113,48 +113,46 @@ def read_checksums(text: str) -> dict[str, str]:
 def wanted_counts(
     divisions: Iterable[str] | None, per_division: int | str | None, counts: Mapping[str, int | str]
 ) -> dict[str, int | None]:
-    """Return how many GenBank files of each division to take; None stands for all.
+    """Return the number of GenBank files of each division; None stands for all.
 
     Args:
-        divisions: which; None for those in ``counts``.
-        per_division: how many of each, a number or ``all``; None for what ``counts`` says.
-        counts: how many of each division.
+        divisions: names of divisions; None: those in ``counts``.
+        per_division: number of files of each division, or ``all``; None: those in ``counts``.
+        counts: default numbers of files by division.
 
     Raises:
-        UserError: a division cannot be taken, or nothing says how many of its files.
+        UserError: a division is not allowed, or has no number of files.
     """
     wanted: dict[str, int | None] = {}
     for division in counts if divisions is None else divisions:
         if division == _MIXED:
-            raise UserError(f"divisions: {_MIXED} holds viruses and others in the same files; name single divisions")
+            raise UserError(f"divisions: {_MIXED} holds viruses and others in the same files; give single divisions")
         count = per_division if per_division is not None else counts.get(division)
         if count is None:
-            raise UserError(
-                f"divisions: nothing says how many files of {division!r} to take; give files_per_division=N or all"
-            )
+            raise UserError(f"divisions: {division!r} has no default number of files; give files_per_division=N or all")
         is_number = isinstance(count, int) and not isinstance(count, bool) and count > 0
         if not is_number and count != "all":
             raise UserError(f"files of {division!r}: {count!r} is neither a number above 0 nor all")
         wanted[division] = count if isinstance(count, int) else None
     if not wanted:
-        raise UserError("divisions: none named; give for instance divisions=[viral,bacteria]")
+        raise UserError("divisions: none given; give for instance divisions=[viral,bacteria]")
     return wanted
 
 
 def select_volumes(names: Iterable[str], division: str, count: int | None, seed: int) -> list[Volume]:
-    """Choose files of a division, the same ones for the same names and seed.
+    """Return a random selection of the files of a division, which depends on names and seed only.
 
-    As the published way does, a number of GenBank files is drawn, each with the first part of its FASTA; all are taken
-    with all parts. A GenBank file without FASTA is left out, and FASTA without GenBank.
+    As in the published procedure, GenBank files are drawn, each with the first part of its FASTA files; without a
+    number, all files with all parts are taken. GenBank files without FASTA and FASTA files without GenBank are skipped.
 
     Args:
-        names: of the files that can be had, in any order.
-        division: its name.
-        count: how many GenBank files; None, or more than there are, for all.
-        seed: of the choice.
+        names: names of the available files, in any order.
+        division: name of the division.
+        count: number of GenBank files; None, or more than there are: all.
+        seed: random seed.
 
     Returns:
-        In order of their numbers.
+        The volumes, in order of their numbers.
     """
     parts: dict[int, set[int]] = defaultdict(set)
     annotated = set()
@@ -165,7 +163,7 @@ def select_volumes(names: Iterable[str], division: str, count: int | None, seed:
             annotated.add(int(genbank[2]))
     numbers = sorted(number for number in annotated if (count is None and parts[number]) or 1 in parts[number])
     if count is not None and count < len(numbers):
-        # Of each division for itself: naming another one does not change the choice.
+        # One generator for each division, so that other divisions do not change the selection.
         numbers = sorted(random.Random(f"{seed}:{division}").sample(numbers, count))
     return [
         Volume(division, number, tuple(_fasta(division, number, part) for part in chosen))

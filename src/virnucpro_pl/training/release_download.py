@@ -1,4 +1,4 @@
-"""Downloading a selection of a RefSeq release into a folder; the same call again goes on where it stopped."""
+"""Download of a selection of a RefSeq release into a folder; repeating it resumes."""
 
 import logging
 import os
@@ -30,18 +30,18 @@ _SECONDS_BETWEEN_LINES = 20.0
 
 
 def download(selection: Selection, folder: Path, client: PoliteClient, connections: int = 1) -> Plan:
-    """Fetch what is not there yet, and write ``genomes.tsv`` and ``download.json``.
+    """Download the missing files, and write ``genomes.tsv`` and ``download.json``.
 
     Args:
-        selection: which files.
-        folder: where to; made if it is not there.
-        client: asks the server.
-        connections: files that are fetched at a time.
+        selection: files to download.
+        folder: output folder, made if it is missing.
+        client: HTTP client.
+        connections: number of simultaneous downloads.
 
     Raises:
-        UserError: the selection cannot be had, the disk is too small, or the folder holds another release, or files
+        UserError: the selection is not available, the disk is too small, or the folder holds another release, or files
             that ``download`` has not written and would replace.
-        DownloadError: the server does not give what it should.
+        DownloadError: a download failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     record = read_record(folder)
@@ -67,7 +67,7 @@ def download(selection: Selection, folder: Path, client: PoliteClient, connectio
         (folder / TABLE).unlink(missing_ok=True)
     write_record(folder, selection, plan, finished=False)
     _fetch_all(missing, folder, client, connections)
-    if not (folder / TABLE).exists():  # columns may have been added to it
+    if not (folder / TABLE).exists():  # users may add columns to it
         write_text(folder / TABLE, plan.table(selection))
     write_record(folder, selection, plan, finished=True)
     return plan
@@ -84,7 +84,7 @@ def _release_number(client: PoliteClient, source: str) -> int:
 
 
 def _make_plan(selection: Selection, release: int, client: PoliteClient) -> Plan:
-    """Choose files by the listings of their folders and the release's list of checksums."""
+    """Select files by the listings of their folders and the checksums of the release."""
     source = selection.source
     listings = {division: _listing(client, source, division) for division in selection.counts}
     catalog = f"{source}release-catalog/release{release}.files.installed"
@@ -115,11 +115,7 @@ def _listing(client: PoliteClient, source: str, division: str) -> set[str]:
 
 
 def _check_space(plan: Plan, missing: list[RemoteFile], folder: Path) -> None:
-    """Say how much there is to fetch, and make sure that it fits.
-
-    Raises:
-        UserError: it does not.
-    """
+    """Log the size of the download; raise UserError if it does not fit on the disk."""
     total = sum(file.bytes or 0 for file in plan.files)
     needed = sum(max(0, (file.bytes or 0) - _present(folder / f"{file.name}{PART}")) for file in missing)
     free = shutil.disk_usage(folder).free
@@ -141,7 +137,7 @@ def _check_space(plan: Plan, missing: list[RemoteFile], folder: Path) -> None:
 
 
 class _Progress:
-    """Tells from time to time how much is there; called by every thread."""
+    """Logger of the progress, called by all threads."""
 
     def __init__(self, files: list[RemoteFile], folder: Path):
         self._folder = folder
@@ -156,7 +152,7 @@ class _Progress:
         names = (name if name in self._finished else name + PART for name in self._names)
         return sum(_present(self._folder / name) for name in names)
 
-    def tell(self) -> None:
+    def update(self) -> None:
         with self._lock:
             now = time.monotonic()
             if now - self._last < _SECONDS_BETWEEN_LINES:
@@ -177,7 +173,7 @@ def _fetch_all(files: list[RemoteFile], folder: Path, client: PoliteClient, conn
     progress = _Progress(files, folder)
 
     def fetch(file: RemoteFile) -> None:
-        client.fetch(file, folder, progress.tell)
+        client.fetch(file, folder, progress.update)
         progress.finish(file.name)
 
     threads = ThreadPoolExecutor(connections, thread_name_prefix="download")
@@ -188,15 +184,15 @@ def _fetch_all(files: list[RemoteFile], folder: Path, client: PoliteClient, conn
         client.stop()
         raise
     finally:
-        # What a thread waits for may take a minute to time out; an interrupt is answered at once.
+        # A thread may wait a minute for a timeout; an interrupt must take effect at once.
         threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _missing(plan: Plan, folder: Path) -> list[RemoteFile]:
-    """Return the files that are not there.
+    """Return the missing files.
 
     Raises:
-        UserError: a file of this name is there, but is not that of the release.
+        UserError: a file of this name exists and is not the file of the release.
     """
     missing = []
     for file in plan.files:
@@ -230,7 +226,7 @@ def _present(path: Path) -> int:
 
 
 def _size(count: int) -> str:
-    """Write a number of bytes as people do.
+    """Format a number of bytes.
 
     >>> _size(12_345_678)
     '12.3 MB'

@@ -1,4 +1,4 @@
-"""What ``train`` reports of a split and of a finished training."""
+"""Log lines of ``train`` about a split and a finished training."""
 
 import logging
 from pathlib import Path
@@ -17,7 +17,7 @@ LEAKING = "split at random: pieces of one genome are trained on and tested, so t
 
 
 def sizes_of(parts: NDArray[np.int8], labels: NDArray[np.uint8]) -> dict[str, dict[str, int]]:
-    """Return the ORFs of each class in each part."""
+    """Return the number of ORFs of each class in each split."""
     return {
         part: {
             name: int(((parts == number) & (labels == label)).sum()) for label, name in enumerate(("others", "virus"))
@@ -27,18 +27,18 @@ def sizes_of(parts: NDArray[np.int8], labels: NDArray[np.uint8]) -> dict[str, di
 
 
 def log_split(split: Split, parts: NDArray[np.int8], labels: NDArray[np.uint8]) -> None:
-    """Log the size of each part, and warn of a split at random."""
+    """Log the size of each split, and warn of a random split."""
     for part, counts in sizes_of(parts, labels).items():
         groups = f" in {len(split.groups[part]):,} groups" if split.groups.get(part) and split.by != "split" else ""
         log.info("  %-10s %s viral ORFs, %s others%s", part, f"{counts['virus']:,}", f"{counts['others']:,}", groups)
     if split.num_dropped:
-        log.info("  %s fragments left out: an earlier part has their sequence", f"{split.num_dropped:,}")
+        log.info("  %s fragments skipped: an earlier split has their sequence", f"{split.num_dropped:,}")
     if split.leaks:
         log.warning("Warning: %s", LEAKING)
 
 
 def log_result(run: dict[str, Any], output: Path) -> float:
-    """Log the metrics of the best epoch, and return its average precision."""
+    """Log the metrics of the best epoch and return its average precision."""
     figures = run["figures"]
     log.info(
         "Best epoch %d of %d: validation loss %.4f, average precision %.4f, AUROC %.4f, accuracy %.4f (single ORFs)",

@@ -1,4 +1,4 @@
-"""From a dataset and a head to scored chunks."""
+"""Scores of the chunks of a dataset by a head."""
 
 from typing import NamedTuple
 
@@ -18,26 +18,26 @@ from virnucpro_pl.training.splits import Split
 
 
 class OrfMargins(NamedTuple):
-    """What a head says of the ORFs of a dataset."""
+    """Margins of the ORFs of a dataset."""
 
     store: LabelledStore
     split: Split
     values: NDArray[np.float64]
-    """(O,) logit of virus minus logit of others; NaN for ORFs in no part"""
+    """(O,) logit of virus minus logit of others; NaN for ORFs in no split"""
 
 
 def score(
     trainer: Trainer, head: Head, inputs: Modality, store: LabelledStore, embeddings: Embeddings, split: Split
 ) -> OrfMargins:
-    """Score all ORFs that are in a part.
+    """Score all ORFs that are in a split.
 
     Args:
-        trainer: runs it.
-        head: to be tested.
-        inputs: which embeddings it takes.
+        trainer: trainer.
+        head: head to test.
+        inputs: modality.
         store: the dataset.
-        embeddings: of its ORFs.
-        split: which part each record is in.
+        embeddings: embeddings of its ORFs.
+        split: split of each record.
     """
     parts = split.parts[store.orf_records]
     labels = store.labels[store.orf_records]
@@ -50,13 +50,13 @@ def score(
 
 
 def chunks_of(margins: OrfMargins, part: int, temperature: float, group: str) -> ScoredChunks:
-    """Return the chunks of a part that have an ORF, with their scores.
+    """Return the scored chunks of a split that have an ORF.
 
     Args:
-        margins: of the ORFs.
-        part: index in ``PARTS``.
-        temperature: what logits are divided by.
-        group: column that says what belongs together.
+        margins: margins of the ORFs.
+        part: index of the split in ``PARTS``.
+        temperature: divisor of the logits.
+        group: column of the groups.
     """
     store = margins.store
     orfs = np.flatnonzero(margins.split.parts[store.orf_records] == part)
@@ -67,5 +67,5 @@ def chunks_of(margins: OrfMargins, part: int, temperature: float, group: str) ->
 
 
 def join(parts: list[ScoredChunks]) -> ScoredChunks:
-    """Chunks of several datasets."""
+    """Concatenate the chunks of several datasets."""
     return ScoredChunks(*(np.concatenate(column) for column in zip(*parts, strict=True)))

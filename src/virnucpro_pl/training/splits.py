@@ -1,4 +1,4 @@
-"""Who is trained on and who is tested: splits by group, and the guard that nobody is on both sides."""
+"""Splits of a dataset by group, and the check that no sequence is in two splits."""
 
 import json
 from collections.abc import Iterator
@@ -27,45 +27,45 @@ _COMPLEMENT = bytes.maketrans(b"ACGT", b"TGCA")
 
 
 class SplitSettings(NamedTuple):
-    """How a dataset is split."""
+    """Settings of the splits."""
 
     by: str = _AUTO
-    """Column whose groups stay together; ``auto`` takes the first of split, family, genus, group, genome that can be
-    split; ``split`` takes the parts that column names; ``random`` splits fragments, as published, which leaks"""
+    """column of groups that stay together; ``auto``: the first of split, family, genus, group and genome that works;
+    ``split``: the splits in that column; ``random``: single fragments, as published, which leaks"""
     validation: float = 0.1
-    """Share of each class's groups that stopping and thresholds are decided on"""
+    """share of the groups of each class for early stopping and thresholds"""
     test: float = 0.1
-    """Share of each class's groups that nothing is decided on"""
+    """share of the groups of each class for the test"""
     shared: Shared = "refuse"
-    """What becomes of sequences that are in two parts: ``refuse`` to train, or ``drop`` the copy in the later part"""
+    """treatment of sequences in two splits: ``refuse`` to train, or ``drop`` the copy in the later split"""
 
     def check(self) -> None:
-        """Raise UserError for settings that make no sense."""
+        """Raise UserError if a setting is out of range."""
         if self.shared not in get_args(Shared):
             raise UserError(f"split.shared={self.shared}: choose one of {', '.join(get_args(Shared))}")
         for name, share in (("validation", self.validation), ("test", self.test)):
             if not 0 <= share < 1:
                 raise UserError(f"split.{name}={share}: give a share from 0 to below 1")
         if self.validation == 0:
-            raise UserError("split.validation=0: stopping needs a validation part; 0.1 is usual")
+            raise UserError("split.validation=0: early stopping needs a validation split; 0.1 is usual")
         if self.validation + self.test >= 1:
             raise UserError("split.validation and split.test leave nothing to train on; 0.1 each is usual")
 
 
 class Split(NamedTuple):
-    """Which part each record of a dataset is in."""
+    """Split of each record of a dataset."""
 
     by: str
     parts: NDArray[np.int8]
     """(R,) index in ``PARTS``, or ``NO_PART``"""
     groups: dict[str, list[str]]
-    """Names of the groups in each part; empty where fragments were split one by one"""
+    """names of the groups in each split; empty for single fragments"""
     num_dropped: int = 0
-    """Records left out because an earlier part has their sequence"""
+    """records skipped because an earlier split has their sequence"""
 
     @property
     def leaks(self) -> bool:
-        """Whether pieces of one genome may be in two parts."""
+        """Return whether fragments of one genome may be in two splits."""
         return self.by == _RANDOM
 
     def save(self, folder: Path, seed: int) -> None:
@@ -77,11 +77,11 @@ class Split(NamedTuple):
 def split_records(store: LabelledStore, settings: SplitSettings, seed: int) -> Split:
     """Split the records of a dataset.
 
-    Groups are dealt out class by class, in an order that depends on their names and the seed alone, so that datasets
-    of the same genomes cut to other lengths are split alike.
+    The groups of each class are assigned in an order that depends on their names and the seed only, so that datasets
+    of the same genomes with other fragment lengths have the same splits.
 
     Raises:
-        UserError: there are too few groups, or a sequence is in two parts.
+        UserError: there are too few groups, or a sequence is in two splits.
     """
     settings.check()
     if settings.by == _RANDOM:
@@ -105,15 +105,17 @@ def split_records(store: LabelledStore, settings: SplitSettings, seed: int) -> S
 
 
 def apply_split(store: LabelledStore, path: Path) -> Split:
-    """Split a dataset as another one was split, by the names of the groups; those that are new there are test.
+    """Split a dataset by the groups of ``split.json`` of another one; new groups are test.
 
     Raises:
-        UserError: the file is no split, or names a column the dataset has not.
+        UserError: the file is no split, or names a column that the dataset lacks.
     """
     saved = _read_split(path)
     by, groups = str(saved["by"]), saved["groups"]
     if saved["leaking"]:
-        raise UserError(f"{path}: fragments were split at random there, so no other dataset can be split alike")
+        raise UserError(
+            f"{path}: it splits single fragments at random, so no other dataset can be split in the same way"
+        )
     if by not in store.columns:
         raise UserError(
             f"{store.folder}: has no column {by}, by which {path} splits; it has {', '.join(store.columns)}"
@@ -125,7 +127,7 @@ def apply_split(store: LabelledStore, path: Path) -> Split:
 
 
 def split_again(store: LabelledStore, training: dict[str, Any]) -> Split:
-    """Split a dataset at random as it was when a head was trained on it, by what the head remembers."""
+    """Repeat the random split of a training, from the settings in the head file."""
     settings = {name: value for name, value in training["split"].items() if name in SplitSettings._fields}
     return split_records(store, SplitSettings(**settings), int(training["seed"]))
 
@@ -134,11 +136,11 @@ def _read_split(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}; train leaves it beside the head") from error
+        raise UserError(f"{path}: cannot be read: {error.strerror}; train writes it beside the head") from error
     except ValueError as error:
         raise UserError(f"{path}: not a split ({error}); copy it again") from error
     if not isinstance(content, dict) or not isinstance(content.get("groups"), dict) or "by" not in content:
-        raise UserError(f"{path}: not a split; give the {SPLIT_FILE} that train leaves beside the head")
+        raise UserError(f"{path}: not a split; give the {SPLIT_FILE} that train writes beside the head")
     return {"leaking": False, **content}
 
 
@@ -167,18 +169,18 @@ def _deal_out(
     seed: int,
     by: str,
 ) -> NDArray[np.int8]:
-    """Return the part of each group: of each class, the wanted share of its groups, and at least one."""
+    """Return the split of each group: the share of the groups of each class, but at least one."""
     parts = np.full(len(names), TRAIN, dtype=np.int8)
     is_taken = np.zeros(len(names), dtype=np.bool_)
     for label, class_name in enumerate(_CLASSES):
         of_class = np.unique(numbers[labels == label])
-        of_class = of_class[~is_taken[of_class]]  # a group with both classes goes where the first one puts it
+        of_class = of_class[~is_taken[of_class]]  # a group with both classes is assigned by the first one
         is_taken[of_class] = True
         shares = {VALIDATION: settings.validation, TEST: settings.test}
         wanted = {part: max(1, round(share * len(of_class))) for part, share in shares.items() if share > 0}
         if sum(wanted.values()) >= len(of_class):
             raise UserError(
-                f"split.by={by}: class {class_name} has {len(of_class)} group(s), too few for {len(wanted) + 1} parts;"
+                f"split.by={by}: class {class_name} has {len(of_class)} group(s), too few for {len(wanted) + 1} splits;"
                 " split by a finer column (split.by=genome), add genomes, or give split.test=0"
             )
         order = np.random.default_rng([seed, label]).permutation(len(of_class))
@@ -190,7 +192,7 @@ def _deal_out(
 
 
 def _checked(split: Split, store: LabelledStore, settings: SplitSettings) -> Split:
-    """Make sure that every part has ORFs of both classes."""
+    """Raise UserError if a split lacks ORFs of a class."""
     has_orfs = np.zeros(len(store.labels), dtype=np.bool_)
     has_orfs[store.orf_records] = True
     for number, part in enumerate(PARTS):
@@ -198,14 +200,14 @@ def _checked(split: Split, store: LabelledStore, settings: SplitSettings) -> Spl
             empty = not (has_orfs & (split.parts == number) & (store.labels == label)).any()
             if empty and (number != TEST or (settings.test > 0 and split.by != _COLUMN)):
                 raise UserError(
-                    f"split.by={split.by}: the {part} part has no ORF of class {class_name}; give another seed, another"
+                    f"split.by={split.by}: the {part} split has no ORF of class {class_name}; give another seed, another"
                     " column, or more genomes"
                 )
     return split
 
 
 def _guarded(split: Split, store: LabelledStore, settings: SplitSettings) -> Split:
-    """Find records whose sequence, or an ORF of theirs, is in an earlier part too, on either strand."""
+    """Find records with a sequence or an ORF that is in an earlier split, too, on either strand."""
     copies, example = _copies(split, store)
     if not copies.any():
         return split
@@ -213,7 +215,7 @@ def _guarded(split: Split, store: LabelledStore, settings: SplitSettings) -> Spl
         here, there = example
         raise UserError(
             f"split.by={split.by}: {int(copies.sum()):,} fragments have a sequence, or its reverse complement, in two"
-            f" parts: {_named(store, here)} ({PARTS[split.parts[here]]}) and {_named(store, there)}"
+            f" splits: {_named(store, here)} ({PARTS[split.parts[here]]}) and {_named(store, there)}"
             f" ({PARTS[split.parts[there]]}); give both the same {split.by} in the table, split by a coarser column, or"
             " leave the copies out with split.shared=drop"
         )
@@ -226,14 +228,14 @@ def _named(store: LabelledStore, record: int) -> str:
 
 
 def _copies(split: Split, store: LabelledStore) -> tuple[NDArray[np.bool_], tuple[int, int]]:
-    """Return (R,) which records repeat a sequence of an earlier part, and one of them with the record it repeats."""
+    """Return which records repeat a sequence of an earlier split, (R,), and one of them with the repeated record."""
     copies = np.zeros(len(store.labels), dtype=np.bool_)
     example = (-1, -1)
     for sequences, records in (_fragments(store), _orfs(store)):
         keys = np.concatenate([np.empty((0, 2), dtype=np.uint64), *map(_canonical_keys, sequences)])
         part = split.parts[records].astype(np.int64)
         rows = np.flatnonzero(part != NO_PART)
-        rows = rows[np.lexsort((part[rows], keys[rows, 1], keys[rows, 0]))]  # of equal keys, the earliest part first
+        rows = rows[np.lexsort((part[rows], keys[rows, 1], keys[rows, 0]))]  # of equal keys, the earliest split first
         is_new = np.ones(len(rows), dtype=np.bool_)
         is_new[1:] = (keys[rows[1:]] != keys[rows[:-1]]).any(axis=1)
         first = rows[np.flatnonzero(is_new)[np.cumsum(is_new) - 1]] if len(rows) else rows
@@ -256,6 +258,6 @@ def _orfs(store: LabelledStore) -> tuple[Iterator[list[bytes]], NDArray[np.int64
 
 
 def _canonical_keys(sequences: list[bytes]) -> NDArray[np.uint64]:
-    """(N, 2) digests that a sequence and its reverse complement share."""
+    """Return digests that are equal for a sequence and its reverse complement, (N, 2)."""
     upper = [sequence.upper() for sequence in sequences]
     return content_keys([min(one, one[::-1].translate(_COMPLEMENT)) for one in upper])
