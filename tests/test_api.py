@@ -174,7 +174,7 @@ def test_a_list_with_a_path_holds_no_sequences(predictor: Predictor, tmp_path: P
         predictor.predict([str(file), ("x", "ACGT")])
     with pytest.raises(UserError, match=r"'reads\.fa', is no sequence; give paths of files by themselves"):
         predictor.predict({"sample": "reads.fa"})
-    with pytest.raises(UserError, match="a folder; name the files in it"):
+    with pytest.raises(UserError, match="a folder; give the files in it"):
         predictor.predict(str(tmp_path))
 
 

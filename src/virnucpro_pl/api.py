@@ -1,4 +1,4 @@
-"""The Python interface: sequences in, a table of calls out; the model stays loaded between calls."""
+"""Python interface: sequences to a table of calls, with a model that stays loaded."""
 
 import logging
 import tempfile
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 class Predictor:
-    """A model that is loaded once and predicts as often as it is asked to, on one device.
+    """A model that is loaded once and predicts on one device.
 
     Args:
         model: name of a configuration: ``demo``, ``virnucpro_300``, ``virnucpro_500``.
@@ -52,7 +52,7 @@ class Predictor:
             ``trainer.accelerator``, by name.
 
     Raises:
-        UserError: a setting or the weights must be mended.
+        UserError: a setting or the weights have a mistake.
 
     Example:
         >>> predictor = Predictor("demo", {"trainer.accelerator": "cpu"})
@@ -69,7 +69,7 @@ class Predictor:
         """Return the predictor of a configuration with ``model``, ``data``, ``results`` and ``trainer``.
 
         Raises:
-            UserError: a setting or the weights must be mended.
+            UserError: a setting or the weights have a mistake.
         """
         predictor = cls.__new__(cls)
         with _one_at_a_time:
@@ -82,7 +82,7 @@ class Predictor:
         head = checked_head(self.model, self._cfg.data.chunk_length)
         self._rules = rules_of(build(self._cfg.results), head)
         trainer = self._cfg.trainer
-        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it gives hints that do not apply
+        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # its hints do not apply
         self._fabric = _fabric(trainer.accelerator)
         if trainer.precision or (self._fabric.device.type == "cuda" and not self._cfg.model.exact):
             self._fabric = _fabric(trainer.accelerator, precision=trainer.precision or "16-true")
@@ -96,7 +96,7 @@ class Predictor:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Return the device of the model."""
         return self._fabric.device
 
     def predict(self, sequences: Sequences, level: Level = "record") -> pa.Table:
@@ -105,12 +105,11 @@ class Predictor:
         Args:
             sequences: a path or several, in any format that ``predict`` reads; one sequence or several; pairs of name
                 and sequence, or a mapping; records with ``id`` and ``seq``, such as Biopython's.
-            level: of what the rows are: ``record`` (columns of ``sequences.tsv``), ``chunk`` (of
-                ``predictions.parquet``) or ``orf`` (of ``prediction_results.txt``).
+            level: kind of rows: ``record`` (columns of ``sequences.tsv``), ``chunk`` (of ``predictions.parquet``) or
+                ``orf`` (of ``prediction_results.txt``).
 
         Returns:
-            a table in the order of the input; ``to_pandas()`` makes a data frame of it. ``file`` is ``-`` for sequences
-            that came from no file.
+            A table in the order of the input; ``to_pandas()`` converts it. ``file`` is ``-`` for sequences in memory.
 
         Raises:
             UserError: an input cannot be read.
@@ -124,18 +123,18 @@ class Predictor:
                 with _one_at_a_time:
                     return self._table(inputs, shown, folder, level)
             except UserError as error:
-                if shown == [STDIN]:  # the user knows of no file
+                if shown == [STDIN]:  # the file is temporary
                     raise UserError(str(error).replace(inputs[0], "sequences")) from error
                 raise
 
     def _table(self, inputs: list[str], shown: list[str], folder: Path, level: Level) -> pa.Table:
-        """Predict files and read what comes of them.
+        """Predict files and return the table.
 
         Args:
-            inputs: the files.
-            shown: what the table calls them.
-            folder: for what is needed on the way.
-            level: of what the rows are.
+            inputs: paths of the files.
+            shown: their names in the table.
+            folder: folder of temporary files.
+            level: kind of rows.
         """
         datamodule: FastaDataModule = build(
             self._cfg.data,
@@ -153,7 +152,7 @@ class Predictor:
         return read_result_table(results / _FILES[level])
 
     def _scores(self, datamodule: FastaDataModule) -> NDArray[np.float32]:
-        """(orfs, 2) probabilities of ``others`` and ``virus``."""
+        """Return the scores of ``others`` and ``virus``, (orfs, 2)."""
         scores = np.full((datamodule.store.num_orfs, 2), np.nan, dtype=np.float32)
         with torch.inference_mode():
             for number, batch in enumerate(datamodule.predict_dataloader()):
@@ -163,15 +162,15 @@ class Predictor:
         for pairs in datamodule.duplicates.blocks() if datamodule.duplicates else ():
             scores[pairs[:, 0]] = scores[pairs[:, 1]]
         if not np.isfinite(scores).all():
-            raise UserError("some scores are no numbers; give the setting trainer.precision=32-true")
+            raise UserError("some scores are NaN or infinite; give the setting trainer.precision=32-true")
         return scores
 
 
 def _fabric(accelerator: str, **settings: Any) -> Fabric:
-    """Return a Fabric of one process, whatever launchers have left in the environment.
+    """Return a Fabric of one process, independent of the variables of launchers.
 
     Raises:
-        UserError: there is no such accelerator or precision.
+        UserError: the accelerator or precision is not available.
     """
     try:
         with no_fabric_settings():
@@ -183,37 +182,37 @@ def _fabric(accelerator: str, **settings: Any) -> Fabric:
 def predict(
     sequences: Sequences, model: str = "demo", *, level: Level = "record", settings: Mapping[str, Any] | None = None
 ) -> pa.Table:
-    """Call sequences viral or not; the model is kept for the next call with the same settings.
+    """Call sequences viral or not; the model stays loaded for the next call with the same settings.
 
     Args:
         sequences: a path or several, one sequence or several, pairs of name and sequence, a mapping, or records.
         model: name of a configuration: ``demo``, ``virnucpro_300``, ``virnucpro_500``.
-        level: of what the rows are: ``record``, ``chunk`` or ``orf``.
+        level: kind of rows: ``record``, ``chunk`` or ``orf``.
         settings: further settings of ``predict``, by name, such as ``{"model.head.weights": "500_model.pth"}``.
 
     Returns:
-        a table in the order of the input, as ``Predictor.predict`` gives it.
+        A table in the order of the input, as of ``Predictor.predict``.
 
     Raises:
-        UserError: a setting, the weights or the input must be mended.
+        UserError: a setting, the weights or the input have a mistake.
     """
     return _predictor(model, {} if settings is None else settings).predict(sequences, level)
 
 
 def _predictor(model: str, settings: Mapping[str, Any]) -> Predictor:
-    """Return the predictor of the last call, or another one where the settings are others."""
+    """Return the predictor of the last call, or a new one for other settings."""
     global _kept
     check_python_settings(settings)
     key = repr((model, sorted(settings.items()), Path.cwd(), [_state(value) for value in settings.values()]))
     with _one_at_a_time:
         if _kept is None or _kept[0] != key:
-            _kept = None  # the memory of one is room for the next
+            _kept = None  # free its memory for the next one
             _kept = key, Predictor(model, settings)
         return _kept[1]
 
 
 def _state(value: Any) -> list[int] | None:
-    """Tell a file from the one that was there before, such as weights that were replaced."""
+    """Return the state of a file, which changes when it is replaced."""
     try:
         found = Path(value).stat() if isinstance(value, str | Path) and value else None
     except (OSError, ValueError):
@@ -222,14 +221,13 @@ def _state(value: Any) -> list[int] | None:
 
 
 _one_at_a_time = threading.RLock()
-"""Held while a configuration is composed, a model is loaded or sequences are scored: Hydra's state and torch's default
-dtype are the process's"""
+"""Lock around composition, loading and scoring: Hydra's state and torch's default dtype belong to the process"""
 _kept: tuple[str, Predictor] | None = None
-"""The settings of the last call, and their predictor"""
+"""Settings of the last call, and their predictor"""
 
 
 def configuration_of(model: object, settings: Mapping[str, Any]) -> DictConfig:
-    """Compose the configuration of ``predict`` as the command line would.
+    """Compose the configuration of ``predict`` as on the command line.
 
     Args:
         model: name of a configuration.

@@ -1,4 +1,4 @@
-"""``doctor`` says what is there, what is to mend, and exits accordingly."""
+"""``doctor`` says what is there, what to fix, and exits accordingly."""
 
 import sys
 from collections.abc import Callable
@@ -14,7 +14,7 @@ CPU = "trainer.accelerator=cpu"
 
 def lines_of(result: Result) -> dict[str, tuple[str, str]]:
     """State and text by what was looked at."""
-    rows = [line.split(None, 1) for line in result.err.splitlines() if line.startswith(("ok ", "note ", "mend "))]
+    rows = [line.split(None, 1) for line in result.err.splitlines() if line.startswith(("ok ", "note ", "fix "))]
     return {rest[:24].strip(): (state, rest[25:]) for state, rest in rows}
 
 
@@ -46,15 +46,15 @@ def test_what_is_missing_is_said_with_what_to_do(cli: Cli, tmp_path: Path, monke
     assert result.code == 1
     found = lines_of(result)
     assert found["model.head"] == (
-        "mend",
+        "fix",
         f"model.head.weights=500_model.pth: no such file in {Path.cwd()}; take it from the published repository,"
         " Li-Jing-1997/VirNucPro, and give model.head.weights=PATH",
     )
-    assert found["model.protein_encoder"] == ("mend", "no/such/file.pt: no such file or folder; check the path")
-    assert found["model.dna_encoder"][0] == "mend"
+    assert found["model.protein_encoder"] == ("fix", "no/such/file.pt: no such file or folder; check the path")
+    assert found["model.dna_encoder"][0] == "fix"
     assert "give model.dna_encoder.weights=FOLDER" in found["model.dna_encoder"][1]
     assert "prediction" not in found, "what cannot work is not tried"
-    assert "3 to mend" in result.err
+    assert "3 problem(s) found" in result.err
     assert "Traceback" not in result.err
 
 
@@ -78,7 +78,7 @@ def test_weights_that_do_not_fit_are_found_by_trying(cli: Cli) -> None:
     head = MINI / "models" / "mlp" / "300_model.pth"
     result = cli("doctor", CPU, f"model.head.weights={head}")
     assert result.code == 1
-    assert lines_of(result)["prediction"][0] == "mend"
+    assert lines_of(result)["prediction"][0] == "fix"
 
 
 def test_a_device_that_is_not_there_is_refused(cli: Cli) -> None:

@@ -84,7 +84,7 @@ def test_bam_on_standard_input(predict: Predict, tmp_path: Path, monkeypatch: py
 def test_bam_cut_short_is_refused(predict: Predict, tmp_path: Path) -> None:
     path = write_bam(tmp_path / "reads.bam", *READS)
     path.write_bytes(path.read_bytes()[:-40])
-    assert_refused(predict(f"input={path}"), "reads.bam", "cut short")
+    assert_refused(predict(f"input={path}"), "reads.bam", "truncated")
 
 
 def test_mates_in_two_files_and_interleaved_are_named_apart_in_every_output(predict: Predict, tmp_path: Path) -> None:

@@ -386,7 +386,7 @@ def test_letters_other_than_acgt(
     [
         (b"\x89PNG\r\n\x1a\n\0\0\0", ["neither FASTA nor FASTQ"]),
         (b"once upon a time\n", ["neither FASTA nor FASTQ", "once upon"]),
-        (gzip.compress(b">a\nACGT\n" * 5000, mtime=0)[:60], ["cut short"]),
+        (gzip.compress(b">a\nACGT\n" * 5000, mtime=0)[:60], ["truncated"]),
         (b"@a\nACGT\n+\nII\n", ["FASTQ"]),
         (b"@a\nACGT\n", ["FASTQ"]),
     ],

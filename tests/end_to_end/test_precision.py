@@ -114,7 +114,7 @@ def test_scores_that_are_no_numbers_stop_the_run(cli: Callable[..., Result], tmp
 
     failed = cli(*command, "trainer.precision=16-true")
     assert failed.code == 1
-    assert "some scores are not numbers; start over with trainer.precision=32-true overwrite=true" in failed.err
+    assert "some scores are NaN or infinite; start over with trainer.precision=32-true overwrite=true" in failed.err
     assert not (tmp_path / "out" / ORF_TABLE).exists()
     assert cli(*command, "trainer.precision=32-true", "overwrite=true").code == 0
 

@@ -178,8 +178,8 @@ def test_compressed_tables_are_compared(cli: Cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damaged", "told"),
     [
-        (lambda data: gzip.compress(data, mtime=9)[:-9], "cut short"),
-        (lambda data: lzma.compress(data)[:-20], "cut short"),
+        (lambda data: gzip.compress(data, mtime=9)[:-9], "truncated"),
+        (lambda data: lzma.compress(data)[:-20], "truncated"),
         (lambda data: gzip.compress(data, mtime=9)[:-8] + bytes(8), "damaged"),
         (lambda data: data.decode().encode("utf-16"), "encoded as UTF-16; save it as UTF-8"),
         (lambda data: data.replace(b"y_chunk", b"\xff_chunk"), "cannot be read as a table"),

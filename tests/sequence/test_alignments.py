@@ -205,10 +205,10 @@ def raw(path: Path) -> bytes:
 
 
 DAMAGE: dict[str, tuple[Callable[[bytes, bytes], bytes], str]] = {
-    "cut in a block": (lambda bam, raw: bam[: len(bam) // 2], "cut short"),
+    "cut in a block": (lambda bam, raw: bam[: len(bam) // 2], "truncated"),
     "no end mark": (lambda bam, raw: bam[:-28], "the end mark of a BAM file is missing"),
     "cut uncompressed": (lambda bam, raw: raw[:-3], "cannot be decoded"),
-    "header only in part": (lambda bam, raw: raw[:13], "ends within its header"),
+    "header only in part": (lambda bam, raw: raw[:13], "truncated within the header"),
     "noise": (lambda bam, raw: raw[:40] + NOISE[: 1 << 18], "damaged BAM"),
     "another byte": (lambda bam, raw: bam[:90] + b"\xff" + bam[91:], "damaged or unreadable"),
     "huge header": (lambda bam, raw: b"BAM\1\xff\xff\xff\xff" + raw[8:], "header of more than 256 MiB"),
@@ -241,7 +241,7 @@ def test_damaged_bam_is_refused_in_one_line(many: Path, damage: str) -> None:
 def test_damaged_sam_is_refused_in_one_line(tmp_path: Path, line: str, words: str) -> None:
     path = tmp_path / "reads.sam"
     path.write_text(f"@HD\tVN:1.6\n{line}\n", encoding="utf-8")
-    with pytest.raises(UserError, match=rf"reads\.sam: damaged SAM: .*{words}.*mend") as caught:
+    with pytest.raises(UserError, match=rf"reads\.sam: damaged SAM: .*{words}.*fix") as caught:
         read(path)
     assert "\n" not in str(caught.value)
 

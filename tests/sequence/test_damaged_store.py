@@ -161,7 +161,7 @@ def test_the_manifest_cannot_vouch_for_another_file(damaged_copy) -> None:
     np.save(store / "duplicate_orfs.npy", np.zeros((1, 2), dtype=np.int64))
     manifest["files"]["duplicate_orfs.npy"]["bytes"] = (store / "duplicate_orfs.npy").stat().st_size
     (store / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(DamagedStoreError, match=r"manifest.json: damaged \(its SHA-256 is another\)"):
+    with pytest.raises(DamagedStoreError, match=r"manifest.json: damaged \(its SHA-256 differs\)"):
         check_unchanged(store)
 
 

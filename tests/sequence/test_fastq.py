@@ -45,7 +45,7 @@ def test_blank_lines_at_the_end_are_no_records(sequences: list[str], end: str, b
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_a_blank_line_between_records_is_refused_with_its_line(pack) -> None:
     content = pack(b"\n@a\nAC\n+\nII\n\n@b\nAC\n+\nII\n")
-    with pytest.raises(UserError, match=r"damaged FASTQ: line 6: .*; mend or copy it again$"):
+    with pytest.raises(UserError, match=r"damaged FASTQ: line 6: .*; fix or copy it again$"):
         read(content)
 
 

@@ -189,7 +189,7 @@ def zstd_of(memory_log: int) -> bytes:
 def test_what_takes_much_memory_to_unpack_is_refused(write, pack: Callable[[int], bytes], most: int) -> None:
     assert len(read(write(pack(most)))) == 2
     for memory_log in (29, 30):
-        with pytest.raises(UserError, match="input: unpacking takes more than 256 MiB of memory; pack it again, with"):
+        with pytest.raises(UserError, match="input: decompression needs more than 256 MiB of memory; pack it again, with"):
             read(write(pack(memory_log)))
 
 
@@ -231,7 +231,7 @@ def test_the_digest_is_that_of_the_whole_file(write) -> None:
 
 def test_a_fastq_file_cut_short_is_not_called_damaged_fastq(write, monkeypatch) -> None:
     monkeypatch.setattr(records_module, "BLOCK_BYTES", 100)
-    with pytest.raises(UserError, match=r"input: the compressed data is cut short; copy the file again$"):
+    with pytest.raises(UserError, match=r"input: the compressed data is truncated; copy the file again$"):
         read(write(gzip.compress(FASTQ * 1000, mtime=0)[:-30]))
 
 
@@ -299,7 +299,7 @@ def test_paths_and_patterns_are_resolved(tmp_path: Path) -> None:
         ("", "one of the paths is empty"),
         ("missing.fa", "missing.fa does not exist; check the path"),
         ("*.bam", r"\*.bam does not exist"),
-        (".", "is a folder; name the files in it"),
+        (".", "is a folder; give the files in it"),
         (["-", "-"], "once only"),
     ],
 )

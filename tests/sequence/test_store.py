@@ -268,7 +268,7 @@ def test_a_store_without_manifest_is_replaced(fasta, build) -> None:
 def test_nothing_stays_behind_a_failure(tmp_path: Path, build) -> None:
     path = tmp_path / "cut.fa.gz"
     path.write_bytes(gzip.compress(b">a\n" + b"GCT" * 10_000 + b"\n", mtime=0)[:-9])
-    with pytest.raises(UserError, match="cut short"):
+    with pytest.raises(UserError, match="truncated"):
         build(path)
     assert [*(tmp_path / "store").iterdir()] == []
 

@@ -62,7 +62,7 @@ def test_no_command_reads_a_damaged_dataset(
     result = cli(command, f"input={copy}", f"output={tmp_path / 'out'}", "trainer.accelerator=cpu", *words)
     assert result.code == 2, result.err
     assert "Traceback" not in result.err
-    assert f"{copy / 'orfs.arrow'}: damaged (its SHA-256 is another)" in result.err
+    assert f"{copy / 'orfs.arrow'}: damaged (its SHA-256 differs)" in result.err
 
 
 def test_a_damaged_order_of_embedding_is_made_again(dataset: Path, tmp_path: Path, caplog) -> None:
@@ -72,7 +72,7 @@ def test_a_damaged_order_of_embedding_is_made_again(dataset: Path, tmp_path: Pat
     flip_a_bit(copy / "by_length-distinct" / "rows.npy")
     assert LabelledStore.checked(copy).by_length(deduplicate=True).rows[:].tolist() == rows
     (warning,) = [record.getMessage() for record in caplog.records]
-    assert "by_length-distinct is made again" in warning
+    assert "by_length-distinct is written again" in warning
 
 
 def test_a_file_of_proteins_is_no_genome(prepared, genomes: Path, tmp_path: Path) -> None:

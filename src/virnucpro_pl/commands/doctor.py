@@ -1,4 +1,4 @@
-"""The ``doctor`` command: can this machine predict with this model, and what to do if not."""
+"""The ``doctor`` command: check that this machine can run a model."""
 
 import itertools
 import logging
@@ -23,11 +23,11 @@ log = logging.getLogger(__name__)
 
 
 def doctor(cfg: DictConfig) -> float:
-    """Look at devices, backends, weights and disk, and say what to mend; return 0.
+    """Check devices, kernels, weights and disk; return 0.
 
     Raises:
-        UserError: the device is not there.
-        MachineNotReadyError: something keeps a prediction from running.
+        UserError: the device is missing.
+        MachineNotReadyError: a problem prevents predictions.
     """
     trainer = build_score_trainer(cfg)
     device = trainer.strategy.root_device
@@ -36,8 +36,10 @@ def doctor(cfg: DictConfig) -> float:
     for finding in itertools.chain(checks, _try_model(cfg, states)):
         log.info("%s", on_terminal(finding))
         states[finding.state] += 1
-    if to_mend := states["mend"]:
-        raise MachineNotReadyError(f"{to_mend} to mend, as said above, before model={cfg.model.name} can predict here")
+    if problems := states["fix"]:
+        raise MachineNotReadyError(
+            f"{problems} problem(s) found; fix them before you predict with model={cfg.model.name}"
+        )
     log.info("Ready: model=%s can predict here", cfg.model.name)
     return 0.0
 
@@ -48,8 +50,8 @@ def _sources(cfg: DictConfig) -> Iterable[HeadSource | DnabertSSource | Esm2Sour
 
 
 def _try_model(cfg: DictConfig, states: Counter[State]) -> Iterator[Finding]:
-    """Load the model and score one read with it, if that is asked for and nothing else is in the way."""
-    if not cfg.load or states["mend"] or any(source.on_disk() is None for source in _sources(cfg)):
+    """Load the model and score one read, if ``load`` is set and there is no other problem."""
+    if not cfg.load or states["fix"] or any(source.on_disk() is None for source in _sources(cfg)):
         return
     began = time.perf_counter()
     try:
@@ -57,7 +59,7 @@ def _try_model(cfg: DictConfig, states: Counter[State]) -> Iterator[Finding]:
     except (UserError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         advice = "; another program may hold the memory" if is_out_of_memory(error) else ""
-        yield Finding("mend", "prediction", f"failed: {reason[:300]}{advice}")
+        yield Finding("fix", "prediction", f"failed: {reason[:300]}{advice}")
     else:
         seconds = time.perf_counter() - began
         yield Finding("ok", "prediction", f"loaded the model and scored a read in {seconds:.1f} s (score {score:.3f})")

@@ -16,13 +16,13 @@ log = logging.getLogger(__name__)
 
 
 def export(cfg: DictConfig) -> float:
-    """Write a head as a whole pickled module, as the published script loads it.
+    """Write a head as a pickled module, which the published script loads.
 
     Returns:
-        Numbers the head takes.
+        Width of the embeddings that the head takes.
 
     Raises:
-        UserError: the published script cannot use it, or the file is there already or cannot be written.
+        UserError: the published script cannot use the head, or the file exists or cannot be written.
         OSError: the disk is full.
     """
     source: HeadSource = build(cfg.model.head)
@@ -50,10 +50,10 @@ def export(cfg: DictConfig) -> float:
 
 
 def _check_place(cfg: DictConfig, path: Path) -> None:
-    """Refuse a file that is read, that is there already, or that has another kind of name.
+    """Check the name of the output file.
 
     Raises:
-        UserError: it is refused.
+        UserError: the file is an input, exists, or is no ``.pth`` file.
         OSError: its folder cannot be searched.
     """
     check_reads(cfg, [path], f"output={escaped(cfg.output)}")

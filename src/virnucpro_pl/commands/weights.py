@@ -1,4 +1,4 @@
-"""The ``weights`` command: what a model needs, where it is, and how it comes to a machine without a network."""
+"""The ``weights`` command: list, fetch, verify, convert, export and import weights."""
 
 import logging
 import sys
@@ -29,14 +29,14 @@ _DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torc
 
 
 def weights(cfg: DictConfig) -> float:
-    """List, fetch, verify, convert, name, export or import weights.
+    """Run an action on the weights of a model.
 
     Returns:
-        How many parts or files were dealt with.
+        Number of weights or files.
 
     Raises:
-        UserError: a setting makes no sense, or weights are nowhere to be found.
-        DamagedWeightsError: weights are not what they were.
+        UserError: a setting is out of range, or weights are missing.
+        DamagedWeightsError: weights are damaged.
     """
     if cfg.action not in _ACTIONS:
         raise UserError(f"weights {cfg.action}: choose one of {', '.join(_ACTIONS)}")
@@ -44,7 +44,7 @@ def weights(cfg: DictConfig) -> float:
 
 
 def _list(_: DictConfig) -> int:
-    """Show what every model needs, and where it is now."""
+    """Show the weights of each model and their location."""
     table = Table("model", "part", "weights", "size", "licence", "here", box=None, header_style="bold")
     for name in sorted(file.stem for file in (CONF / "model").glob("*.yaml")):
         model: VirNucPro = build(compose("weights", [f"model={name}"]).model)
@@ -69,7 +69,7 @@ def _bytes(path: Path) -> int:
 
 
 def _fetch(cfg: DictConfig) -> int:
-    """Fetch what is missing, and note or compare what it is."""
+    """Download missing weights and compare them with the lock file."""
     model = _model(cfg)
     found = {name: source.locate() for name, source in model.sources().items()}
     digest_cache = fetched_digest_cache(model)
@@ -80,7 +80,7 @@ def _fetch(cfg: DictConfig) -> int:
 
 
 def _path(cfg: DictConfig) -> int:
-    """Print where the weights are, on standard output."""
+    """Print the paths of the weights on standard output."""
     found = {name: source.on_disk() for name, source in _model(cfg).sources().items()}
     if missing := [name for name, path in found.items() if path is None]:
         raise UserError(
@@ -93,7 +93,7 @@ def _path(cfg: DictConfig) -> int:
 
 
 def _verify(cfg: DictConfig) -> int:
-    """Read all files again, and compare them with the hub's sums and with ``weights.lock``."""
+    """Compare all files with the hub's checksums and with ``weights.lock``."""
     model, lock = _model(cfg), WeightsLock.here()
     mistakes, count = [], 0
     for name, source in model.sources().items():
@@ -115,13 +115,13 @@ def _verify(cfg: DictConfig) -> int:
     for mistake in mistakes:
         log.error("Error: %s", escaped(mistake))
     if mistakes:
-        raise DamagedWeightsError(f"{len(mistakes)} files are not as they should be; remove them and fetch them again")
+        raise DamagedWeightsError(f"{len(mistakes)} files are damaged; remove them and fetch them again")
     log.info("Verified: %d files", count)
     return count
 
 
 def _convert(cfg: DictConfig) -> int:
-    """Convert the encoders, and say what is in the head."""
+    """Convert the encoders, and log the tensors of the head."""
     if cfg.dtype not in _DTYPES:
         raise UserError(f"dtype={cfg.dtype}: choose one of {', '.join(_DTYPES)}")
     model = _model(cfg)
@@ -140,12 +140,12 @@ def _convert(cfg: DictConfig) -> int:
 
 
 def _export(cfg: DictConfig) -> int:
-    """Copy the weights into a folder that can be carried to a machine without a network."""
+    """Copy the weights into a folder for a machine without a network."""
     return export_weights(_model(cfg).sources(), _folder(cfg), cfg.overwrite)
 
 
 def _import(cfg: DictConfig) -> int:
-    """Take in what was exported."""
+    """Import exported weights."""
     return import_weights(_folder(cfg))
 
 

@@ -1,4 +1,4 @@
-"""What a machine has for predictions, what it lacks, and what to do about that."""
+"""Checks of a machine: devices, packages, weights and disk."""
 
 import importlib.util
 import os
@@ -20,7 +20,7 @@ from virnucpro_pl.models.weights.cache import is_offline
 from virnucpro_pl.models.weights.head_source import HeadSource
 from virnucpro_pl.models.weights.sources import DnabertSSource, Esm2Source
 
-State = Literal["ok", "note", "mend"]
+State = Literal["ok", "note", "fix"]
 _GIB = 1 << 30
 _FETCHED = "it is fetched when it is first needed"
 _ROOM = 5 * _GIB
@@ -34,16 +34,16 @@ _OPTIONAL = {
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at."""
+    """Result of one check."""
 
     state: State
-    """``mend`` keeps a prediction from running"""
+    """``fix``: prevents predictions"""
     subject: str
-    told: str
+    text: str
 
 
 def check_machine(device: torch.device) -> Iterator[Finding]:
-    """Look at programs, devices, attention backends and optional packages."""
+    """Check programs, devices, attention kernels and optional packages."""
     versions = f"virnucpro_pl {__version__}, Python {platform.python_version()}, torch {torch.__version__}"
     yield Finding("ok", "versions", f"{versions}, lightning {lightning.__version__}")
     yield Finding("ok", "CPU", f"{_usable_cores()} cores, {_host_memory()}")
@@ -64,7 +64,7 @@ def _usable_cores() -> int:
 def _host_memory() -> str:
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):  # not told everywhere
+    except (ValueError, OSError, AttributeError):  # not available on all systems
         return "memory unknown"
     return f"{total / _GIB:.0f} GiB of memory"
 
@@ -77,27 +77,27 @@ def _check_gpus(device: torch.device) -> Iterator[Finding]:
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
         free, total = torch.cuda.mem_get_info(number)
-        told = f"{properties.name}, compute capability {properties.major}.{properties.minor}"
+        text = f"{properties.name}, compute capability {properties.major}.{properties.minor}"
         used = "" if device != torch.device("cuda", number) else ", used"
-        yield Finding("ok", f"cuda:{number}", f"{told}, {free / _GIB:.1f} of {total / _GIB:.1f} GiB free{used}")
+        yield Finding("ok", f"cuda:{number}", f"{text}, {free / _GIB:.1f} of {total / _GIB:.1f} GiB free{used}")
 
 
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # of the package it would be in
+    except ModuleNotFoundError:  # its parent package is missing
         return False
 
 
 def check_model(model: VirNucPro) -> Iterator[Finding]:
-    """Look for the weights of a model, without fetching any."""
+    """Check the weights of a model, without downloads."""
     for part, head in (("head", model.head_source), ("fallback_head", model.fallback_source)):
         if head is not None:
             yield _check_head(f"model.{part}", head)
     sources: dict[str, DnabertSSource | Esm2Source]
     try:
         sources = model.encoder_sources()
-    except UserError:  # the head, which says what is used, is missing
+    except UserError:  # the head, which sets the modality, is missing
         sources = {"dna_encoder": model.dna_source, "protein_encoder": model.protein_source}
     for part, source in sources.items():
         yield _check_encoder(f"model.{part}", source)
@@ -109,7 +109,7 @@ def _check_head(key: str, head: HeadSource) -> Finding:
     try:
         inputs, info = head.load().num_inputs, head.info()
     except UserError as error:
-        return Finding("mend", key, str(error))
+        return Finding("fix", key, str(error))
     lengths = sorted({*info.chunk_lengths}) if info else [head.trained_chunk_length()]
     return Finding("ok", key, f"{head.path}, {inputs:,} numbers in, for chunks of {' to '.join(map(str, lengths))} nt")
 
@@ -118,12 +118,12 @@ def _check_encoder(key: str, source: DnabertSSource | Esm2Source) -> Finding:
     if (found := source.on_disk()) is not None:
         return Finding("ok", key, f"{found}, {_size(found) / 2**20:,.1f} MiB")
     if source.repository is None:
-        return Finding("mend", key, f"{source.weights}: no such file or folder; check the path")
-    told = f"{source.repository} is not on this machine"
+        return Finding("fix", key, f"{source.weights}: no such file or folder; check the path")
+    text = f"{source.repository} is not on this machine"
     if source.offline or is_offline():
         why = "offline=true" if source.offline else "HF_HUB_OFFLINE is set"
-        return Finding("mend", key, f"{told}, and {why}; give {key}.weights=FOLDER")
-    return Finding("note", key, f"{told}; {_FETCHED}")
+        return Finding("fix", key, f"{text}, and {why}; give {key}.weights=FOLDER")
+    return Finding("note", key, f"{text}; {_FETCHED}")
 
 
 def _size(path: Path) -> int:
@@ -132,12 +132,12 @@ def _size(path: Path) -> int:
 
 
 def check_disk(output: Path) -> Iterator[Finding]:
-    """Look at where results and temporary files go."""
+    """Check the disks of results and temporary files."""
     folder = output.absolute()
     while not folder.exists():
         folder = folder.parent
     if not os.access(folder, os.W_OK):
-        yield Finding("mend", "output", f"{folder} may not be written; give output=FOLDER, elsewhere")
+        yield Finding("fix", "output", f"{folder} cannot be written; give another output=FOLDER")
     free = shutil.disk_usage(folder).free
     state: State = "ok" if free > _ROOM else "note"
     advice = "" if state == "ok" else "; the reads are kept there too while a run goes on"
@@ -145,9 +145,9 @@ def check_disk(output: Path) -> Iterator[Finding]:
 
 
 def on_terminal(finding: Finding) -> str:
-    """Return the finding as a line, its state in colour on a terminal, which obeys nothing else of it."""
-    colour = {"ok": 32, "note": 33, "mend": 31}[finding.state]
+    """Return a finding as a line, with a coloured state on a terminal; control characters are escaped."""
+    colour = {"ok": 32, "note": 33, "fix": 31}[finding.state]
     state = f"{finding.state:<4}"
     if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
         state = f"\x1b[{colour}m{state}\x1b[0m"
-    return f"{state}  {finding.subject:<24} {escaped(finding.told)}"
+    return f"{state}  {finding.subject:<24} {escaped(finding.text)}"

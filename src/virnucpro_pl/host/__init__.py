@@ -1,1 +1,1 @@
-"""The machine that the program runs on: time, memory, streams, signals and launchers."""
+"""The host: clock, memory, streams, signals and launchers."""

@@ -1,4 +1,4 @@
-"""The user's home folder: ``~`` in paths, and where libraries keep caches when the home cannot be written."""
+"""The user's home folder: ``~`` in paths, and caches of libraries if the home folder is read-only."""
 
 import atexit
 import getpass
@@ -12,9 +12,9 @@ _CACHES = {"MPLCONFIGDIR": "matplotlib", "TRITON_CACHE_DIR": "triton", "TORCHIND
 
 
 def user_path(text: str | Path) -> Path:
-    """Return a path that a user gave, with ``~`` as the home folder.
+    """Return a path with ``~`` replaced by the home folder.
 
-    Where there is no such home, ``~`` is part of a name: ``Path.expanduser`` would raise RuntimeError.
+    Without such a home folder, ``~`` is part of the name; ``Path.expanduser`` would raise RuntimeError.
 
     >>> user_path("~nobody of this name/x")
     PosixPath('~nobody of this name/x')
@@ -23,10 +23,10 @@ def user_path(text: str | Path) -> Path:
 
 
 def provide_caches() -> None:
-    """Give libraries a cache folder of this process's own where the home folder cannot be written.
+    """Set cache folders of libraries to a temporary folder if the home folder is read-only.
 
-    Matplotlib would warn at every start, Triton could not compile, and torch raises KeyError for a user without a name
-    as soon as something imports its compiler.
+    Otherwise Matplotlib warns at every start, Triton cannot compile, and torch raises KeyError for a user without a
+    name when its compiler is imported.
     """
     if os.access(user_path("~"), os.W_OK) and _has_name():
         return

@@ -1,8 +1,8 @@
-"""Programs that start this one as one of several processes, and which of their environment variables count.
+"""Launchers of several processes, and the environment variables that are used.
 
-A batch job, a container or another launcher leaves variables that Lightning would take for its own, whatever the user
-asked for. Here what was asked for decides: SLURM's count with ``trainer=slurm``, torchrun's where several processes
-were asked for, and those of nodes that are started by hand where there are several nodes.
+A batch job, a container or another launcher may leave variables that Lightning would use. Here the settings decide:
+SLURM's variables are used with ``trainer=slurm``, torchrun's with several processes, and those of nodes started by hand
+with several nodes.
 """
 
 import os
@@ -20,12 +20,12 @@ _OF_NODES = {"NODE_RANK", "MASTER_ADDR", "MASTER_PORT"}
 
 
 def launcher(devices: Devices, num_nodes: int, slurm: bool) -> Launcher:
-    """Return who starts the processes of a run; Lightning also stands for a single process.
+    """Return the launcher of a run; Lightning also stands for a single process.
 
     Args:
-        devices: of a node, as the trainer takes them.
-        num_nodes: machines that work together.
-        slurm: whether srun has started one process per task.
+        devices: devices of a node, as the trainer takes them.
+        num_nodes: number of nodes.
+        slurm: srun has started one process for each task.
     """
     if slurm:
         return "slurm"
@@ -34,12 +34,12 @@ def launcher(devices: Devices, num_nodes: int, slurm: bool) -> Launcher:
 
 
 def _is_one_of_torchruns() -> bool:
-    """Return whether torchrun has started this process, or one that has started this process, as one of several."""
+    """Return whether torchrun has started this process or its parent as one of several."""
     return os.environ.keys() >= _SET_BY_TORCHRUN and os.environ["WORLD_SIZE"] != "1"
 
 
 def num_devices(devices: Devices) -> int | None:
-    """Return how many devices a setting of the trainer names; None where it depends on the machine.
+    """Return the number of devices of a trainer setting; None if it depends on the host.
 
     >>> num_devices("0,2"), num_devices([1]), num_devices("2"), num_devices(-1), num_devices("auto")
     (2, 1, 2, None, None)
@@ -58,13 +58,13 @@ def is_started_by_lightning(job: str) -> bool:
     """Return whether Lightning has started this process for a further device.
 
     Args:
-        job: the name of Hydra's job, which Lightning sets to ``train_ddp_process_N``.
+        job: name of Hydra's job, which Lightning sets to ``train_ddp_process_N``.
     """
     return job.rpartition("_ddp_process_")[2].isdecimal()
 
 
 def process_name(job: str, devices: Devices, num_nodes: int, slurm: bool) -> str:
-    """Name a process of a run beside its first one, which has no name: ``rank1``, ``node1``, ``node1.rank1``."""
+    """Return the name of a process: ``rank1``, ``node1``, ``node1.rank1``; empty for the first process."""
     node = os.environ.get("NODE_RANK", "0") if num_nodes > 1 else "0"
     if is_started_by_lightning(job):
         rank = job.rpartition("_")[2]
@@ -77,7 +77,7 @@ def process_name(job: str, devices: Devices, num_nodes: int, slurm: bool) -> str
 
 @contextmanager
 def no_fabric_settings() -> Iterator[None]:
-    """Hide what ``fabric run`` sets for Fabric objects, which would overrule what they are given."""
+    """Hide the variables of ``fabric run``, which would override the arguments of Fabric objects."""
     hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("LT_")}
     try:
         yield
@@ -86,6 +86,6 @@ def no_fabric_settings() -> Iterator[None]:
 
 
 def forget_other_launchers(num_nodes: int) -> None:
-    """Remove the variables that Lightning would take for its own from the environment of this process."""
+    """Remove the variables of other launchers that Lightning would use."""
     for name in _OF_RANKS if num_nodes > 1 else _OF_RANKS | _OF_NODES:
         os.environ.pop(name, None)

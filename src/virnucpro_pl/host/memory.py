@@ -1,4 +1,4 @@
-"""Memory of the host that programs of our kind keep asking for."""
+"""Host memory: reuse of freed memory, and peak memory."""
 
 import ctypes
 import resource
@@ -11,11 +11,11 @@ _MOST_KEPT = 1 << 30
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed, up to 1 GiB, for the next time.
+    """Make glibc keep up to 1 GiB of freed memory for reuse; no effect with other C libraries.
 
-    Arrays and tensors of the same large sizes are made and freed for every block of the input and in every layer. By
-    default glibc hands them back to the system, which maps and zeroes each page anew: a fifth of the time of a small
-    model on the CPU. Does nothing where the C library is another.
+    Arrays and tensors of the same large sizes are allocated and freed for every block of the input and in every layer.
+    By default glibc returns them to the system, which maps and zeroes each page anew: a fifth of the time of a small
+    model on the CPU.
     """
     # Older versions refuse more than 32 MiB here.
     if _call_glibc("mallopt", _M_MMAP_THRESHOLD, _MOST_KEPT) or _call_glibc("mallopt", _M_MMAP_THRESHOLD, 32 << 20):
@@ -23,14 +23,14 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Hand back to the system what is kept."""
+    """Return freed memory to the system."""
     _call_glibc("malloc_trim", 0)
 
 
 def peak_memory() -> int:
     """Return the largest resident memory of this process so far, in bytes.
 
-    On Linux, ``ru_maxrss`` begins with the peak of the process that started this one, so ``VmHWM`` is read there.
+    On Linux, ``ru_maxrss`` includes the peak of the parent process, so ``VmHWM`` is read.
     """
     status = Path("/proc/self/status")
     if status.exists():

@@ -1,4 +1,4 @@
-"""Preparing the next items while the current one is used."""
+"""Preparation of the next items in a thread."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -17,5 +17,5 @@ def read_ahead(items: Iterator[_Item], depth: int) -> Iterator[_Item]:
             upcoming.append(reader.submit(next, items, None))
             yield item
     finally:
-        # Not waited for: when the program is stopped, standard input may be silent for ever.
+        # Not joined: standard input may be silent for ever when the program is stopped.
         reader.shutdown(wait=False, cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Where the time goes: seconds per stage, on the host and on CUDA devices without stopping them."""
+"""Clock of the stages, on the host and, without synchronisation, on CUDA devices."""
 
 import time
 from collections.abc import Iterator
@@ -18,14 +18,13 @@ CONSENSUS = "Consensus"
 WRITING = "Writing"
 
 STAGES = (CHUNKING, TRANSLATION, PLANNING, DNABERT_S, ESM2, HEAD, CONSENSUS, WRITING)
-"""The stages in the order of the published pipeline, whose file splitting and merging have no counterpart here."""
+"""Stages in the order of the published pipeline, without its splitting and merging of files"""
 
 
 class StageClock:
-    """Accumulates seconds per stage.
+    """Clock that accumulates the seconds of each stage.
 
-    On a CUDA device a stage is measured between two events in its stream, so nothing waits for the device; the
-    events are read when the seconds are asked for.
+    On a CUDA device a stage is measured between two events in its stream; the events are read in ``seconds``.
     """
 
     def __init__(self) -> None:
@@ -34,9 +33,9 @@ class StageClock:
 
     @contextmanager
     def __call__(self, stage: str, device: "torch.device | None" = None) -> Iterator[None]:
-        """Add the time the block takes to ``stage``; ``device`` is where its work runs, None for the host."""
+        """Add the time of the block to ``stage``; ``device`` runs its work, None is the host."""
         if device is not None and device.type == "cuda":
-            import torch  # not needed by the sequence half, which must start without it
+            import torch  # slow to import
 
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             begin.record()
@@ -54,7 +53,7 @@ class StageClock:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out the stages of the block, such as those of a trial."""
+        """Ignore the stages of the block, such as those of a trial."""
         before = self.seconds()
         yield
         self._read_events()
@@ -67,6 +66,6 @@ class StageClock:
         self._events.clear()
 
     def seconds(self) -> dict[str, float]:
-        """Seconds per stage so far; waits for the device to finish the stages begun."""
+        """Return the seconds of each stage; waits for the device."""
         self._read_events()
         return dict(self._seconds)

@@ -1,4 +1,4 @@
-"""Giving a result file on standard output."""
+"""Results on standard output."""
 
 import os
 import shutil
@@ -20,8 +20,8 @@ def results_on_standard_output() -> Iterator[None]:
 
     Raises:
         UserError: standard output is closed.
-        RunFailedError: it cannot be written, as on a full disk.
-        SystemExit: whoever read has closed the pipe, as ``head`` does; with the status that ``cat`` has then.
+        RunFailedError: standard output cannot be written, for instance on a full disk.
+        SystemExit: the reader has closed the pipe, as ``head`` does; status 141, as of ``cat``.
     """
     check_standard_output()
     try:
@@ -31,7 +31,7 @@ def results_on_standard_output() -> Iterator[None]:
         stop_writing()
         sys.exit(EXIT_PIPE_CLOSED)
     except OSError as error:
-        if error.filename is not None:  # of another file
+        if error.filename is not None:  # another file
             raise
         stop_writing()
         error.filename = "standard output"
@@ -39,22 +39,18 @@ def results_on_standard_output() -> Iterator[None]:
 
 
 def check_standard_output() -> None:
-    """Refuse to write results to a standard output that is closed.
-
-    Raises:
-        UserError: it is.
-    """
+    """Raise UserError if standard output is closed."""
     if stdout_was_closed():
         raise UserError("standard output is closed, and the results go there; redirect it to a file")
 
 
 def copy_to_standard_output(path: Path) -> None:
-    """Copy a file as it is.
+    """Copy a file to standard output.
 
     Raises:
         UserError: standard output is closed.
-        RunFailedError: it cannot be written.
-        SystemExit: whoever read has closed the pipe.
+        RunFailedError: standard output cannot be written.
+        SystemExit: the reader has closed the pipe.
     """
     with results_on_standard_output(), path.open("rb") as file:
         sys.stdout.flush()
@@ -62,7 +58,7 @@ def copy_to_standard_output(path: Path) -> None:
 
 
 def stop_writing() -> None:
-    """Send what is left to nowhere, or Python tells, at its end, of what it could not flush."""
+    """Redirect standard output to nothing, so that Python reports no failed flush at its exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

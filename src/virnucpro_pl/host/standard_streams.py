@@ -1,4 +1,4 @@
-"""Standard input, output and error: usable whatever the parent process has closed, and whatever they encode."""
+"""Standard streams that may be closed or have any encoding."""
 
 import io
 import os
@@ -14,19 +14,19 @@ _closed: set[int] = set()
 
 
 def stdin_was_closed() -> bool:
-    """Return whether the parent process has closed standard input, where nothing is read now."""
+    """Return whether the parent process has closed standard input."""
     return 0 in _closed
 
 
 def stdout_was_closed() -> bool:
-    """Return whether the parent process has closed standard output, where everything written is lost now."""
+    """Return whether the parent process has closed standard output."""
     return 1 in _closed
 
 
 def stdin_may_hold_data() -> bool:
     """Return whether standard input is a pipe, or a file with unread content.
 
-    Nothing is read. A pipe counts even while it is empty, since its writer may be slower to start than this program.
+    Nothing is read. An empty pipe counts, too, because its writer may start later than this program.
     """
     if stdin_was_closed():
         return False
@@ -37,15 +37,14 @@ def stdin_may_hold_data() -> bool:
 
 
 def prepare_streams() -> None:
-    """Open the standard streams that are closed on nothing, and let the others escape what they cannot encode.
+    """Open closed standard streams on ``/dev/null``, and escape characters that the others cannot encode.
 
-    Without the first, the next file that is opened would get the number of a closed stream, and what a library prints
-    there would end up in that file.
+    Otherwise the next opened file would get the number of a closed stream, and libraries would print into it.
     """
     for number, (name, mode) in enumerate(_STREAMS):
         _open_if_closed(number)
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - to the end
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - open until the exit
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ESCAPE)

@@ -1,4 +1,4 @@
-"""Ending early and in good order: on SIGTERM, on interrupts, on SLURM's notices, and when another rank is lost."""
+"""Orderly termination on SIGTERM, interrupts, SLURM's notices, and the loss of another rank."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
 class Terminated(SystemExit):
-    """The process was told to end; raised in the main thread, wherever that is."""
+    """The process received a signal to terminate; raised in the main thread."""
 
     def __init__(self) -> None:
         super().__init__(EXIT_TERMINATED)
@@ -21,20 +21,20 @@ _failure: BaseException | None = None
 
 
 def _signals() -> list[signal.Signals]:
-    """What ends a process: SIGTERM, an interrupt, a lost terminal, and what ``sbatch --signal`` sends."""
+    """Return the signals that end a process: SIGTERM, interrupt, hang-up, and those of ``sbatch --signal``."""
     found = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
-    if "SLURM_JOB_ID" in os.environ and "SUBMITIT_EXECUTOR" not in os.environ:  # submitit has handlers of its own
+    if "SLURM_JOB_ID" in os.environ and "SUBMITIT_EXECUTOR" not in os.environ:  # submitit has its own handlers
         found += [signal.SIGUSR1, signal.SIGUSR2]
     return found
 
 
 def _is_main_thread() -> bool:
-    """Whether this is the thread that may set handlers, and that they run in."""
+    """Return whether this is the main thread, in which handlers are set and run."""
     return threading.current_thread() is threading.main_thread()
 
 
 def _nothing(_number: int, _frame: FrameType | None) -> None:
-    """Stand in for SIG_IGN, of which Python warns where a signal has come already."""
+    """Ignore a signal; with SIG_IGN, Python would warn of pending signals."""
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
@@ -47,17 +47,17 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 
 def disarm() -> None:
-    """Let nothing interrupt what is being saved now, also no worker process that was told to end as well."""
+    """Ignore further signals while results are saved."""
     if _is_main_thread():
         for number in (*_signals(), signal.SIGCHLD):
             signal.signal(number, _nothing)
 
 
 def heed_termination() -> None:
-    """Raise ``Terminated``, or KeyboardInterrupt, in the main thread when the process is told to end.
+    """Install handlers that raise ``Terminated`` or KeyboardInterrupt in the main thread.
 
-    To be called again where a library has put its own handlers in place; not once the process is ending. Signals that
-    the process was started to ignore, as by ``nohup``, stay ignored. Does nothing in another thread.
+    Call it again after a library has installed its own handlers, but not while the process is ending. Signals that were
+    ignored at the start, as by ``nohup``, stay ignored. No effect in other threads.
     """
     if not _is_main_thread():
         return
@@ -68,7 +68,7 @@ def heed_termination() -> None:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Heed termination within the block."""
+    """Handle termination within the block."""
     if not _is_main_thread():
         yield
         return
@@ -82,7 +82,7 @@ def terminable() -> Iterator[None]:
 
 
 def raise_in_main_thread(error: BaseException) -> None:
-    """Raise an error in the main thread as soon as it runs Python code there; for threads that watch."""
+    """Raise an error in the main thread, as soon as it runs Python code."""
     global _failure
     if signal.getsignal(signal.SIGTERM) is _stop:
         _failure = error

@@ -1,1 +1,1 @@
-"""From sequence files to ORFs: reading, chunking, translating, storing. Imports neither torch nor lightning."""
+"""Sequence files to ORFs: readers, chunks, translation, ORF store. Imports neither torch nor Lightning."""

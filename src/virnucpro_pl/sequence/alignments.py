@@ -1,7 +1,7 @@
-"""Reading the sequences of SAM, BAM and CRAM files, as ``samtools fasta`` gives them.
+"""Readers of SAM, BAM and CRAM files; they return the reads of ``samtools fasta``.
 
-SAM is split here, because htslib refuses lines that name a reference which the header lacks, and keeps the whole
-header. BAM and CRAM go through pysam (``docs/decisions/0012-alignments.md``).
+SAM is parsed here, because htslib refuses lines with a reference that the header lacks, and keeps the whole header in
+memory. BAM and CRAM are read by pysam (``docs/decisions/0012-alignments.md``).
 """
 
 import importlib
@@ -27,7 +27,7 @@ END_MARKERS = {
         bytes.fromhex("0b000000ffffffff0fe0454f460000000001000001000606010001000100"),
     ),
 }
-"""What whole BAM (in BGZF) and CRAM files end with."""
+"""Last bytes of complete BAM (in BGZF) and CRAM files"""
 
 _PAIRED, _REVERSE, _FIRST, _LAST, _SECONDARY, _SUPPLEMENTARY = 0x1, 0x10, 0x40, 0x80, 0x100, 0x800
 _COMPLEMENT = str.maketrans("ACGTUMRYKVHDBacgtumrykvhdb", "TGCAAKYRMBDHVtgcaakyrmbdhv")
@@ -40,7 +40,7 @@ _FASTQ_RECORD = re.compile(rb"@[^\n]*\n[^\t\n@]*\n\+")
 
 
 def is_sam(text: bytes) -> bool:
-    r"""Tell SAM, with header or without, from FASTQ, whose records begin with ``@`` too, by the first lines.
+    r"""Return whether the first lines are SAM, with or without header, and not FASTQ, which also begins with ``@``.
 
     >>> is_sam(b"@HD\tVN:1.6\n"), is_sam(b"@HD\tVN:1.6\nACGT\n+\nIIII\n")
     (True, False)
@@ -49,7 +49,7 @@ def is_sam(text: bytes) -> bool:
 
 
 class _Alignments:
-    """Takes the reads among alignments: each once, on its own strand, mates named apart."""
+    """Filter of alignments: each read once, on its own strand, with names for both mates."""
 
     def __init__(self, filler: BlockFiller, skipped: dict[str, int]):
         self._filler = filler
@@ -60,7 +60,7 @@ class _Alignments:
         if flag & (_SECONDARY | _SUPPLEMENTARY):
             self._skipped["secondary" if flag & _SECONDARY else "supplementary"] += 1
             return None
-        if " " in name or not name.isprintable():  # no file should have such
+        if " " in name or not name.isprintable():  # invalid, but it occurs
             name = escaped(name).replace(" ", "\\x20")
         if flag & _PAIRED and flag & (_FIRST | _LAST) in (_FIRST, _LAST):
             name = mate_name(name, 1 if flag & _FIRST else 2)
@@ -74,7 +74,7 @@ def read_sam(text: Text, filler: BlockFiller, skipped: dict[str, int]) -> Iterat
 
     Raises:
         UserError: a line is too long.
-        ValueError: a line is no alignment.
+        ValueError: a line is no valid alignment.
     """
     text.limit_lines()
     alignments = _Alignments(filler, skipped)
@@ -84,10 +84,10 @@ def read_sam(text: Text, filler: BlockFiller, skipped: dict[str, int]) -> Iterat
         if fields == [b""]:
             continue
         if len(fields) < 11 or not fields[1].isdigit() or len(fields[1]) > 5:
-            raise ValueError(f"alignment {number:,} has not the eleven fields of one")
+            raise ValueError(f"alignment {number:,} has fewer than eleven fields")
         name, sequence = fields[0].decode("utf-8", "backslashreplace"), fields[9].decode("ascii")
         if not _SAM_SEQUENCE.fullmatch(sequence):
-            raise ValueError(f"the sequence of '{name}' holds what is no letter")
+            raise ValueError(f"the sequence of '{name}' holds characters that are no letters")
         if block := alignments.add(name, int(fields[1]), "" if sequence == "*" else sequence):
             yield block
 
@@ -96,7 +96,7 @@ def read_bam(text: Text, filler: BlockFiller, skipped: dict[str, int], block_byt
     """Yield the reads of a decompressed BAM file.
 
     Raises:
-        ValueError, OSError: the file is damaged, or asks for more memory than a read needs.
+        ValueError, OSError: the file is damaged, or claims more memory than a read needs.
         UserError: the compressed data is damaged.
         ImportError: pysam is missing.
     """
@@ -104,7 +104,7 @@ def read_bam(text: Text, filler: BlockFiller, skipped: dict[str, int], block_byt
 
 
 def read_cram(text: Text, filler: BlockFiller, skipped: dict[str, int], block_bytes: int) -> Iterator[RecordBlock]:
-    """Yield the reads of a CRAM file, whose reference must be on this machine if it needs one.
+    """Yield the reads of a CRAM file; its reference, if it needs one, must be on this machine.
 
     Raises:
         ValueError, OSError: the file is damaged, or its reference is missing.
@@ -114,9 +114,9 @@ def read_cram(text: Text, filler: BlockFiller, skipped: dict[str, int], block_by
 
 
 def _read_with_pysam(pieces: Iterator[bytes], alignments: _Alignments) -> Iterator[RecordBlock]:
-    os.environ.setdefault("REF_PATH", os.devnull)  # else htslib may ask a server for a reference; read as it opens
+    os.environ.setdefault("REF_PATH", os.devnull)  # otherwise htslib may download a reference
     pysam: Any = importlib.import_module("pysam")  # an extra
-    pysam.set_verbosity(0)  # what it says on standard error comes back as exceptions too
+    pysam.set_verbosity(0)  # its messages are raised as exceptions, too
     pysam.set_encoding_error_handler("backslashreplace")
     with _pipe(pieces) as stream:
         try:
@@ -124,15 +124,15 @@ def _read_with_pysam(pieces: Iterator[bytes], alignments: _Alignments) -> Iterat
                 for read in file.fetch(until_eof=True):
                     if block := alignments.add(read.query_name or "", read.flag, read.query_sequence or ""):
                         yield block
-        except OSError as error:  # whose texts are about the pipe, or numbers
+        except OSError as error:  # its text is about the pipe
             raise ValueError("its records cannot be decoded") from error
 
 
 @contextmanager
 def _pipe(pieces: Iterator[bytes]) -> Iterator[BinaryIO]:
-    """Give the reading end of a pipe, all that htslib can read from, which a thread fills.
+    """Yield the reading end of a pipe, which htslib needs and a thread fills.
 
-    What stops the thread is raised at the end, before anything that a reader makes of the rest.
+    An error of the thread is raised at the end, before errors of the reader.
     """
     read_end, write_end = os.pipe()
     enough = Event()
@@ -142,7 +142,7 @@ def _pipe(pieces: Iterator[bytes]) -> Iterator[BinaryIO]:
         try:
             with open(write_end, "wb") as sink:
                 sink.writelines(takewhile(lambda _: not enough.is_set(), pieces))
-        except Exception as error:  # noqa: BLE001  # raised again where the records are asked for
+        except Exception as error:  # noqa: BLE001  # raised again in the main thread
             failures.append(error)
 
     thread = Thread(target=fill, name="alignments")
@@ -152,7 +152,7 @@ def _pipe(pieces: Iterator[bytes]) -> Iterator[BinaryIO]:
             yield stream
         finally:
             enough.set()
-            while stream.read(1 << 16):  # closing would not do: pysam may keep a descriptor of a file it gave up
+            while stream.read(1 << 16):  # drained, as pysam may keep a descriptor
                 pass
             thread.join()
             if failures:
@@ -160,9 +160,9 @@ def _pipe(pieces: Iterator[bytes]) -> Iterator[BinaryIO]:
 
 
 def _checked_bam(text: Text, block_bytes: int) -> Iterator[bytes]:
-    """Pass decompressed BAM on, and refuse sizes no file needs before htslib makes room for them."""
+    """Yield decompressed BAM; refuse impossible sizes before htslib allocates them."""
     yield _checked_header(text)
-    split_size = b""  # the part of a record's size before the border of a block
+    split_size = b""  # part of a record's size before the end of a block
     skip = 0
     for block in text.blocks(block_bytes):
         block, split_size = split_size + block, b""
@@ -184,12 +184,12 @@ def _checked_header(text: Text) -> bytes:
     header = bytearray()
 
     def take(size: int) -> int:
-        """Take some bytes; the last four of them are the size of what follows."""
+        """Read some bytes; the last four are the size of the next part."""
         if len(header) + size > MAX_BAM_HEADER_BYTES:
             raise ValueError(f"a header of more than {MAX_BAM_HEADER_BYTES >> 20} MiB")
         piece = text.read_fully(size)
         if len(piece) < size:
-            raise ValueError("it ends within its header")
+            raise ValueError("truncated within the header")
         header.extend(piece)
         return int.from_bytes(header[-4:], "little")
 

@@ -1,4 +1,4 @@
-"""Letters that are no nucleotides: found, counted, and placed in their file."""
+"""Letters that are no nucleotides: their counts and the position of the first one."""
 
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -9,7 +9,7 @@ from virnucpro_pl.errors import UserError, escaped
 
 Alphabet = Literal["iupac", "any"]
 TOLERATED_SHARE = 0.001
-"""Share of other letters above which an input is warned of, and a record is not called"""
+"""Share of other letters above which a record is not called, and an input gets a warning"""
 REFUSED_SHARE = 0.5
 """Share of other letters above which an input is refused"""
 _SHOWN_LETTERS = 8
@@ -22,14 +22,14 @@ _IS_ODD[[*_PLAIN]] = False
 
 
 class OddLetter(NamedTuple):
-    """The first letter of an input that is no nucleotide."""
+    """First letter of an input that is no nucleotide."""
 
     record: int
-    """Number of its record in the file, from 1"""
+    """number of the record in the file, from 1"""
     name: str
-    """Name of the record"""
+    """name of the record"""
     line: int | None
-    """Number of its line, from 1; None in formats without lines"""
+    """number of the line, from 1; None in formats without lines"""
 
 
 def check_alphabet(alphabet: str) -> None:
@@ -56,7 +56,7 @@ def count_odd_letters(letters: bytes, lengths: NDArray[np.int64]) -> NDArray[np.
     """Count the letters of each record that are no nucleotides.
 
     Args:
-        letters: of all records, end to end, without blanks.
+        letters: letters of all records, end to end, without blanks.
         lengths: (N,) letters of each record.
     """
     total = np.zeros(len(letters) + 1, dtype=np.int64)
@@ -79,15 +79,15 @@ class LetterCounts:
         self._kinds: dict[int, None] = {}
         self._records = 0
         self.first: OddLetter | None = None
-        """The first letter that is no nucleotide"""
+        """First letter that is no nucleotide"""
 
     def add(self, letters: bytes, lengths: NDArray[np.int64], odd: NDArray[np.int64] | None) -> None:
         """Count the letters of some records.
 
         Args:
-            letters: of the records, end to end.
-            lengths: (N,) letters of each.
-            odd: (N,) letters of each that are no nucleotides; None if there are none.
+            letters: letters of the records, end to end.
+            lengths: (N,) number of letters of each record.
+            odd: (N,) number of letters of each record that are no nucleotides; None if there are none.
         """
         self._letters += len(letters)
         if odd is None:
@@ -101,8 +101,8 @@ class LetterCounts:
         """Refuse an input that consists of other letters.
 
         Args:
-            name: what the message calls the input.
-            remedy: how to have it read nevertheless.
+            name: name of the input in messages.
+            remedy: advice for reading it nevertheless.
 
         Raises:
             UserError: more than half of the letters are no nucleotides.
@@ -111,7 +111,7 @@ class LetterCounts:
             raise UserError(f"{name}: {odd_text(self.as_dict())}; give nucleotide sequences{remedy}")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return them as ``run.json`` has them."""
+        """Return the counts for ``run.json``."""
         found: dict[str, Any] = {"letters": self._letters}
         if self._odd:
             shown = [escaped(chr(kind)) for kind in [*self._kinds][:_SHOWN_LETTERS]]
@@ -121,7 +121,7 @@ class LetterCounts:
 
 
 def is_worth_a_warning(source: dict[str, Any]) -> bool:
-    """Return whether an input holds so many other letters, or records that are not called for them."""
+    """Return whether an input holds many other letters, or records that are not called because of them."""
     odd = source["no_nucleotides"]
     return bool(odd["records"]) or odd["letters"] > TOLERATED_SHARE * source["letters"]
 

@@ -1,4 +1,4 @@
-"""Building an ORF store: records in, rows out, a block at a time."""
+"""Builder of an ORF store, block by block."""
 
 import re
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ _CALLED, _DNA_ONLY, _NO_ORF, _AMBIGUOUS_ONLY, _NOT_NUCLEOTIDES, _TOO_SHORT, _EMP
 
 
 class StoreBuilder:
-    """Writes the files of one store into an empty folder."""
+    """Builder of the files of a store in an empty folder."""
 
     def __init__(self, folder: Path, settings: StoreSettings, clock: StageClock):
         self._folder = folder
@@ -85,11 +85,11 @@ class StoreBuilder:
             return next(blocks, None)
 
     def append(self, records: RecordBlock, frames: NDArray[np.uint8] | None = None) -> None:
-        """Cut and translate records and append all that comes of them.
+        """Cut and translate records, and append them, their chunks and their ORFs.
 
         Args:
-            records: the next ones.
-            frames: (R,) bits of the frames whose ORFs are kept, of records that are one chunk each; None for all.
+            records: the next records.
+            frames: (R,) bits of the frames to keep, for records that are one chunk each; None: all frames.
         """
         with self._clock(CHUNKING):
             chunks = cut_records(records.lengths, self._settings.chunk_length, self._settings.chunking)
@@ -119,11 +119,11 @@ class StoreBuilder:
         offset = (np.cumsum(records.lengths) - records.lengths)[chunks.record]
         sizes = np.cumsum(chunks.end - chunks.start)
         borders = np.searchsorted(sizes, np.arange(0, sizes[-1] if len(sizes) else 0, BLOCK_BYTES), side="right")
-        for first, after in pairwise([*np.unique(borders), len(sizes)]):  # a chunk may be longer than several borders
+        for first, after in pairwise([*np.unique(borders), len(sizes)]):  # a chunk may span several borders
             with self._clock(CHUNKING):
                 group = Chunks(*(column[first:after] for column in chunks))
                 starts, ends = offset[first:after] + group.start, offset[first:after] + group.end
-                if np.array_equal(starts[1:], ends[:-1]):  # reads, each its own chunk
+                if np.array_equal(starts[1:], ends[:-1]):  # reads, one chunk each
                     letters = records.letters[starts[0] : ends[-1]]
                 else:
                     slices = zip(starts.tolist(), ends.tolist(), strict=True)
@@ -134,7 +134,7 @@ class StoreBuilder:
     def _append_chunks(
         self, chunks: Chunks, letters: bytes, frames: NDArray[np.uint8] | None, excluded: NDArray[np.bool_]
     ) -> NDArray[np.uint8]:
-        """Translate chunks, append them and their ORFs, and return their statuses; not called if ``excluded``, (R,)."""
+        """Translate chunks, append them and their ORFs, and return their statuses; ``excluded`` (R,) are not called."""
         lengths = chunks.end - chunks.start
         with self._clock(TRANSLATION):
             orfs = find_orfs(letters, lengths, self._settings.ambiguity)
@@ -206,9 +206,9 @@ class StoreBuilder:
         seal(self._folder, manifest, {name: table.sha256() for name, table in tables.items()})
 
     def _save_repeated_names(self, sources: list[dict[str, Any]], path: Path) -> int:
-        """Save which records repeat an earlier name, and count them.
+        """Save and count the records that repeat an earlier name.
 
-        Mates, known at the end of the input only, have names of their own.
+        Mates, which are recognised at the end of the input, have distinct names.
         """
         names = self._duplicate_names
         if any(source["mates"] for source in sources):
@@ -224,7 +224,7 @@ class StoreBuilder:
 
 
 def count_formulas(names: list[str]) -> int:
-    """Count the names that a spreadsheet would take for formulas.
+    """Return the number of names that a spreadsheet would interpret as formulas.
 
     >>> count_formulas(["=1+1", "a=b", "-x", "@y", "+z"])
     4
@@ -234,13 +234,13 @@ def count_formulas(names: list[str]) -> int:
 
 
 class FreeSuffix:
-    """The first of ``_dup``, ``__dup``, … that no name seen has before a number at its end."""
+    """First suffix of ``_dup``, ``__dup``, … that no name has before a final number."""
 
     def __init__(self) -> None:
         self._suffix = "_dup"
 
     def avoid(self, names: list[str]) -> None:
-        """Take note of names."""
+        """Exclude the suffixes of names."""
         text = "\n".join(names)
         while self._suffix in text and re.search(f"{self._suffix}[0-9]+$", text, re.MULTILINE):
             self._suffix = f"_{self._suffix}"

@@ -1,4 +1,4 @@
-"""Cutting records into chunks: which slices of them are scored."""
+"""Chunks: the slices of records that are scored."""
 
 from typing import Literal, NamedTuple, get_args
 
@@ -12,24 +12,20 @@ MIN_CHUNK_LENGTH = 3
 
 
 class Chunks(NamedTuple):
-    """Slices of a list of records, record by record and from left to right."""
+    """Chunks of a list of records, record by record and from left to right."""
 
     record: NDArray[np.int64]
-    """(C,) index of the record in the list."""
+    """(C,) index of the record in the list"""
     number: NDArray[np.int64]
-    """(C,) place in the record, counted from 1."""
+    """(C,) number in the record, from 1"""
     start: NDArray[np.int64]
-    """(C,) first letter in the record, counted from 0."""
+    """(C,) first letter in the record, counted from 0"""
     end: NDArray[np.int64]
-    """(C,) one past the last letter."""
+    """(C,) one past the last letter"""
 
 
 def check_chunking(chunk_length: int, geometry: str) -> None:
-    """Refuse settings no chunk can be cut with.
-
-    Raises:
-        UserError: ``chunk_length`` is below one codon, or ``geometry`` is unknown.
-    """
+    """Raise UserError if ``chunk_length`` is below one codon, or ``geometry`` is unknown."""
     if chunk_length < MIN_CHUNK_LENGTH:
         raise UserError(f"data.chunk_length={chunk_length}: a chunk needs at least {MIN_CHUNK_LENGTH} nt, one codon")
     if geometry not in get_args(Geometry):
@@ -37,13 +33,13 @@ def check_chunking(chunk_length: int, geometry: str) -> None:
 
 
 def cut_records(lengths: NDArray[np.int64], chunk_length: int, geometry: Geometry = "published") -> Chunks:
-    """Cut records of these lengths (nt) into chunks of at most ``chunk_length`` nt.
+    """Cut records of some lengths (nt) into chunks of at most ``chunk_length`` nt.
 
-    A record of at most ``chunk_length`` nt is one chunk, an empty one none; a longer one gets the fewest chunks that
-    cover it.
+    A record of at most ``chunk_length`` nt is one chunk, an empty one has none, and a longer one has the fewest chunks
+    that cover it.
 
-    ``published`` spreads the surplus over the overlaps as the published tool does: it divides by the number of chunks
-    where there is one overlap fewer, so the last chunk is often short. ``even`` gives full-length chunks throughout.
+    ``published`` distributes the surplus over the overlaps as the published tool does: it divides by the number of
+    chunks instead of the number of overlaps, so the last chunk is often short. ``even`` gives chunks of full length.
 
     >>> published = cut_records(np.array([0, 7, 601]), 300)
     >>> [*zip(*(column.tolist() for column in published))]
@@ -59,7 +55,7 @@ def cut_records(lengths: NDArray[np.int64], chunk_length: int, geometry: Geometr
     if geometry == "published":
         surplus = count * chunk_length - length
         overlap = surplus // count
-        wider = surplus - overlap * (count - 1)  # this many overlaps, from the left, are one base wider
+        wider = surplus - overlap * (count - 1)  # number of overlaps, from the left, that are one base wider
         start = before * (chunk_length - overlap) - np.minimum(before, wider)
     else:
         start = (length - chunk_length) * before // np.maximum(count - 1, 1)

@@ -1,7 +1,7 @@
-"""The standard genetic code as byte tables, for both strands and for ambiguous letters.
+"""Standard genetic code as byte tables, for both strands and for ambiguous letters.
 
-Every position of a text gets the *codon number* of the three letters that lie from there on. A number stands for a
-pair: the residue read on the forward strand and the one read on the reverse strand.
+Each position of a text gets the *codon number* of the three letters that begin there. A number stands for a pair of
+residues: on the forward and on the reverse strand.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 _BASES = "TCAG"
 _CODE = "FFLLSSSSYY**CC*WLLLLPPPPHHQQRRRRIIIMTTTTNNKKSSRRVVVVAAAADDEEGGGG"  # NCBI table 1, bases in TCAG order
-_OTHER = 4  # digit of a letter other than A, C, G, T; the digits of a number are in base five
+_OTHER = 4  # digit of letters other than A, C, G, T; numbers have base five
 _UNKNOWN, _FIRST_AMBIGUOUS = 124, 125
 # IUPAC letters as sets of bases: bit 0 is A, 1 is C, 2 is G, 3 is T.
 _IUPAC = dict(zip("ACGTRYSWKMBDHVN", (1, 2, 4, 8, 5, 10, 6, 9, 12, 3, 14, 13, 11, 7, 15), strict=True))
@@ -22,16 +22,16 @@ SEEN_BITS = 4
 def number_codons(
     letters: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64], resolve: bool
 ) -> tuple[bytes, NDArray[np.bool_]]:
-    """Number the codon that begins at each position of texts laid end to end.
+    """Return the codon number at each position of texts that lie end to end.
 
     Args:
-        letters: the texts, in upper case; with ``resolve``, IUPAC letters.
+        letters: texts in upper case; with ``resolve``, IUPAC letters.
         starts: (C,) first letter of each text.
-        ends: (C,) one past the last letter of each text; no codon reaches across.
-        resolve: whether codons with ambiguous letters get numbers of their own, rather than count as unknown.
+        ends: (C,) one past the last letter of each text; codons do not cross it.
+        resolve: give codons with ambiguous letters their own numbers instead of that of unknown codons.
 
     Returns:
-        The number at each position; (C,) whether a text has letters other than A, C, G, T.
+        The codon number at each position, and which texts have letters other than A, C, G, T, (C,).
     """
     digits = np.frombuffer(letters.translate(_DIGIT), dtype=np.uint8)
     has_other = np.maximum.reduceat(digits, starts) == _OTHER
@@ -47,7 +47,7 @@ def number_codons(
 
 
 def _byte_table(changes: dict[str, str | int], default: int | None = None) -> bytes:
-    """Table for ``bytes.translate``; lower-case letters change as upper-case ones do."""
+    """Return a table for ``bytes.translate``, the same for lower-case and upper-case letters."""
     table = bytearray(range(256)).upper() if default is None else bytearray([default]) * 256
     for letter, value in changes.items():
         table[ord(letter)] = table[ord(letter.lower())] = ord(value) if isinstance(value, str) else value
@@ -55,7 +55,7 @@ def _byte_table(changes: dict[str, str | int], default: int | None = None) -> by
 
 
 def _residue_table(reverse: bool) -> bytearray:
-    """Residue by codon number, of the codon or of its reverse complement; codons of A, C, G, T only."""
+    """Return the residue of each codon number of A, C, G, T, for the codon or its reverse complement."""
     table = bytearray(256)
     complement = str.maketrans("ACGT", "TGCA")
     for i, a in enumerate(_BASES):
@@ -68,7 +68,7 @@ def _residue_table(reverse: bool) -> bytearray:
 
 
 def _shared_residues(residue: bytearray) -> list[int]:
-    """Residue by three base sets of four bits each: the one all readings share, else ``X``."""
+    """Return the residue for each three base sets of four bits: the one that all readings share, or ``X``."""
     shared = [ord("X")] * 4096
     readings = {bases: [i for i in range(4) if bases >> i & 1] for bases in range(1, 16)}
     for codon in range(4096):
@@ -82,7 +82,7 @@ def _shared_residues(residue: bytearray) -> list[int]:
 
 
 def _number_ambiguous(forward: bytearray, reverse: bytearray) -> NDArray[np.uint8]:
-    """Give each pair of residues a number of its own, enter it in both tables; return the number by base sets."""
+    """Assign a number to each pair of residues in both tables; return the numbers by base sets."""
     pairs = [*zip(_shared_residues(forward), _shared_residues(reverse), strict=True)]
     numbers = {pair: _FIRST_AMBIGUOUS + i for i, pair in enumerate(sorted(set(pairs)))}
     for pair, number in numbers.items():
@@ -91,7 +91,7 @@ def _number_ambiguous(forward: bytearray, reverse: bytearray) -> NDArray[np.uint
 
 
 def _seen_table(forward: bytearray, reverse: bytearray) -> bytes:
-    """What a codon number shows, as bits: a stop or a known residue on either strand."""
+    """Return bits for each codon number: a stop or a residue on either strand."""
     stop, residue = ord("*"), {*_CODE.encode()}
     return bytes(
         (a == stop) * FORWARD_STOP | (b == stop) * REVERSE_STOP | (a in residue) * FORWARD_RESIDUE
@@ -106,13 +106,13 @@ _DIGIT = _byte_table({"A": 0, "C": 1, "G": 2, "T": 3}, default=_OTHER)
 _BASE_SET = _byte_table({**_IUPAC}, default=0)
 
 TO_IUPAC = _byte_table({**{letter: letter for letter in _IUPAC}, "U": "T"}, default=ord("N"))
-"""U becomes T, letters outside the IUPAC alphabet become N."""
+"""Table that maps U to T and letters outside the IUPAC alphabet to N"""
 SEEN = _seen_table(_forward, _reverse)
-"""Bits by codon number."""
+"""Bits by codon number"""
 RESIDUES = (bytes(_forward), bytes(_reverse))
-"""Residue by codon number on the forward and on the reverse strand; ``X`` for several, ``NO_RESIDUE`` for unknown."""
+"""Residue by codon number on both strands; ``X`` for several residues, ``NO_RESIDUE`` for unknown codons"""
 COMPLEMENT = {
     "published": _byte_table(dict(zip("ACGT", "TGCA", strict=True))),
     "resolved": _byte_table(dict(zip("ACGTRYSWKMBDHVN", "TGCAYRSWMKVHDBN", strict=True))),
 }
-"""By ambiguity setting, the base each letter is on the reverse strand."""
+"""Complement of each letter, by ambiguity setting"""

@@ -1,4 +1,4 @@
-"""Compressed containers: told by content, unpacked in bounded memory, with whatever may follow their end."""
+"""Compressed containers: recognised by content, decompressed in bounded memory, with padding after their end."""
 
 import bz2
 import lzma
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
 try:
-    from isal import isal_zlib as zlib  # three times as fast; xopen brings it where it runs
+    from isal import isal_zlib as zlib  # three times as fast; xopen installs it
 except ImportError:
     import zlib  # type: ignore[no-redef]
 
@@ -19,26 +19,26 @@ else:
 from virnucpro_pl.errors import escaped
 
 MAX_WINDOW_LOG = 28
-"""256 MiB: xz -9 needs 65, zstd unpacks 128 unless asked for more; files can ask for gigabytes"""
+"""256 MiB: xz -9 needs 65 MiB, zstd 128 MiB by default; files can request gigabytes"""
 PADDING = b"\0 \t\r\n"
 """Bytes that may follow the end of a container"""
-_PACKED_BYTES = 1 << 16  # of compressed data, read at once
-_MAGIC_BYTES = 16  # tell every compression
+_PACKED_BYTES = 1 << 16  # compressed bytes per read
+_MAGIC_BYTES = 16  # enough for all formats
 _MAGIC = {b"BZh": "bz2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b": "gzip"}
 
 
-_FLAGS, _RESERVED = 3, 0xE0  # of a gzip header (RFC 1952, 2.3.1)
+_FLAGS, _RESERVED = 3, 0xE0  # in a gzip header (RFC 1952, 2.3.1)
 
 
 class TrailingDataError(ValueError):
-    """Something else follows the end of the compressed data; the message shows it."""
+    """Other data follow the end of the compressed data."""
 
 
 def compression_of(head: bytes) -> str:
-    """Tell the compression by the first bytes: ``gzip``, ``bgzip``, ``bz2``, ``xz``, ``zstd`` or ``none``."""
+    """Return the compression of the first bytes: ``gzip``, ``bgzip``, ``bz2``, ``xz``, ``zstd`` or ``none``."""
     if head[:4] == b"\x1f\x8b\x08\x04" and head[12:16] == b"BC\x02\0":
         return "bgzip"
-    if head[1:4] == b"\x2a\x4d\x18" and head[:1] in b"PQRSTUVWXYZ[\\]^_":  # a skippable frame, as pzstd begins with
+    if head[1:4] == b"\x2a\x4d\x18" and head[:1] in b"PQRSTUVWXYZ[\\]^_":  # a skippable frame, with which pzstd begins
         return "zstd"
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "none")
 
@@ -48,15 +48,15 @@ class _Decompressor(Protocol):
 
     @property
     def eof(self) -> bool:
-        """Whether the end of the member was reached."""
+        """Return whether the end of the member was reached."""
 
     @property
     def needs_input(self) -> bool:
-        """Whether no more output can come without more input."""
+        """Return whether more output needs more input."""
 
     @property
     def unused_data(self) -> bytes:
-        """Input after the end of the member."""
+        """Return the input after the end of the member."""
 
     def decompress(self, data: bytes, max_length: int, /) -> bytes:
         """Return up to ``max_length`` bytes of output."""
@@ -85,7 +85,7 @@ class _Gzip:
         if len(self._head) < _FLAGS + 1:
             self._head += data[: _FLAGS + 1 - len(self._head)]
             if self._head[_FLAGS:] and self._head[_FLAGS] & _RESERVED:
-                raise ValueError("reserved flags are set in the header of gzip")  # isal would let them pass
+                raise ValueError("reserved flags are set in the header of gzip")  # isal ignores them
         return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
 
 
@@ -99,10 +99,10 @@ _DECOMPRESSORS: dict[str, Callable[[], _Decompressor]] = {
 
 
 class Members:
-    """The content of all gzip members, bz2 or xz streams, or zstd frames of a file, end to end.
+    """Reader of all gzip members, bz2 or xz streams, or zstd frames of a file.
 
     NUL bytes, blanks and line ends may follow a member, as tapes and text tools add them. Python's own readers refuse
-    some of them, ignore everything else that follows, and set no limit on memory.
+    some of them, ignore all other data that follow, and have no limit on memory.
     """
 
     def __init__(self, source: BinaryIO, compression: str):
@@ -110,14 +110,14 @@ class Members:
         self._new_decompressor = _DECOMPRESSORS[compression]
         self._family = "gzip" if compression == "bgzip" else compression
         self._decompressor = self._new_decompressor()
-        self._waiting = b""  # not yet decompressed
+        self._waiting = b""  # compressed
 
     def read(self, size: int) -> bytes:
         """Return up to ``size`` bytes, none at the end only.
 
         Raises:
             EOFError: the file ends within a member.
-            TrailingDataError: something else follows the last member.
+            TrailingDataError: other data follow the last member.
         """
         block = b""
         while not block:
@@ -132,7 +132,7 @@ class Members:
         return block
 
     def _begin_next(self) -> bool:
-        """Go to the next member; return whether there is one."""
+        """Start the next member; return whether there is one."""
         rest = self._decompressor.unused_data.lstrip(PADDING)
         while len(rest) < _MAGIC_BYTES and (more := self._source.read(_PACKED_BYTES)):
             rest = (rest + more).lstrip(PADDING)

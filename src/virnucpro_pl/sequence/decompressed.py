@@ -1,4 +1,4 @@
-"""Files other than sequences, plain or compressed: tables and annotation."""
+"""Readers of plain or compressed tables and annotations."""
 
 import hashlib
 import io
@@ -12,11 +12,11 @@ from virnucpro_pl.sequence.streams import Text, Watched
 
 @contextmanager
 def open_decompressed(path: Path) -> Iterator[io.BufferedReader]:
-    """Open the content of a file, plain or compressed; its name does not matter.
+    """Open a plain or compressed file, whatever its name.
 
     Raises:
         OSError: the file cannot be opened.
-        UserError: while reading: the compressed data is damaged or cut short.
+        UserError: while reading: the compressed data is damaged or truncated.
     """
     with path.open("rb") as raw:
         watched = Watched(raw, hashlib.sha256())

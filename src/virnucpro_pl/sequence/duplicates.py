@@ -1,4 +1,4 @@
-"""Finding equal rows among more of them than fit in memory."""
+"""Search for equal rows in constant memory."""
 
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
@@ -14,11 +14,11 @@ _NO_HASH = 0
 
 
 class DuplicateFinder:
-    """Tells which rows of a stream repeat an earlier row.
+    """Finder of the rows of a stream that repeat an earlier row.
 
-    A row has one part or two, and parts are equal when their 64-bit hashes are; Python keys its hashes anew in every
-    process, so no input can be made to collide. The hashes are sorted outside memory. What is in memory grows only
-    with the distinct rows that have one first part in common.
+    A row has one or two parts, which are compared by their 64-bit hashes; Python seeds its hashes anew in each process,
+    so no input can provoke collisions. The hashes are sorted on disk. Memory grows only with the number of distinct
+    rows that share one first part.
     """
 
     def __init__(self, folder: Path):
@@ -26,7 +26,7 @@ class DuplicateFinder:
         self._hashes = RowSorter(folder, columns=3)
 
     def add(self, *parts: Sequence[Hashable]) -> None:
-        """Append the next rows, given as their first and, where there is one, their second parts."""
+        """Append rows, given as their first and, if any, their second parts."""
         count, before = len(parts[0]), len(self._hashes)
         rows = np.full((count, 3), _NO_HASH, dtype=np.int64)
         for column, values in enumerate(parts):
@@ -35,14 +35,14 @@ class DuplicateFinder:
         self._hashes.add(rows)
 
     def save(self, *paths: Path) -> int:
-        """Write which rows came before, each with the row where it came first, as arrays of (M, 2) int64; once.
+        """Write the repeated rows, each with the first row that it repeats, as (M, 2) int64 arrays.
 
         Args:
-            paths: of the array of the rows equal to an earlier one in all parts, and, for rows of two parts, of the
-                array of those whose first part an earlier one has. Both ascend.
+            paths: file of the rows that repeat an earlier row and, for rows of two parts, file of the rows that repeat
+                the first part of an earlier row. Both arrays ascend.
 
         Returns:
-            Rows that repeat an earlier one in all parts.
+            The number of rows that repeat an earlier row.
         """
         sorters = [RowSorter(self._folder, columns=2) for _ in paths]
         for found in self._found():
@@ -54,7 +54,7 @@ class DuplicateFinder:
 
     def _found(self) -> Iterator[tuple[Pairs, Pairs]]:
         """Yield (row, first row) of whole rows and of first parts, block by block."""
-        carried = np.empty((0, 3), dtype=np.int64)  # the distinct rows of the first part a block ended with
+        carried = np.empty((0, 3), dtype=np.int64)  # distinct rows with the last first part of a block
         for block in self._hashes.blocks():
             rows = np.concatenate([carried, block])
             is_new = np.arange(len(rows)) >= len(carried)
@@ -70,17 +70,17 @@ class DuplicateFinder:
 
 
 def number_repeats(repeats: StoredArray, folder: Path, path: Path) -> None:
-    """Write (M, 2) int64: each row that repeats an earlier one, ascending, and which of its kind it is, from 2.
+    """Write the repeated rows, ascending, each with the number of its occurrence, from 2, as (M, 2) int64.
 
     Args:
-        repeats: as :meth:`DuplicateFinder.save` has them.
-        folder: where what does not fit in memory is sorted.
-        path: of the array.
+        repeats: array of :meth:`DuplicateFinder.save`.
+        folder: folder of temporary files.
+        path: file of the array.
     """
     by_first, numbered = (RowSorter(folder, columns=2) for _ in range(2))
     for block in repeats.blocks():
         by_first.add(block[:, ::-1])
-    last, before = -1, 0  # the row that a block ended with the repeats of, and how many of them there were
+    last, before = -1, 0  # last repeated row of a block, and its number of repeats
     for first, row in (block.T for block in by_first.blocks()):
         numbers = np.arange(len(first)) - np.searchsorted(first, first) + 2
         numbers[first == last] += before
@@ -90,7 +90,7 @@ def number_repeats(repeats: StoredArray, folder: Path, path: Path) -> None:
 
 
 def _repeats(rows: NDArray[np.int64], order: NDArray[np.int64], columns: int) -> Pairs:
-    """Return (M, 2): places of rows equal to an earlier one in the first columns, by which ``order`` sorts them."""
+    """Return the indices of rows that repeat an earlier one, and of that one, (M, 2); ``order`` sorts the rows."""
     ordered = rows[order, :columns]
     is_repeat = np.append(False, (ordered[1:] == ordered[:-1]).all(axis=1))[: len(rows)]
     first = np.maximum.accumulate(np.where(is_repeat, 0, np.arange(len(rows))))

@@ -1,4 +1,4 @@
-"""Splitting FASTA text into headers and letters, block by block, without a Python object per line."""
+"""Parser of FASTA, block by block, without a Python object for each line."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,51 +11,51 @@ from virnucpro_pl.sequence.blocks import MAX_HEADER_BYTES, MAX_RECORD_LETTERS, D
 
 
 class Part(NamedTuple):
-    """Headers of a piece of FASTA and the letters below them, line ends removed."""
+    """Headers of some records and their letters, without line ends."""
 
     headers: list[str]
-    """(N,) without ``>``."""
+    """N headers without ``>``"""
     letters: bytes
-    """What the lines below the headers hold, end to end."""
+    """letters below the headers, end to end"""
     lengths: NDArray[np.int64]
-    """(N,) letters of each record."""
+    """(N,) number of letters of each record"""
     odd: OddLetter | None
-    """The first letter of the file that is no nucleotide, from the part on that holds it."""
+    """first letter of the file that is no nucleotide, once it has been read"""
 
 
 class _Piece(NamedTuple):
-    """What one block holds; the letters above its first header belong to the record before it."""
+    """Content of a block; letters above its first header belong to the previous record."""
 
     headers: list[str]
     letters: bytes
     lengths: NDArray[np.int64]
-    """(1 + N,) letters above all headers, and of each record."""
+    """(1 + N,) number of letters above all headers, and of each record"""
     num_lines: int
-    """Line ends."""
+    """number of line ends"""
     odd: tuple[int, int] | None
-    """Position among the letters and number of the line of the first that is no nucleotide, or of ``>``."""
+    """position and line of the first letter that is no nucleotide, or of ``>``"""
 
 
 def whole_records(blocks: Iterator[bytes], first_line: int = 1) -> Iterator[Part]:
-    r"""Split the blocks of a FASTA file, cut anywhere, into records; the first block starts with ``>``.
+    r"""Split the blocks of a FASTA file into records; blocks may end anywhere, the first one starts with ``>``.
 
-    Line ends are LF, CRLF or CR. Headers come as they are, of UTF-8 or, byte by byte, escaped.
+    Line ends are LF, CRLF or CR. Headers are UTF-8; other bytes are escaped.
 
     Args:
         blocks: the text.
-        first_line: number of the line that it starts with.
+        first_line: number of the first line.
 
     Raises:
-        DamagedRecordError: ``>`` is within a line of letters.
-        ValueError: a header or a record is longer than any there is.
+        DamagedRecordError: a line of letters contains ``>``.
+        ValueError: a header or a record is too long.
 
     >>> [(part.headers, part.letters) for part in whole_records(iter([b">a\nAC", b"GT\n>b\nT", b"\n"]))]
     [(['a'], b'ACGT'), (['b'], b'T')]
     """
     last_header: list[str] = []
-    last_letters: list[bytes] = []  # in pieces: a record may be hundreds of megabytes
+    last_letters: list[bytes] = []  # pieces: a record may have hundreds of megabytes
     last_length = 0
-    num_records = 0  # that are whole
+    num_records = 0  # complete records
     odd: OddLetter | None = None
     for headers, letters, lengths, _, odd_place in _pieces(blocks, first_line):
         if odd_place:
@@ -87,14 +87,14 @@ def _drained(pieces: list[bytes]) -> bytes:
 def _place(
     odd: tuple[int, int], num_records: int, headers: list[str], letters: bytes, lengths: NDArray[np.int64]
 ) -> OddLetter:
-    """Name the record of a letter.
+    """Return a letter that is no nucleotide with its record.
 
     Args:
         odd: position among the letters, and line.
-        num_records: that came before.
-        headers: of the records.
-        letters: of the piece.
-        lengths: (N,) letters of each of them in this piece.
+        num_records: number of earlier records.
+        headers: headers of the records.
+        letters: letters of the piece.
+        lengths: (N,) number of letters of each record in this piece.
     """
     position, line = odd
     index = int(np.searchsorted(np.cumsum(lengths), position, side="right"))
@@ -109,10 +109,10 @@ def _place(
 
 
 def _pieces(blocks: Iterator[bytes], line: int) -> Iterator[_Piece]:
-    """Split block by block, and never within a header."""
-    pieces: list[bytes] = []  # of a line that goes on and may be a header
-    header_bytes = 0  # of them, if it is one
-    goes_on = False  # whether a line of letters goes on
+    """Split block by block, never within a header."""
+    pieces: list[bytes] = []  # unfinished line, which may be a header
+    header_bytes = 0  # their size, if it is a header
+    goes_on = False  # the block ends within a line of letters
     for text in _unix_lines(blocks):
         pieces.append(text)
         if pieces[0].startswith(b">") and not goes_on:
@@ -137,8 +137,8 @@ def _pieces(blocks: Iterator[bytes], line: int) -> Iterator[_Piece]:
 
 
 def _split(text: bytes, goes_on: bool, line: int) -> _Piece:
-    """Split some lines, of which the first has this number; ``goes_on``: it is the rest of a line of letters."""
-    if b">" not in text:  # within a long record
+    """Split some lines, from number ``line`` on; ``goes_on``: the first is the rest of a line of letters."""
+    if b">" not in text:  # part of a long record
         letters = text.replace(b"\n", b"")
         odd = None
         if odd_letters(text):
@@ -167,7 +167,7 @@ def _split(text: bytes, goes_on: bool, line: int) -> _Piece:
 
 
 def _unix_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Make every line end (LF, CRLF, CR) LF, also a CRLF that a border of blocks cuts."""
+    """Convert all line ends (LF, CRLF, CR) to LF, also a CRLF across two blocks."""
     held = b""
     for block in blocks:
         block = held + block

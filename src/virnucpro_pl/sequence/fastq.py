@@ -1,4 +1,4 @@
-"""Reading FASTQ by dnaio: four lines a record, blank lines at the end only."""
+"""Reader of FASTQ by dnaio: four lines for each record, blank lines at the end only."""
 
 import io
 import re
@@ -10,7 +10,7 @@ from virnucpro_pl.sequence.blocks import DamagedRecordError
 from virnucpro_pl.sequence.streams import Text
 
 _PLACE = re.compile(r"^Error in FASTQ file at (?:line \d+|unknown line): ")
-ADVICE = "mend or copy it again"
+ADVICE = "fix or copy it again"
 _HINTS = {
     "expected to start with '+'": (
         "a record must have four lines; where sequences are wrapped over several, unwrap them (`seqtk seq` does)"
@@ -25,8 +25,8 @@ def read_entries(stream: Text, first_line: int, buffer_bytes: int) -> Iterator[d
 
     Args:
         stream: the text.
-        first_line: number of the line that it starts with.
-        buffer_bytes: bytes read at once.
+        first_line: number of the first line.
+        buffer_bytes: bytes of each read.
 
     Raises:
         UserError: a line is too long.
@@ -43,16 +43,16 @@ def read_entries(stream: Text, first_line: int, buffer_bytes: int) -> Iterator[d
 
 
 class _WithoutBlankEnd(io.RawIOBase):
-    """Passes FASTQ through without the blank lines after its last record.
+    """Stream of FASTQ without the blank lines after its last record.
 
-    The qualities of a last read without letters are an empty line, too, which stays.
+    The empty line of qualities of a last read without letters stays.
     """
 
     def __init__(self, stream: Text):
         self._stream = stream
         self._ready = b""
-        self._blank = b""  # may be the end of the file
-        self._num_lines = 0  # before it
+        self._blank = b""  # may be at the end of the file
+        self._num_lines = 0  # before the blank lines
 
     def readable(self) -> bool:
         return True
@@ -75,6 +75,6 @@ class _WithoutBlankEnd(io.RawIOBase):
         return size
 
     def _needed_end(self) -> bytes:
-        """Return what completes the last record."""
+        """Return the line ends that complete the last record."""
         missing = -self._num_lines % 4
         return b"".join(self._blank.splitlines(keepends=True)[:missing])

@@ -1,4 +1,4 @@
-"""Sequences of a program, in whatever form it has them, as a file that is read like any other."""
+"""Sequences of the Python interface, written to files for the readers."""
 
 import os
 import re
@@ -17,16 +17,16 @@ _BLANK = re.compile(r"\s")
 
 
 def as_files(sequences: Any, folder: Path) -> tuple[list[str], list[str]]:
-    """Return files that hold these sequences, written into a folder where they are none yet, and what to call them.
+    """Return the files of sequences, and their names in the results; sequences in memory are written to a file.
 
     Args:
-        sequences: a path, or several; one sequence, or several; pairs of name and sequence, or a mapping; or records
-            with ``id`` and ``seq``, such as Biopython's. Text is a path if something of that name exists, or if it
-            holds anything but the letters of nucleotides.
-        folder: where sequences are written.
+        sequences: one or several paths; one or several sequences; pairs of name and sequence, or a mapping; or records
+            with ``id`` and ``seq``, such as Biopython's. Text is a path if a file of this name exists, or if it holds
+            other letters than those of nucleotides.
+        folder: folder of the written file.
 
     Raises:
-        UserError: a file is missing, or something is neither a path nor a sequence.
+        UserError: a file is missing, or an item is neither a path nor a sequence.
     """
     if isinstance(sequences, str | Path) or _is_one(sequences):
         sequences = [sequences]
@@ -46,7 +46,7 @@ def as_files(sequences: Any, folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _is_one(sequences: Any) -> bool:
-    """Return whether something is one record or sequence, such as Biopython's, which yield their letters."""
+    """Return whether an object is a single record or sequence; those of Biopython can be iterated, too."""
     return hasattr(sequences, "seq") or hasattr(sequences, "reverse_complement")
 
 
@@ -57,12 +57,12 @@ def _is_path(one: Any) -> bool:
 
 
 def _check_file(one: Any) -> None:
-    """Raise UserError unless this is a path, and something to read is there."""
+    """Raise UserError unless an object is the path of a file."""
     if not isinstance(one, str | Path):
         raise UserError(f"a {type(one).__name__} among paths; give paths only, or sequences only")
     shown = escaped(str(one)[:200])
     if os.path.isdir(one):  # noqa: PTH112 - Path raises for names that are too long
-        raise UserError(f"{shown}: a folder; name the files in it")
+        raise UserError(f"{shown}: a folder; give the files in it")
     if not os.path.exists(one):
         raise UserError(f"{shown}: no such file, nor a sequence of nucleotides; check the path")
 
@@ -95,14 +95,14 @@ def _named(given: Iterable[Any]) -> Iterator[tuple[str, str]]:
 
 
 def _is_text(sequence: Any) -> bool:
-    """Return whether something is a sequence as text or as an object of its own, not a missing value or a number."""
+    """Return whether an object is a sequence, not a missing value or a number."""
     return sequence is not None and not isinstance(sequence, bool | int | float | bytes | np.generic)
 
 
 def _text_of(sequence: Any, number: int) -> str:
     try:
         return str(sequence)
-    except ValueError as error:  # Biopython's, of a sequence of which the length alone is known
+    except ValueError as error:  # Biopython's, for a sequence with length but without letters
         raise UserError(f"sequence {number}: {escaped(str(error))}; give its letters") from error
 
 

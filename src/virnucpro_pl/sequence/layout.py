@@ -1,4 +1,4 @@
-"""The files of an ORF store: which columns they have, how they are written and read."""
+"""Files of an ORF store: columns, writers and readers."""
 
 import hashlib
 import io
@@ -27,13 +27,12 @@ _BATCHES_MAPPED = 64
 DNA_ONLY = "dna_only"
 NOT_NUCLEOTIDES = "not_nucleotides"
 STATUSES = ("called", DNA_ONLY, "no_orf", "ambiguous_only", NOT_NUCLEOTIDES, "too_short", "empty")
-"""What became of a record or chunk, best first; a record has the best status of its chunks.
+"""Statuses of records and chunks, best first; a record has the best status of its chunks.
 
-``called``: at least one ORF was scored; ``dna_only``: every frame holds a stop codon, and a head for whole chunks
-scored the nucleotides; ``no_orf``: every frame holds a stop codon; ``ambiguous_only``: no codon
-could be translated; ``not_nucleotides``: more than 0.1 % of the letters of the record are no nucleotides, so it is not
-called, although its ORFs are scored; ``too_short``: under three bases; ``empty``: no bases at all (such a record has no
-chunk).
+``called``: at least one ORF is scored; ``dna_only``: all frames hold a stop codon, and a fallback head scored the
+nucleotides; ``no_orf``: all frames hold a stop codon; ``ambiguous_only``: no codon can be translated;
+``not_nucleotides``: more than 0.1 % of the letters of the record are no nucleotides, so it is not called, although its
+ORFs are scored; ``too_short``: fewer than three bases; ``empty``: no bases (such a record has no chunk).
 """
 
 RECORDS = pa.schema(
@@ -67,30 +66,30 @@ ORFS = pa.schema(
 
 
 class StoreSettings(NamedTuple):
-    """What shapes a store besides its input."""
+    """Settings that shape a store."""
 
     chunk_length: int
     chunking: Geometry = "published"
     ambiguity: Ambiguity = "published"
     alphabet: Alphabet = "iupac"
-    """``any``: letters that are no nucleotides neither stop the run nor mark a record"""
+    """``any``: letters that are no nucleotides are ignored"""
     whole_chunks: bool = False
-    """Whether chunks without open frame are stored as a whole, for a head that scores nucleotides alone"""
+    """store chunks without ORF, for a head that scores nucleotides alone"""
 
     def check(self) -> None:
-        """Raise UserError for a value no store can be built with."""
+        """Raise UserError if a setting is out of range."""
         check_chunking(self.chunk_length, self.chunking)
         check_ambiguity(self.ambiguity)
         check_alphabet(self.alphabet)
 
     def key(self, digests: list[str]) -> str:
-        """Name of the store of inputs with these SHA-256 digests."""
+        """Return the name of the store of inputs with these SHA-256 digests."""
         fingerprint = json.dumps([FORMAT_VERSION, self._asdict(), digests])
         return hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
 
 
 class _HashedFile(io.RawIOBase):
-    """A new file whose SHA-256 is known once it is written."""
+    """New file that is hashed while it is written."""
 
     def __init__(self, path: Path):
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
@@ -118,7 +117,7 @@ class _HashedFile(io.RawIOBase):
 
 
 class TableWriter:
-    """An Arrow IPC file written and hashed batch by batch, in a thread of its own."""
+    """Writer of an Arrow IPC file, which writes and hashes batches in a thread."""
 
     def __init__(self, path: Path, schema: pa.Schema):
         self._schema = schema
@@ -129,7 +128,7 @@ class TableWriter:
         self.num_rows = 0
 
     def append(self, *columns: pa.Array | NDArray[np.generic]) -> None:
-        """Append rows; numbers may come as NumPy arrays."""
+        """Append rows; columns of numbers may be NumPy arrays."""
         arrays = [
             column if isinstance(column, pa.Array) else _number_column(column, field.type)
             for column, field in zip(columns, self._schema, strict=True)
@@ -156,7 +155,7 @@ class TableWriter:
             self._written.result()
 
 
-# Columns are made of buffers because pyarrow.array copies, visits each value, and imports pandas.
+# Columns are built from buffers: pyarrow.array copies, visits each value, and imports pandas.
 
 
 def _number_column(values: NDArray[np.generic], kind: pa.DataType) -> pa.Array:
@@ -165,12 +164,12 @@ def _number_column(values: NDArray[np.generic], kind: pa.DataType) -> pa.Array:
 
 
 def binary_column(joined: bytes, lengths: NDArray[np.int64]) -> pa.Array:
-    """Column of byte strings that lie end to end."""
+    """Return a column of byte strings that lie end to end."""
     return _ragged_column(pa.large_binary(), joined, lengths)
 
 
 def text_column(values: list[str]) -> pa.Array:
-    """Column of texts without line ends."""
+    """Return a column of texts without line ends."""
     joined = "\n".join([*values, ""]).encode()
     ends = np.flatnonzero(np.frombuffer(joined, dtype=np.uint8) == ord("\n"))
     return _ragged_column(pa.large_string(), joined.replace(b"\n", b""), np.diff(ends, prepend=-1) - 1)
@@ -183,9 +182,9 @@ def _ragged_column(kind: pa.DataType, joined: bytes, lengths: NDArray[np.int64])
 
 
 class RaggedColumn:
-    """Random access to a variable-length column of an Arrow file; only what is asked for is read.
+    """Random access to a column of variable length of an Arrow file.
 
-    Read, not mapped: every page of a map that was touched stays resident, with its neighbours, until the whole file is.
+    The file is read, not mapped: pages of a map stay resident, with their neighbours, until the whole file is.
     """
 
     def __init__(self, path: Path, name: str):
@@ -204,7 +203,7 @@ class RaggedColumn:
         return int(self._first_rows[-1])
 
     def lengths(self, start: int, end: int) -> NDArray[np.int64]:
-        """Bytes of each value of the rows from ``start`` up to ``end``."""
+        """Return the bytes of each value of the rows from ``start`` up to ``end``."""
         lengths: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)]
         for batch in range(self._batch(start), self._batch(end - 1) + 1):
             first = self._first_rows[batch]
@@ -215,12 +214,12 @@ class RaggedColumn:
         return np.concatenate(lengths)
 
     def take(self, rows: NDArray[np.int64]) -> list[bytes]:
-        """Return the values of ``rows``, in their order; text as UTF-8."""
+        """Return the values of ``rows`` in their order; text as UTF-8."""
         batches = np.searchsorted(self._first_rows, rows, side="right") - 1
-        places = self._offsets[batches] + 8 * (rows - self._first_rows[batches])
+        offsets = self._offsets[batches] + 8 * (rows - self._first_rows[batches])
         values = []
-        for place, begin in zip(places.tolist(), self._values[batches].tolist(), strict=True):
-            start, end = _TWO_OFFSETS.unpack(os.pread(self._file, 16, place))
+        for offset, begin in zip(offsets.tolist(), self._values[batches].tolist(), strict=True):
+            start, end = _TWO_OFFSETS.unpack(os.pread(self._file, 16, offset))
             values.append(os.pread(self._file, end - start, begin + start))
         return values
 
@@ -229,18 +228,18 @@ class RaggedColumn:
 
 
 def _arrays(file: int, name: str) -> Iterator[tuple[pa.Array, Callable[[pa.Buffer | None], int]]]:
-    """Yield the pieces of a column, with a function that tells where in the file a buffer of theirs lies."""
+    """Yield the pieces of a column, with a function that returns the offset of a buffer in the file."""
     mapped = mmap.mmap(file, 0, access=mmap.ACCESS_READ)
     whole = pa.py_buffer(mapped)
     reader = pa.ipc.open_file(pa.BufferReader(whole))
     for number in range(reader.num_record_batches):
         yield reader.get_batch(number).column(name), lambda buffer: buffer.address - whole.address if buffer else 0
         if number % _BATCHES_MAPPED == 0:
-            mapped.madvise(mmap.MADV_DONTNEED)  # or the pages around every batch's head would stay resident
+            mapped.madvise(mmap.MADV_DONTNEED)  # otherwise the pages around the head of each batch stay resident
 
 
 class TableReader:
-    """Reads some columns of an Arrow file from its beginning on, a record batch at a time."""
+    """Reader of some columns of an Arrow file, in order, one record batch at a time."""
 
     def __init__(self, path: Path, *columns: str):
         schema = pa.ipc.open_file(open_arrow(path)).schema

@@ -1,4 +1,4 @@
-"""The order in which ORFs are embedded: longest first, those that share a protein side by side."""
+"""Order in which ORFs are embedded: longest first, ORFs with the same protein side by side."""
 
 import os
 import tempfile
@@ -16,27 +16,27 @@ from virnucpro_pl.sequence.seal import seal
 from virnucpro_pl.sequence.stored_array import BLOCK_ROWS, StoredArray, create_array
 
 LENGTHS = np.dtype([("residues", "<i4"), ("bases", "<i4"), ("shares_protein", "?")])
-"""Of an ORF in its place; ``shares_protein``: its protein is that of the ORF before it"""
+"""Lengths of an ORF; ``shares_protein``: it has the protein of the previous ORF"""
 
 
 class LengthOrder(NamedTuple):
-    """The ORFs to embed, longest first."""
+    """ORFs to embed, longest first."""
 
     rows: StoredArray
     """(U,) int64 rows of the ORF store"""
     lengths: StoredArray
-    """(U,) LENGTHS of those ORFs"""
+    """(U,) LENGTHS of the ORFs"""
 
 
 class Orfs(NamedTuple):
-    """Some ORFs to embed, each after the first that has its protein, otherwise in the order of their rows."""
+    """Some ORFs to embed, each after the first one with its protein, otherwise in the order of their rows."""
 
     rows: NDArray[np.int64]
     """(N,) rows of the ORF store"""
     lengths: NDArray[np.void]
     """(N,) LENGTHS"""
     first_bases: NDArray[np.int64]
-    """(N,) bases of the first ORF that has the protein"""
+    """(N,) bases of the first ORF with the protein"""
 
 
 class Lengths(Protocol):
@@ -45,24 +45,24 @@ class Lengths(Protocol):
     def __len__(self) -> int: ...
 
     def lengths(self, start: int, end: int) -> NDArray[np.int64]:
-        """(end - start,) of these rows."""
+        """Return the lengths of some rows, (end - start,)."""
 
 
 def sort_by_length(
     proteins: Lengths, nucleotides: Lengths, repeats: tuple[StoredArray, StoredArray] | None, folder: Path
 ) -> LengthOrder:
-    """Return the order kept in ``folder``, which is made if it is not there.
+    """Return the order in ``folder``, which is created if it is missing, in constant memory.
 
     ORFs are sorted by residues, then by bases of the first ORF with their protein, both longest first, then by the row
-    of that first ORF, then by their own. Where several processes do this at once, each makes the same files, and one of
-    them puts its own in place. Memory does not grow with the ORFs.
+    of that first ORF, then by their own. If several processes do this at once, each writes the same files, and one of
+    them publishes its own.
 
     Args:
-        proteins: residues of the store's ORFs.
-        nucleotides: their bases.
-        repeats: the ORFs that repeat an earlier one, which are left out, and those whose protein an earlier one has,
-            each as (M, 2) row and first row, ascending; None to take every ORF for itself.
-        folder: where the order is kept.
+        proteins: residues of the ORFs.
+        nucleotides: bases of the ORFs.
+        repeats: ORFs that repeat an earlier one, which are skipped, and ORFs with the protein of an earlier one, each
+            as (M, 2) row and first row, ascending; None: no deduplication.
+        folder: folder of the order.
     """
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix="sorting-") as temporary:
@@ -99,7 +99,7 @@ def _all_orfs(proteins: Lengths, nucleotides: Lengths) -> Iterator[Orfs]:
 def _protein_groups(
     nucleotides: Lengths, duplicate_orfs: StoredArray, duplicate_proteins: StoredArray, folder: Path
 ) -> StoredArray:
-    """(K, 3): first ORF with the protein, row, bases of the distinct ORFs whose protein an earlier one has.
+    """Return the distinct ORFs with the protein of an earlier one, (K, 3): first ORF, row, bases.
 
     They ascend by first ORF, then by row.
     """
@@ -123,7 +123,7 @@ def _distinct_orfs(
     for rows, residues, bases in _row_blocks(proteins, nucleotides):
         start, end = int(rows[0]), int(rows[-1]) + 1
         firsts = np.delete(rows, repeats.all_below(end)[:, 0] - start)
-        # Of one protein there may be more ORFs than fit in memory; they come in several blocks.
+        # The ORFs of one protein may not fit in memory, so they may come in several blocks.
         for group in members.below(end):
             done = int(np.searchsorted(firsts, group[-1, 0], side="right"))
             yield _beside_their_firsts(firsts[:done], group, start, residues, bases)
@@ -138,7 +138,7 @@ def _beside_their_firsts(
     residues: NDArray[np.int64],
     bases: NDArray[np.int64],
 ) -> Orfs:
-    """Merge first ORFs and (K, 3) others of their proteins; ``residues`` and ``bases`` begin at row ``start``."""
+    """Merge first ORFs and (K, 3) others of their proteins; ``residues`` and ``bases`` start at row ``start``."""
     first = np.concatenate([firsts, group[:, 0]])
     order = np.argsort(first, kind="stable")
     first = first[order] - start
@@ -156,14 +156,14 @@ def _lengths(
 
 
 class _Ascending:
-    """Goes once through the rows of an array that ascends by its first column."""
+    """Reader of the rows of an array that ascends by its first column."""
 
     def __init__(self, array: StoredArray):
         self._blocks = array.blocks()
         self._rest = array[:0]
 
     def below(self, border: int) -> Iterator[NDArray[np.int64]]:
-        """Yield, in blocks, the next rows up to the first that begins with ``border`` or more."""
+        """Yield the next rows with a first column below ``border``, in blocks."""
         while True:
             if not len(self._rest):
                 self._rest = next(self._blocks, self._rest)
@@ -174,19 +174,19 @@ class _Ascending:
             self._rest = self._rest[count:]
 
     def all_below(self, border: int) -> NDArray[np.int64]:
-        """Return them at once."""
+        """Return the rows of ``below`` at once."""
         return np.concatenate([self._rest[:0], *self.below(border)])
 
 
 def _sort(blocks: Callable[[], Iterator[Orfs]], folder: Path) -> None:
-    """Write the files of an order by counting: there are few lengths, and ORFs of one keep their order."""
+    """Write the files of an order by counting sort: there are few lengths, and ORFs of one length keep their order."""
     counts: Counter[int] = Counter()
     for orfs in blocks():
         keys, found = np.unique(_key(orfs), return_counts=True)
         counts.update(dict(zip(keys.tolist(), found.tolist(), strict=True)))
     lengths_there = np.array(sorted(counts), dtype=np.int64)
     sizes = np.array([counts[key] for key in lengths_there.tolist()], dtype=np.int64)
-    places = np.cumsum(sizes) - sizes
+    positions = np.cumsum(sizes) - sizes
     with ExitStack() as stack:
         files = [
             stack.enter_context(_ArrayFile(folder / name, kind, counts.total()))
@@ -194,17 +194,17 @@ def _sort(blocks: Callable[[], Iterator[Orfs]], folder: Path) -> None:
         ]
         for orfs in blocks():
             bucket = np.searchsorted(lengths_there, _key(orfs))
-            order = np.argsort(bucket.astype(np.uint16) if len(places) < 1 << 16 else bucket, kind="stable")
-            ends = np.cumsum(np.bincount(bucket, minlength=len(places)))
+            order = np.argsort(bucket.astype(np.uint16) if len(positions) < 1 << 16 else bucket, kind="stable")
+            ends = np.cumsum(np.bincount(bucket, minlength=len(positions)))
             starts = np.insert(ends[:-1], 0, 0)
             for number in np.flatnonzero(ends - starts).tolist():
                 for file, values in zip(files, orfs[:2], strict=True):
-                    file.write(places[number], values[order[starts[number] : ends[number]]])
-            places += ends - starts
+                    file.write(positions[number], values[order[starts[number] : ends[number]]])
+            positions += ends - starts
 
 
 class _ArrayFile:
-    """An array on disk that is written in pieces, in any order, and is on the disk when it is closed."""
+    """Array on disk that is written in pieces, in any order, and flushed when it is closed."""
 
     def __init__(self, path: Path, dtype: np.dtype[Any], length: int):
         self._itemsize = dtype.itemsize
@@ -225,5 +225,5 @@ class _ArrayFile:
 
 
 def _key(orfs: Orfs) -> NDArray[np.int64]:
-    """Smaller for longer ORFs."""
+    """Return the sort key, smaller for longer ORFs."""
     return -(orfs.lengths["residues"].astype(np.int64) << 32 | orfs.first_bases)

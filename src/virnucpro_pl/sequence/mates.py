@@ -1,4 +1,4 @@
-"""Telling the two reads of a pair apart: ``NAME/1`` and ``NAME/2``."""
+"""Read pairs: recognition of mates and their names ``NAME/1`` and ``NAME/2``."""
 
 import re
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from typing import Any
 _MATE_SUFFIXES = ("/1", "/2")
 _CASAVA = re.compile(r"\s([12]):[YN]:\d+:")
 INTERLEAVED, FIRST, SECOND = "interleaved", "1", "2"
-"""What a file can be: both reads of each pair in turn, or one of two files."""
+"""Kinds of files: both reads of each pair in turn, or one of two files"""
 
 
 def mate_name(name: str, number: int) -> str:
-    """Name of the first or second read of a pair.
+    """Return the name of the first or second read of a pair.
 
     >>> mate_name("x", 2), mate_name("x/2", 2)
     ('x/2', 'x/2')
@@ -22,7 +22,7 @@ def mate_name(name: str, number: int) -> str:
 
 
 def read_number(name: str, description: str) -> int:
-    """Which read of its pair a record says it is: 1 or 2, 0 if it does not say, -1 if it contradicts itself.
+    """Return the number of a read in its pair, 1 or 2, by its header; 0 if unknown, -1 if contradictory.
 
     >>> [read_number(text.split()[0], text) for text in ("x", "x/2", "x 1:N:0:ACGT", "x/2 1:N:0:ACGT")]
     [0, 2, 1, -1]
@@ -34,7 +34,7 @@ def read_number(name: str, description: str) -> int:
 
 
 _Read = tuple[str, int]
-"""Name without suffix, and number in the pair"""
+"""name without suffix, and number in the pair"""
 
 
 def _are_pair(first: _Read, second: _Read) -> bool:
@@ -42,7 +42,7 @@ def _are_pair(first: _Read, second: _Read) -> bool:
 
 
 class PairEvidence:
-    """What the names in one FASTQ file tell of pairs, in a few bytes."""
+    """Evidence for pairs in the names of a FASTQ file, in constant memory."""
 
     def __init__(self) -> None:
         self._names = blake2b()
@@ -50,23 +50,23 @@ class PairEvidence:
         self._all_named = True
         self._num_records = 0
         self._num_pairs = 0
-        """Reads that follow the first of their pair"""
+        """Number of reads that follow the first read of their pair"""
         self._last: list[_Read] = []
-        """The last read, of any file"""
+        """Last read"""
         self._waiting: list[_Read] = []
-        """The last read, if its mate should follow; of files in pairs so far"""
+        """Last read, if its mate should follow, in a file that has been paired so far"""
         self._orphan: tuple[int, str] | None = None
-        """Number and name of the first read without its mate beside it"""
+        """Number and name of the first read without mate beside it"""
 
     def add(self, names: Sequence[str], descriptions: Sequence[str]) -> None:
-        """Take note of the next records."""
+        """Add the next records."""
         numbers = [*map(read_number, names, descriptions)]
         bases = [name[:-2] if name.endswith(_MATE_SUFFIXES) else name for name in names]
         self._names.update("\n".join([*bases, ""]).encode())
         self._numbers.update(numbers)
         self._all_named &= all(bases)
         neighbours = [base for base, _ in self._last] + bases
-        if any(map(eq, neighbours, neighbours[1:])):  # hardly ever in files without pairs, which are done quickly
+        if any(map(eq, neighbours, neighbours[1:])):  # rare in files without pairs, which are then fast
             reads = [*self._last, *zip(bases, numbers, strict=True)]
             self._num_pairs += sum(map(_are_pair, reads, reads[1:]))
         if self._orphan is None:
@@ -75,7 +75,7 @@ class PairEvidence:
         self._last = [*zip(bases[-1:], numbers[-1:], strict=True)]
 
     def _find_orphan(self, reads: list[_Read]) -> None:
-        """Look for a read without mate among the next ones, and the one that waits for its mate."""
+        """Find a read without mate among the next reads and the last read."""
         first_record = self._num_records - len(self._waiting)
         self._waiting = reads[-1:] if len(reads) % 2 else []
         for place in range(0, len(reads) - 1, 2):
@@ -85,19 +85,19 @@ class PairEvidence:
 
     @property
     def is_interleaved(self) -> bool:
-        """Whether the records come in pairs of equal names throughout."""
+        """Return whether all records come in pairs of equal names."""
         return bool(self._numbers) and self._all_named and self._orphan is None and not self._waiting
 
     @property
     def orphan(self) -> dict[str, Any] | None:
-        """The first read without its mate in a file most of which is pairs; None in any other file."""
+        """Return the first read without mate in a file that consists mostly of pairs, otherwise None."""
         if self.is_interleaved or not self._all_named or 4 * self._num_pairs < max(self._num_records, 1):
             return None
         record, name = self._orphan or (self._num_records, self._waiting[0][0])
         return {"record": record, "name": name}
 
     def is_mate_of(self, other: "PairEvidence") -> bool:
-        """Whether both files have the same sequence of names, and nothing speaks against one holding the mates."""
+        """Return whether both files have the same sequence of names, without contradictory read numbers."""
         numbers = self._numbers, other._numbers
         return (
             numbers in (({0}, {0}), ({1}, {2}), ({2}, {1}))
@@ -107,14 +107,14 @@ class PairEvidence:
 
     @property
     def says_second(self) -> bool:
-        """Whether the records say that they are the second reads."""
+        """Return whether the records are second reads by their headers."""
         return self._numbers == {2}
 
 
 def assign_mates(files: Sequence[tuple[str, PairEvidence | None]]) -> list[str | None]:
-    """Tell what each file of a run holds of pairs, from its checksum and, if it is FASTQ, its evidence.
+    """Return the kind of each file of a run, from its checksum and, for FASTQ, its evidence.
 
-    Two files that follow each other are mates unless one is a copy of the other.
+    Two consecutive files are mates unless one is a copy of the other.
     """
     roles: list[str | None] = [INTERLEAVED if evidence and evidence.is_interleaved else None for _, evidence in files]
     for index in range(len(files) - 1):
@@ -127,11 +127,11 @@ def assign_mates(files: Sequence[tuple[str, PairEvidence | None]]) -> list[str |
 
 
 def final_names(inputs: Sequence[dict[str, Any]], first_record: int, names: Sequence[str]) -> list[str]:
-    """Name consecutive records with the read of the pair they are.
+    """Return the names of consecutive records, with ``/1`` and ``/2`` for mates.
 
     Args:
-        inputs: the files of the run: how many ``records`` each has, and what it holds of pairs as ``mates``.
-        first_record: number of the first of the records in the run, from 0.
+        inputs: entries of the input files with ``records`` and ``mates``.
+        first_record: number of the first record in the run, from 0.
         names: names of the records in their files.
     """
     final = [*names]

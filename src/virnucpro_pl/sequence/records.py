@@ -1,7 +1,7 @@
-"""Reading sequence files of every kind, from files or standard input, block by block.
+"""Reader of sequence files in all formats, from files or standard input, block by block.
 
-FASTA is split here rather than by dnaio because the published tool reads it through Biopython, whose rules differ
-(``docs/decisions/0003-fasta-reader.md``); FASTQ goes through dnaio, decompression through xopen, BAM through pysam.
+FASTA is parsed here and not by dnaio, because the published tool reads it by Biopython, whose rules differ
+(``docs/decisions/0003-fasta-reader.md``). FASTQ is read by dnaio, BAM by pysam.
 """
 
 import glob
@@ -31,15 +31,15 @@ __all__ = ["BLOCK_BYTES", "STDIN", "InputFacts", "RecordBlock", "read_records", 
 log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 1 << 20
-_FORMAT_BYTES = 1 << 16  # the format is told by so many of the first bytes
+_FORMAT_BYTES = 1 << 16  # first bytes, by which the format is recognised
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # The group is not possessive, which Python before 3.11.5 gets wrong (gh-106052), but bounded: each repeat takes memory.
 _LEADING_COMMENTS = re.compile(rb"(?:[ \t\r\n]++|[;#][^\r\n]*+[\r\n]){0,4096}")
 _LINE_END = re.compile(rb"\r\n?|\n")
 _ADVICE = {
-    "fasta": "mend or drop the record",
+    "fasta": "fix or remove the record",
     "fastq": fastq.ADVICE,
-    "sam": "mend or copy it again",
+    "sam": "fix or copy it again",
     "bam": "copy it again",
     "cram": (
         "copy it again, or, if it needs its reference sequence, which is never fetched, name a folder of references in"
@@ -49,18 +49,18 @@ _ADVICE = {
 
 
 class InputFacts:
-    """What reading an input tells of it; complete when all records have been read."""
+    """Facts about an input, complete when all records have been read."""
 
     def __init__(self) -> None:
         self.digest = hashlib.sha256()
-        """Of the raw bytes."""
+        """SHA-256 of the raw bytes"""
         self.format = "empty"
-        """``fasta``, ``fastq``, ``sam``, ``bam``, ``cram``; ``empty`` without any record to tell it by."""
+        """``fasta``, ``fastq``, ``sam``, ``bam``, ``cram``, or ``empty`` without records"""
         self.compression = "none"
         self.skipped: dict[str, int] = {}
-        """Alignments that repeat a read, by kind: those that ``samtools fasta`` leaves out."""
+        """Skipped alignments that repeat a read, by kind, as in ``samtools fasta``"""
         self.first_line = 1
-        """Number of the line on which the first record begins."""
+        """Number of the first line of the first record"""
         self.letters = LetterCounts()
         self._num_records = 0
 
@@ -75,7 +75,7 @@ class InputFacts:
         self._num_records += len(block.names)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return them as ``run.json`` has them."""
+        """Return the facts for ``run.json``."""
         skipped = {"skipped": self.skipped} if self.skipped else {}
         return {
             "sha256": self.digest.hexdigest(),
@@ -87,27 +87,27 @@ class InputFacts:
 
 
 def resolve_inputs(inputs: str | Path | Sequence[str | Path]) -> list[str]:
-    """Expand one path, several paths or patterns, or ``-`` to the list of files to read.
+    """Return the files of one path, several paths or patterns, or ``-``.
 
     Raises:
         UserError: a path is missing, is a folder, or no path was given.
     """
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     if not given:
-        raise UserError("input: no file given; name a FASTA or FASTQ file, several of them, or - for standard input")
+        raise UserError("input: no file given; give a FASTA or FASTQ file, several of them, or - for standard input")
     paths: list[str] = []
     for entry in map(str, given):
         if not entry:
-            raise UserError("input: one of the paths is empty; name a FASTA or FASTQ file, or - for standard input")
+            raise UserError("input: one of the paths is empty; give a FASTA or FASTQ file, or - for standard input")
         if entry == STDIN or _exists(entry):
             paths.append(entry)
         else:
             paths.extend(_matches(entry))
     if paths.count(STDIN) > 1:
-        raise UserError("input: - (standard input) can be named once only")
+        raise UserError("input: - (standard input) can be given only once")
     for path in paths:
         if path != STDIN and Path(path).is_dir():
-            raise UserError(f"input: {path} is a folder; name the files in it, for example '{path}/*.fasta'")
+            raise UserError(f"input: {path} is a folder; give the files in it, for example '{path}/*.fasta'")
     return paths
 
 
@@ -133,8 +133,8 @@ def read_records(path: str, facts: InputFacts | None = None) -> Iterator[RecordB
     """Yield the records of one file in blocks of about 1 MiB, in file order.
 
     Args:
-        path: a file, or ``-`` for standard input; format and compression are told by the content.
-        facts: filled while the file is read.
+        path: a file, or ``-`` for standard input; format and compression are recognised by the content.
+        facts: facts, filled while the file is read.
 
     Raises:
         UserError: the file cannot be read, is no sequence file, or is damaged.
@@ -151,21 +151,23 @@ def read_records(path: str, facts: InputFacts | None = None) -> Iterator[RecordB
             _drain(source)
     is_packed_text = facts.compression == "bgzip" and facts.format != "bam"
     if is_packed_text and not watched.tail.endswith(END_MARKERS["bam"][0].rstrip(PADDING)):
-        log.warning("Warning: %s: the end mark of bgzip is missing; make sure that the file is complete", escaped(name))
+        log.warning("Warning: %s: the end mark of bgzip is missing; check that the file is complete", escaped(name))
     has_end_mark = (facts.format, facts.compression) in (("bam", "bgzip"), ("cram", "none"))
     if has_end_mark and not watched.tail.endswith(tuple(mark.rstrip(PADDING) for mark in END_MARKERS[facts.format])):
-        raise UserError(f"{name}: the end mark of a {facts.format.upper()} file is missing: cut short; copy it again")
+        raise UserError(
+            f"{name}: the end mark of a {facts.format.upper()} file is missing, so it is truncated; copy it again"
+        )
 
 
 def read_fastq_entries(path: str, sha256: str) -> Iterator[dnaio.SequenceRecord]:
-    """Yield the reads of a FASTQ file as they stand in it, with their qualities.
+    """Yield the reads of a FASTQ file unchanged, with their qualities.
 
     Args:
         path: a file that was read before.
-        sha256: of its bytes then.
+        sha256: its SHA-256 at that time.
 
     Raises:
-        UserError: the file cannot be read, or is not the one that was read before.
+        UserError: the file cannot be read, or was changed.
     """
     facts = InputFacts()
     with open_input(path) as raw:
@@ -179,19 +181,19 @@ def read_fastq_entries(path: str, sha256: str) -> Iterator[dnaio.SequenceRecord]
             failure = error
         _drain(source)
     if facts.digest.hexdigest() != sha256:
-        raise UserError(f"{path}: was changed since it was read; give the file as it was") from failure
+        raise UserError(f"{path}: was changed since it was read; restore the file") from failure
     if failure:
         raise failure
 
 
 def _drain(source: BinaryIO) -> None:
-    """Read what a decompressor left unread, which belongs to the digest too."""
+    """Read the bytes that a decompressor left unread, which are part of the digest."""
     while source.read(BLOCK_BYTES):
         pass
 
 
 def _begin(text: Text, facts: InputFacts) -> Text:
-    """Skip what may stand before the first record, and tell the format by that."""
+    """Skip text before the first record and recognise the format."""
     first = text.read_fully(max(BLOCK_BYTES, _FORMAT_BYTES)).removeprefix(_BYTE_ORDER_MARK)
     if not is_sam(first):
         first = _skip_leading_comments(first, text, facts)
@@ -247,7 +249,7 @@ def _format_of(text: bytes) -> str:
     for magic, name in ((b">", "fasta"), (b"@", "fastq"), (b"BAM\1", "bam"), (b"CRAM", "cram"), (b"", "unknown")):
         if text.startswith(magic):
             return name if text else "empty"
-    raise AssertionError("everything starts with nothing")
+    raise AssertionError("the last pattern matches everything")
 
 
 def _skip_leading_comments(text: bytes, stream: Text, facts: InputFacts) -> bytes:
@@ -263,11 +265,11 @@ def _skip_leading_comments(text: bytes, stream: Text, facts: InputFacts) -> byte
         more = stream.read(BLOCK_BYTES)
         if not more:
             return b""
-        text = text[:1] + more  # of a comment line that goes on, its first letter is enough
+        text = text[:1] + more  # the first letter of an unfinished comment line is enough
 
 
 def _read_fasta(stream: Text, facts: InputFacts) -> Iterator[RecordBlock]:
-    """Split FASTA by the rules of Biopython 1.88: blanks, tabs and line ends go, every other letter stays."""
+    """Parse FASTA by the rules of Biopython 1.88: blanks, tabs and line ends are removed, all other letters stay."""
     for headers, letters, lengths, first_odd in whole_records(stream.blocks(BLOCK_BYTES), facts.first_line):
         if b" " in letters or b"\t" in letters:
             letters, lengths = _without_blanks(letters, lengths)

@@ -1,4 +1,4 @@
-"""Sorting more rows of numbers than fit in memory."""
+"""External sorting of rows of integers."""
 
 import tempfile
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ from virnucpro_pl.sequence.stored_array import save_blocks
 Rows = NDArray[np.int64]
 MAX_ROWS = 1 << 16
 LEAST_READ = 128
-"""Rows of a run that are read at once however many runs there are; fewer would take longer than sorting them"""
+"""Fewest rows of a run that are read at once"""
 
 
 class RowSorter:
-    """Sorts (N, ``columns``) rows of int64 by their first column; rows that are equal there keep their order.
+    """Stable sorter of (N, ``columns``) int64 rows by their first column.
 
-    Sorted runs of ``max_rows`` go to one temporary file, whose place is ``folder``; it has no name, so nothing stays
-    behind a process that dies. The runs are merged a block of each at a time.
+    Sorted runs of ``max_rows`` rows go to one temporary file in ``folder``, which has no name and vanishes with
+    the process. The runs are merged block by block.
     """
 
     def __init__(self, folder: Path, columns: int, max_rows: int = MAX_ROWS):
@@ -45,12 +45,12 @@ class RowSorter:
             self._spill()
 
     def save(self, path: Path) -> int:
-        """Write all rows, sorted, as an array; return how many there are."""
+        """Write all rows, sorted, as an array; return their number."""
         save_blocks(path, np.int64, (self._num_rows, self._columns), self.blocks())
         return self._num_rows
 
     def blocks(self) -> Iterator[Rows]:
-        """Yield all rows, sorted, in blocks; once."""
+        """Yield all rows, sorted, in blocks; can be called once."""
         if self._file is None:
             if self._num_pending:
                 yield self._take_pending()
@@ -77,7 +77,7 @@ class RowSorter:
         size = max(self._max_rows // len(ends), LEAST_READ)
         buffers = [np.empty((0, self._columns), dtype=np.int64)] * len(ends)
         first, last = np.empty(len(ends), dtype=np.int64), np.empty(len(ends), dtype=np.int64)
-        waning = np.arange(len(ends))  # runs whose buffers are to be filled up
+        waning = np.arange(len(ends))  # runs with a buffer to refill
         while True:
             for run in waning.tolist():
                 more = self._read(file, positions[run], min(size, int(ends[run] - positions[run])))
@@ -88,11 +88,11 @@ class RowSorter:
             if not len(unfinished):
                 yield _sorted(np.concatenate(buffers))
                 return
-            # What comes up to the end of the buffer that ends first has no predecessor left on disk.
+            # Rows up to the smallest end of a buffer have no predecessor on disk.
             border = int(unfinished[np.argmin(last[unfinished])])
             taken = []
             for run in np.flatnonzero(first <= last[border]).tolist():
-                # Rows equal to the last keep their order.
+                # Rows equal to that end keep their order.
                 side: Literal["left", "right"] = "right" if run <= border else "left"
                 count = int(np.searchsorted(buffers[run][:, 0], last[border], side=side))
                 taken.append(buffers[run][:count])

@@ -1,4 +1,4 @@
-"""Checksums over a folder of files: whether they are as they were written."""
+"""Sealed folders: a manifest with the checksums of all files."""
 
 import hashlib
 import json
@@ -14,16 +14,16 @@ _FILES = "files"
 
 
 class BrokenSealError(ValueError):
-    """A file is not as it was written; the message says which, and how it differs."""
+    """A file is missing or was changed."""
 
 
 def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON that holds its own SHA-256."""
+    """Write JSON with its own SHA-256."""
     path.write_text(json.dumps({**content, _SEAL: _digest_of(content)}, indent=2) + "\n", encoding="utf-8")
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """Read what :func:`write_sealed` has written.
+    """Read JSON of :func:`write_sealed`.
 
     Raises:
         BrokenSealError: the file is missing or was changed.
@@ -37,20 +37,23 @@ def read_sealed(path: Path) -> dict[str, Any]:
     if isinstance(content, dict) and _SEAL not in content:
         raise BrokenSealError(f"{path}: has no checksum; another version has written it, or it is damaged")
     if not isinstance(content, dict) or content.pop(_SEAL, None) != _digest_of(content):
-        raise BrokenSealError(f"{path}: damaged (its SHA-256 is another)")
+        raise BrokenSealError(f"{path}: damaged (its SHA-256 differs)")
     return content
 
 
-def seal(folder: Path, content: Mapping[str, Any], known: Mapping[str, str] | None = None) -> None:
+def seal(folder: Path, content: Mapping[str, Any], digests: Mapping[str, str] | None = None) -> None:
     """Write the manifest of a folder with the sizes and SHA-256 of its files.
 
     Args:
-        folder: holds files only.
-        content: what else the manifest holds.
-        known: SHA-256 of files that need not be read for it, by name.
+        folder: folder that holds files only.
+        content: further content of the manifest.
+        digests: SHA-256 of files, by name, that need not be read.
     """
     files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": (known or {}).get(path.name) or sha256_of(path)[path.name]}
+        path.name: {
+            "bytes": path.stat().st_size,
+            "sha256": (digests or {}).get(path.name) or sha256_of(path)[path.name],
+        }
         for path in sorted(folder.iterdir())
     }
     write_sealed(folder / MANIFEST, {_FILES: files, **content})
@@ -60,7 +63,7 @@ def check_seal(folder: Path) -> None:
     """Read all files of a sealed folder.
 
     Raises:
-        BrokenSealError: one of them is missing or was changed.
+        BrokenSealError: a file is missing or was changed.
     """
     files: dict[str, dict[str, Any]] = read_sealed(folder / MANIFEST)[_FILES]
     for name, file in sorted(files.items(), key=lambda entry: int(entry[1]["bytes"])):
@@ -70,7 +73,7 @@ def check_seal(folder: Path) -> None:
             if size != file["bytes"]:
                 raise BrokenSealError(f"{path}: has {size:,} bytes and was written with {file['bytes']:,}")
             if sha256_of(path)[name] != file["sha256"]:
-                raise BrokenSealError(f"{path}: damaged (its SHA-256 is another)")
+                raise BrokenSealError(f"{path}: damaged (its SHA-256 differs)")
         except OSError as error:
             raise BrokenSealError(f"{path}: {error.strerror}") from error
 

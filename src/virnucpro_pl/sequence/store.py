@@ -1,4 +1,4 @@
-"""The ORF store: everything the devices and the results need to know of the input, in Arrow files.
+"""The ORF store: all data of the input that encoders and results need, in Arrow files.
 
 A store is a folder of
 
@@ -6,12 +6,12 @@ A store is a folder of
 - ``chunks.arrow``: record, number, start, end, orfs (number of), status; one row per chunk;
 - ``orfs.arrow``: record, chunk, frame, nucleotides, protein; one row per ORF;
 - ``duplicate_orfs.npy``, ``duplicate_proteins.npy``: rows that repeat an earlier one, and the first of their kind;
-- ``duplicate_names.npy``: records that repeat an earlier name, and which of its kind each is, from 2;
+- ``duplicate_names.npy``: records that repeat an earlier name, and the number of the occurrence, from 2;
 - ``manifest.json``: settings, inputs with their SHA-256, counts, size and SHA-256 of each file, and its own SHA-256;
-- ``by_length-distinct`` or ``by_length-all``, once they were needed: the ORFs in the order of embedding, with a
-  manifest of their own.
+- ``by_length-distinct`` or ``by_length-all``, written when they are first needed: the ORFs in the order of embedding,
+  with their own manifest.
 
-Rows are in input order throughout, so the chunks of a record and the ORFs of a chunk are neighbours.
+All rows are in input order, so the chunks of a record and the ORFs of a chunk are neighbours.
 """
 
 import logging
@@ -57,21 +57,21 @@ __all__ = [
 
 
 def prepare_store(inputs: list[str], folder: Path, settings: StoreSettings, clock: StageClock) -> Path:
-    """Return the store of ``inputs`` below ``folder``, building it unless it is there.
+    """Return the store of ``inputs`` in ``folder``; build it if it is missing.
 
     The input is read once, as a stream; the store appears under its key when it is complete.
 
     Raises:
-        UserError: the input or the settings are unusable.
+        UserError: the input or a setting has a mistake.
     """
     settings.check()
     with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _clear_abandoned(folder)
         if all(map(can_be_read_again, inputs)) and any(folder.glob(f"*/{MANIFEST}")):
-            known = folder / settings.key(input_digests(inputs, folder))
-            if known.is_dir() and _is_intact(known):
-                return known
+            existing = folder / settings.key(input_digests(inputs, folder))
+            if existing.is_dir() and _is_intact(existing):
+                return existing
         with tempfile.TemporaryDirectory(dir=folder, prefix=_BUILDING) as temporary:
             building = Path(temporary) / "store"
             building.mkdir()
@@ -80,15 +80,15 @@ def prepare_store(inputs: list[str], folder: Path, settings: StoreSettings, cloc
 
 
 def stored_at(path: Path) -> bool:
-    """Return whether a folder is a store, such as a dataset, whole or not."""
+    """Return whether a folder is a store, such as a dataset, intact or not."""
     try:
         return (path / "orfs.arrow").exists() or (path / "records.arrow").exists()
-    except (OSError, ValueError):  # a path that is too long, or holds NUL: whoever opens it says so
+    except (OSError, ValueError):  # a path that is too long or holds NUL; opening it reports that
         return False
 
 
 def inputs_of(folder: Path) -> list[str] | None:
-    """Return the paths of what a store was made of, as they were called then; None if the folder is no store.
+    """Return the paths of the inputs of a store; None if the folder is no store.
 
     Raises:
         UserError: the manifest of the store is damaged.
@@ -102,32 +102,24 @@ def inputs_of(folder: Path) -> list[str] | None:
 
 
 def check_store(store: Path) -> None:
-    """Read all files of a store.
-
-    Raises:
-        BrokenSealError: one of them is missing or was changed.
-    """
+    """Raise BrokenSealError if a file of a store is missing or was changed."""
     check_seal(store)
     for order in sorted(store.glob(f"{_BY_LENGTH}*")):
         check_seal(order)
 
 
 def check_unchanged(store: Path) -> None:
-    """Read all files of a store that a run has worked with.
-
-    Raises:
-        DamagedStoreError: one of them is missing or was changed.
-    """
+    """Raise DamagedStoreError if a file of the store of a run is missing or was changed."""
     try:
         check_store(store)
     except BrokenSealError as error:
         raise DamagedStoreError(
-            f"{error}; this happened while the run was going, so its scores are not used and no result file is written"
+            f"{error}; this happened during the run, so its scores are not used and no result file is written"
         ) from error
 
 
 def check_dataset(store: Path) -> None:
-    """Read all files of a store that cannot be built again; the order of embedding can, and is removed if damaged.
+    """Check all files of a dataset, which cannot be built again; a damaged order of embedding is removed.
 
     Raises:
         UserError: a file is missing or was changed.
@@ -140,7 +132,7 @@ def check_dataset(store: Path) -> None:
         try:
             check_seal(order)
         except BrokenSealError as error:
-            log.warning("%s; %s is made again", error, order.name)
+            log.warning("%s; %s is written again", error, order.name)
             with _explained(order):
                 shutil.rmtree(order)
 
@@ -150,15 +142,15 @@ def _times_rebuilt(store: Path) -> int:
 
 
 def _clear_abandoned(folder: Path) -> None:
-    """Remove what was being built when its process was killed; others may be building beside."""
+    """Remove the unfinished stores of killed processes; other processes may be building theirs."""
     for path in folder.glob(f"{_BUILDING}*"):
-        with suppress(FileNotFoundError):  # another process is just done with it
+        with suppress(FileNotFoundError):  # another process has just finished it
             if time.time() - max(inner.stat().st_mtime for inner in (path, *path.glob("store/*"))) > _ABANDONED_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_intact(store: Path) -> bool:
-    """Return whether all files of a store are as they were written; if not, set the store aside."""
+    """Return whether a store is intact; set a damaged one aside."""
     try:
         check_store(store)
     except BrokenSealError as error:
@@ -172,16 +164,16 @@ def _is_intact(store: Path) -> bool:
 
 @contextmanager
 def _explained(folder: Path) -> Iterator[None]:
-    """Say in one line what a disk refused."""
+    """Raise UserError for errors of the disk."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())
-        raise UserError(f"{error.filename or folder}: {reason}; is there space, may it be written?") from error
+        raise UserError(f"{error.filename or folder}: {reason}; check free space and permissions") from error
 
 
 def _publish(building: Path, store: Path) -> Path:
-    """Move a complete store to its place, unless another process has just put the same one there."""
+    """Rename a complete store, unless another process has just published the same one."""
     for path in (*building.iterdir(), building):
         flush(path)
     try:
@@ -194,7 +186,7 @@ def _publish(building: Path, store: Path) -> Path:
 
 
 def input_digests(inputs: list[str], folder: Path) -> list[str]:
-    """SHA-256 of inputs; of a file that has not changed since it was last read for this folder, without reading."""
+    """Return the SHA-256 of inputs; unchanged files are looked up in the digest cache of the folder."""
     return [_digest(path, folder / "digests.json") for path in inputs]
 
 
@@ -206,9 +198,9 @@ def _digest(path: str, digest_cache: Path) -> str:
 
 
 class OrfStore:
-    """A finished store; what is read of it stays in the system's cache, which all processes share.
+    """A finished store.
 
-    Instances travel to worker processes as the path alone.
+    Instances are pickled as their path.
     """
 
     def __init__(self, folder: Path):
@@ -221,30 +213,30 @@ class OrfStore:
         return OrfStore, (self.folder,)
 
     def times_rebuilt(self) -> int:
-        """Return how many damaged stores of the same input were set aside; scores of their ORFs may be wrong."""
+        """Return the number of damaged stores of this input that were set aside; scores of their ORFs may be wrong."""
         return _times_rebuilt(self.folder)
 
     @property
     def num_orfs(self) -> int:
-        """Rows of ``orfs.arrow``, repeated ORFs included."""
+        """Return the number of rows of ``orfs.arrow``, with repeated ORFs."""
         return len(self.nucleotides)
 
     def duplicate_orfs(self) -> StoredArray:
-        """(M, 2) int64: the ORFs that repeat an earlier one, ascending, each with the row of the first."""
+        """Return the ORFs that repeat an earlier one, ascending, with the row of the first, (M, 2) int64."""
         return StoredArray(self.folder / "duplicate_orfs.npy")
 
     def duplicate_proteins(self) -> StoredArray:
-        """(M, 2) int64: the ORFs whose protein an earlier one has, ascending, each with the row of the first."""
+        """Return the ORFs with the protein of an earlier one, ascending, with the row of the first, (M, 2) int64."""
         return StoredArray(self.folder / "duplicate_proteins.npy")
 
     def by_length(self, deduplicate: bool) -> LengthOrder:
-        """ORFs in the order of embedding, which the first process to ask for it leaves in the store's folder.
+        """Return the ORFs in the order of embedding, which the first process writes into the folder of the store.
 
         Args:
-            deduplicate: without the ORFs that repeat an earlier one, and with those of one protein side by side.
+            deduplicate: skip ORFs that repeat an earlier one, and put those of one protein side by side.
 
         Raises:
-            UserError: the disk is full, or the folder may not be written.
+            UserError: the disk is full, or the folder is read-only.
         """
         repeats = (self.duplicate_orfs(), self.duplicate_proteins()) if deduplicate else None
         folder = self.folder / f"{_BY_LENGTH}{'distinct' if deduplicate else 'all'}"

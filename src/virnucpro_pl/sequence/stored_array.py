@@ -1,4 +1,4 @@
-"""Arrays on disk of which a block at a time is in memory."""
+"""Arrays on disk that are read block by block."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,16 +11,15 @@ BLOCK_ROWS = 1 << 17
 
 
 class StoredArray:
-    """A ``.npy`` file whose rows are read when they are asked for.
+    """Array in a ``.npy`` file; its rows are read when they are indexed.
 
-    Unlike the pages of a memory map, which stay resident once touched, nothing of it stays in memory. Instances travel
-    to worker processes as the path alone.
+    Unlike the pages of a memory map, nothing stays in memory. Instances are pickled as their path.
     """
 
     def __init__(self, path: Path):
         self.path = path
         with path.open("rb") as stream:
-            np.lib.format.read_magic(stream)  # version 1 is what create_array writes
+            np.lib.format.read_magic(stream)  # create_array writes version 1
             self.shape, _, self.dtype = np.lib.format.read_array_header_1_0(stream)
             self._begin = stream.tell()
 
@@ -47,7 +46,7 @@ class StoredArray:
 
 
 def create_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> int:
-    """Begin a ``.npy`` file for an array of this shape; return where its values belong."""
+    """Write the header of a ``.npy`` file; return the offset of the values."""
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     with path.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
@@ -55,7 +54,7 @@ def create_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> int:
 
 
 def save_blocks(path: Path, dtype: Any, shape: tuple[int, ...], blocks: Iterable[NDArray[Any]]) -> None:
-    """Write an array of this shape that comes in blocks of rows."""
+    """Write an array from blocks of rows."""
     create_array(path, dtype, shape)
     with path.open("ab") as stream:
         for block in blocks:

@@ -1,4 +1,4 @@
-"""The bytes of an input: opened, watched for the checksum, decompressed by content, in bounded memory."""
+"""Input streams: opened, hashed and decompressed by content in bounded memory."""
 
 import hashlib
 import io
@@ -16,14 +16,14 @@ from virnucpro_pl.sequence.containers import MAX_WINDOW_LOG, PADDING, Members, T
 
 STDIN = "-"
 MAX_LINE_BYTES = 64 << 20
-"""Of FASTQ and SAM, whose lines are held whole: twenty times the longest nanopore read."""
-_TOO_MUCH_MEMORY = ("Memory usage limit", "too much memory")  # as lzma and zstd say it
+"""Longest line of FASTQ and SAM, which is held in memory: twenty times the longest nanopore read"""
+_TOO_MUCH_MEMORY = ("Memory usage limit", "too much memory")  # in the messages of lzma and zstd
 _TAIL_BYTES = 64
 _Result = TypeVar("_Result")
 
 
 def shown_name(path: str) -> str:
-    """What messages call an input."""
+    """Return the name of an input in messages."""
     return "standard input" if path == STDIN else path
 
 
@@ -42,7 +42,7 @@ def open_input(path: str) -> AbstractContextManager[BinaryIO]:
 
 
 def can_be_read_again(path: str) -> bool:
-    """Return whether an input is a regular file; pipes, devices and standard input give their bytes once."""
+    """Return whether an input is a regular file; pipes, devices and standard input can be read only once."""
     try:
         return path != STDIN and stat.S_ISREG(Path(path).stat().st_mode)
     except (OSError, ValueError):
@@ -51,11 +51,7 @@ def can_be_read_again(path: str) -> bool:
 
 @contextmanager
 def unchanged(raw: BinaryIO, path: str) -> Iterator[None]:
-    """Make sure that a file does not change while it is read.
-
-    Raises:
-        UserError: its size or time of change is another at the end, whatever else went wrong.
-    """
+    """Raise UserError if the size or the time of change of a file differs at the end of the block."""
     if not can_be_read_again(path):
         yield
         return
@@ -72,7 +68,7 @@ def unchanged(raw: BinaryIO, path: str) -> Iterator[None]:
 
 def _state(raw: BinaryIO) -> tuple[int, int]:
     state = os.fstat(raw.fileno())
-    return state.st_size, state.st_mtime_ns  # not of the status, which a second link to the file changes
+    return state.st_size, state.st_mtime_ns  # not the time of the status, which another link to the file changes
 
 
 def _changed(path: str) -> UserError:
@@ -80,21 +76,21 @@ def _changed(path: str) -> UserError:
 
 
 class Watched(io.RawIOBase):
-    """Passes a binary stream through, feeds every byte to a digest, and remembers the first and the last ones."""
+    """Binary stream that is hashed while it is read, and stores its first and last bytes."""
 
     def __init__(self, source: BinaryIO, digest: "hashlib._Hash"):
         self._source = source
         self._digest = digest
         self.head = b""
         while len(self.head) < _TAIL_BYTES and (more := source.read(_TAIL_BYTES - len(self.head))):
-            self.head += more  # a pipe may give a few bytes at a time
+            self.head += more  # a pipe may return few bytes at a time
         self._waiting = self.head
         self.tail = b""
-        """The last bytes but for ``PADDING``"""
-        self._padding = b""  # what may turn out to be none
+        """Last bytes without ``PADDING``"""
+        self._padding = b""  # may be followed by data
 
     def readable(self) -> bool:
-        """Tell that it is."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
@@ -117,10 +113,10 @@ class Watched(io.RawIOBase):
 
 
 def watch(raw: BinaryIO, digest: "hashlib._Hash", name: str) -> Watched:
-    """Watch the bytes of an input.
+    """Return the hashed stream of an input.
 
     Raises:
-        UserError: not even the first ones can be read.
+        UserError: the first bytes cannot be read.
     """
     try:
         return Watched(raw, digest)
@@ -130,12 +126,12 @@ def watch(raw: BinaryIO, digest: "hashlib._Hash", name: str) -> Watched:
 
 
 class Text(io.RawIOBase):
-    """The decompressed bytes of an input, whose errors a user understands.
+    """Decompressed bytes of an input; errors are raised as UserError.
 
     Args:
-        source: the raw bytes.
-        compression: as :func:`compression_of` tells it.
-        name: what messages call the input.
+        source: raw bytes.
+        compression: compression of :func:`compression_of`.
+        name: name of the input in messages.
     """
 
     def __init__(self, source: BinaryIO, compression: str, name: str):
@@ -145,22 +141,22 @@ class Text(io.RawIOBase):
         self._stream = source if compression == "none" else Members(source, compression)
 
     def readable(self) -> bool:
-        """Tell that it is."""
+        """Return True."""
         return True
 
     def limit_lines(self) -> None:
-        """From now on, refuse a line of more than ``MAX_LINE_BYTES`` before whoever reads it must hold it whole."""
+        """Refuse lines of more than ``MAX_LINE_BYTES`` from now on."""
         self._line_bytes = 0
 
     def unread(self, block: bytes) -> None:
-        """Let ``block`` be read next."""
+        """Return ``block`` to the stream, to be read next."""
         self._unread = block
 
     def read(self, size: int = 1 << 20) -> bytes:
         """Return up to ``size`` bytes, none at the end only.
 
         Raises:
-            UserError: the compressed data is damaged or cut short, or a line is too long.
+            UserError: the compressed data is damaged or truncated, or a line is too long.
         """
         if self._unread:
             block, self._unread = self._unread[:size], self._unread[size:]
@@ -171,7 +167,7 @@ class Text(io.RawIOBase):
         return block
 
     def read_fully(self, size: int) -> bytes:
-        """Return ``size`` bytes, or as many as there are."""
+        """Return ``size`` bytes, or fewer at the end."""
         blocks = []
         while size > 0 and (block := self.read(size)):
             blocks.append(block)
@@ -194,8 +190,8 @@ class Text(io.RawIOBase):
         self._line_bytes += len(block) if first < 0 else first
         if self._line_bytes > MAX_LINE_BYTES:
             raise UserError(
-                f"{self._name}: a line of more than {MAX_LINE_BYTES >> 20} MiB, which no read is; give such a sequence"
-                " as FASTA, or mend the file"
+                f"{self._name}: a line of more than {MAX_LINE_BYTES >> 20} MiB, longer than any read; give such a"
+                " sequence as FASTA, or fix the file"
             )
         if first >= 0:
             self._line_bytes = len(block) - last - 1
@@ -204,24 +200,24 @@ class Text(io.RawIOBase):
         try:
             return action()
         except EOFError as error:
-            raise UserError(f"{self._name}: the compressed data is cut short; copy the file again") from error
+            raise UserError(f"{self._name}: the compressed data is truncated; copy the file again") from error
         except TrailingDataError as error:
             raise UserError(
-                f"{self._name}: what follows the end of the compressed data is something else ('{error}'); give"
-                " joined files one by one"
+                f"{self._name}: other data follow the end of the compressed data ('{error}'); give joined files"
+                " one by one"
             ) from error
         except Exception as error:
-            if not _tells_of_data(error):
+            if not _is_about_data(error):
                 raise
             reason = " ".join(str(error).split()) or type(error).__name__
             if any(sign in reason for sign in _TOO_MUCH_MEMORY):
                 raise UserError(
-                    f"{self._name}: unpacking takes more than {1 << MAX_WINDOW_LOG >> 20} MiB of memory; pack it"
-                    f" again, with xz -9 or zstd --long={MAX_WINDOW_LOG} at most"
+                    f"{self._name}: decompression needs more than {1 << MAX_WINDOW_LOG >> 20} MiB of memory; compress"
+                    f" it again, with at most xz -9 or zstd --long={MAX_WINDOW_LOG}"
                 ) from error
             raise UserError(f"{self._name}: damaged or unreadable: {reason}; copy the file again") from error
 
 
-def _tells_of_data(error: Exception) -> bool:
-    """Whether an error is one of a decompressor: of a class of its own, or what Python's own raise; else it is ours."""
+def _is_about_data(error: Exception) -> bool:
+    """Return whether an error comes from a decompressor, not from this program."""
     return isinstance(error, OSError | ValueError) or type(error).__module__ != "builtins"

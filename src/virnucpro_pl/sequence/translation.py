@@ -1,4 +1,4 @@
-"""Six-frame translation of many chunks at once, by table look-ups over bytes."""
+"""Six-frame translation of many chunks at once, by byte tables."""
 
 from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
@@ -12,9 +12,9 @@ from virnucpro_pl.sequence import codons
 Ambiguity = Literal["published", "resolved"]
 FRAMES = ("F1", "F2", "F3", "R1", "R2", "R3")
 WHOLE_CHUNK = len(FRAMES)
-"""In the place of a frame: all of a chunk's nucleotides, and no protein"""
+"""Stands for a frame in rows of whole chunks, which have no protein"""
 
-# (3, 3, 6): by start and end of a chunk modulo 3, the position modulo 3 where the codons of each frame lie, as a shift.
+# (3, 3, 6): shift of the codons of each frame modulo 3, by start and end of a chunk modulo 3.
 _SHIFTS = codons.SEEN_BITS * np.array(
     [[[*((s + i) % 3 for i in range(3)), *((e - i) % 3 for i in range(3))] for e in range(3)] for s in range(3)],
     dtype=np.uint16,
@@ -26,24 +26,24 @@ _IS_RESIDUE = np.repeat(np.array([codons.FORWARD_RESIDUE, codons.REVERSE_RESIDUE
 
 
 class Orfs(NamedTuple):
-    """The stop-free frames of a list of chunks, chunk by chunk, frames in the order of ``FRAMES``."""
+    """ORFs of a list of chunks, chunk by chunk, frames in the order of ``FRAMES``."""
 
     chunk: NDArray[np.int64]
-    """(F,) index of the chunk in the list."""
+    """(F,) index of the chunk in the list"""
     frame: NDArray[np.uint8]
-    """(F,) index in ``FRAMES``."""
+    """(F,) index in ``FRAMES``"""
     nucleotides: list[bytes]
     proteins: list[bytes]
     num_bases: NDArray[np.int64]
-    """(F,) length of each of the nucleotides."""
+    """(F,) number of bases"""
     num_residues: NDArray[np.int64]
-    """(F,) length of each protein."""
+    """(F,) number of residues"""
     stopped: NDArray[np.bool_]
-    """(C,) whether any frame of the chunk holds a stop codon."""
+    """(C,) true if a frame of the chunk holds a stop codon"""
 
 
 def check_ambiguity(ambiguity: str) -> None:
-    """Raise UserError for an unknown way to read ambiguous letters."""
+    """Raise UserError if the setting is unknown."""
     if ambiguity not in get_args(Ambiguity):
         raise UserError(f"data.ambiguity={ambiguity}: choose one of {', '.join(get_args(Ambiguity))}")
 
@@ -51,17 +51,17 @@ def check_ambiguity(ambiguity: str) -> None:
 def find_orfs(letters: bytes, lengths: NDArray[np.int64], ambiguity: Ambiguity = "published") -> Orfs:
     """Translate chunks in six frames and keep the frames without a stop codon.
 
-    With ``ambiguity="published"`` the published rules hold: the reverse complement swaps A, C, G, T only; a codon
-    with any other letter is dropped from the protein; the nucleotides of an ORF are the first 3P + 1 bases of its
-    frame (P residues, one base more than its codons, where the chunk has it). With ``"resolved"`` U is read as T,
-    IUPAC letters are complemented, an ambiguous codon becomes the residue all its readings share (``X`` where they
-    differ, other letters count as N), so nucleotides and protein span the same bases. Without ambiguous letters both
-    agree. A frame without any residue is no ORF.
+    ``published``: the reverse complement swaps A, C, G, T only; a codon with any other letter is dropped from the
+    protein; the nucleotides of an ORF are the first 3P + 1 bases of its frame (P residues; one base more than the
+    codons, if the chunk has it). ``resolved``: U is read as T, IUPAC letters are complemented, and an ambiguous codon
+    becomes the residue that all its readings share (``X`` if they differ; other letters count as N), so that
+    nucleotides and protein span the same bases. Both agree without ambiguous letters. A frame without any residue is no
+    ORF.
 
     Args:
         letters: the chunks end to end.
-        lengths: (C,) letters of each chunk, at least 1.
-        ambiguity: how letters other than A, C, G, T are read.
+        lengths: (C,) number of letters of each chunk, at least 1.
+        ambiguity: treatment of letters other than A, C, G, T.
 
     >>> orfs = find_orfs(b"ATGAAATAA", np.array([9]))
     >>> [(FRAMES[f], n.decode(), p.decode()) for f, n, p in zip(orfs.frame, orfs.nucleotides, orfs.proteins)]
@@ -99,7 +99,7 @@ def find_orfs(letters: bytes, lengths: NDArray[np.int64], ambiguity: Ambiguity =
 
 
 def select_orfs(orfs: Orfs, chosen: NDArray[np.bool_]) -> Orfs:
-    """Return the ORFs of (F,) that are chosen."""
+    """Return the chosen ORFs, (F,) bool."""
     rows = np.flatnonzero(chosen)
     return Orfs(
         orfs.chunk[rows],
@@ -113,13 +113,13 @@ def select_orfs(orfs: Orfs, chosen: NDArray[np.bool_]) -> Orfs:
 
 
 def add_whole_chunks(orfs: Orfs, chosen: NDArray[np.bool_], letters: bytes, lengths: NDArray[np.int64]) -> Orfs:
-    """Add the nucleotides of the (C,) chosen chunks as they are, in upper case, after the ORFs of each.
+    """Add the nucleotides of the chosen chunks in upper case, after the ORFs of each chunk.
 
     Args:
-        orfs: of the chunks.
-        chosen: (C,) which chunks.
+        orfs: ORFs of the chunks.
+        chosen: (C,) chosen chunks.
         letters: the chunks end to end.
-        lengths: (C,) letters of each chunk.
+        lengths: (C,) number of letters of each chunk.
     """
     chunks = np.flatnonzero(chosen)
     if not len(chunks):
@@ -142,18 +142,18 @@ def add_whole_chunks(orfs: Orfs, chosen: NDArray[np.bool_], letters: bytes, leng
 
 
 def _read(text: bytes, first: NDArray[np.int64], lengths: NDArray[np.int64], step: NDArray[np.int64]) -> list[bytes]:
-    """Read ``lengths[n]`` letters from ``first[n]`` on in steps of ``step[n]``."""
+    """Return ``lengths[n]`` letters from ``first[n]`` on in steps of ``step[n]``."""
     after = first + lengths * step
-    after[after < 0] -= len(text)  # a slice down to the very first letter ends before it, not at the last
+    after[after < 0] -= len(text)  # the end of a slice down to the first letter
     return [text[a:b:c] for a, b, c in zip(first.tolist(), after.tolist(), step.tolist(), strict=True)]
 
 
 def _open_frames(
     numbers: bytes, starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return (C, 6) whether a frame has a residue and no stop codon, (C,) whether any frame has a stop codon."""
+    """Return which frames have a residue and no stop codon, (C, 6), and which chunks have a stop codon, (C,)."""
     seen = np.frombuffer(numbers.translate(codons.SEEN), dtype=np.uint8).astype(np.uint16)
-    seen *= _places(1 << len(seen).bit_length())[: len(seen)]
+    seen *= _position_factors(1 << len(seen).bit_length())[: len(seen)]
     seen_in_chunk = np.bitwise_or.reduceat(seen, starts)
     seen_in_frame = seen_in_chunk[:, None] >> _SHIFTS[starts % 3, ends % 3]
     is_open = seen_in_frame & (_IS_STOP | _IS_RESIDUE) == _IS_RESIDUE
@@ -161,13 +161,13 @@ def _open_frames(
 
 
 @lru_cache(maxsize=1)
-def _places(length: int) -> NDArray[np.uint16]:
-    """Factors, at least ``length``, that give the bits seen at each position modulo 3 a place of their own."""
+def _position_factors(length: int) -> NDArray[np.uint16]:
+    """Return factors that separate the bits of each position modulo 3."""
     return np.tile(_PLACE, length // 3 + 1)
 
 
 def _in_upper_case(letters: bytes) -> bytes:
-    """``letters.upper()``, several times as fast."""
+    """Return ``letters.upper()``, several times as fast."""
     array = np.frombuffer(letters, dtype=np.uint8)
     is_lower = array - np.uint8(ord("a")) < 26  # letters below "a" wrap around
     return (array - is_lower.view(np.uint8) * np.uint8(ord("a") - ord("A"))).tobytes()

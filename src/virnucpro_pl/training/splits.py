@@ -200,8 +200,8 @@ def _checked(split: Split, store: LabelledStore, settings: SplitSettings) -> Spl
             empty = not (has_orfs & (split.parts == number) & (store.labels == label)).any()
             if empty and (number != TEST or (settings.test > 0 and split.by != _COLUMN)):
                 raise UserError(
-                    f"split.by={split.by}: the {part} split has no ORF of class {class_name}; give another seed, another"
-                    " column, or more genomes"
+                    f"split.by={split.by}: the {part} split has no ORF of class {class_name}; give another seed,"
+                    " another column, or more genomes"
                 )
     return split
 

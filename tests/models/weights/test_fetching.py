@@ -297,7 +297,7 @@ def test_a_conversion_that_was_damaged_is_told(cli: Cli, tmp_path: Path) -> None
     shard.write_bytes(shard.read_bytes()[:100])
     result = predict(cli, tmp_path / "second")
     assert result.code == 2
-    assert "remove the folder, and it is made again" in result.err
+    assert "remove the folder; it will be written again" in result.err
     shutil.rmtree(shard.parent)
     assert predict(cli, tmp_path / "second").code == 0
     assert results(tmp_path / "first") == results(tmp_path / "second")
