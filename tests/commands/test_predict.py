@@ -195,7 +195,7 @@ def test_summary_in_log_and_on_terminal_agree_with_the_run_record(predict: Predi
         assert f"{figures['encoders']['ESM-2']['tokens_per_second']:,.0f} tokens/s" in text
         assert f"packing efficiency {figures['packing_efficiency']:.1%}" in text
         assert f"waiting for data: mean {figures['wait_mean_ms']:.1f} ms" in text
-        assert text.count("splitting and merging") == 1
+        assert text.count("packing efficiency ") == 3, "one for each encoder, one for both"
     assert result.err.splitlines()[0].startswith("Device: cpu")
     assert len(result.err.splitlines()) < 50, "a short run floods the log"
 

@@ -8,7 +8,7 @@ from support import CHECKOUT, Result
 
 
 def test_the_three_commands_of_the_readme(cli: Callable[..., Result], genomes: Path, tmp_path: Path) -> None:
-    section = (CHECKOUT / "README.md").read_text(encoding="utf-8").split("## Train your own head")[1]
+    section = (CHECKOUT / "README.md").read_text(encoding="utf-8").split("## Train a head")[1]
     block = re.search(r"```bash\n(.*?)```", section, re.DOTALL)
     assert block is not None
     commands = [line.split()[3:] for line in block[1].replace("\\\n", " ").strip().splitlines()]
