@@ -25,7 +25,7 @@ def one_line(errors: str) -> bool:
 
 
 def ranks_of(pid: int) -> list[int]:
-    """Processes that a run has started for its other devices; a GPU run has further children."""
+    """Return the processes that a run has started for its other devices; a GPU run has further children."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
         return [int(child) for child in children if b"_ddp_process_" in Path(f"/proc/{child}/cmdline").read_bytes()]

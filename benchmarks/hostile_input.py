@@ -50,7 +50,7 @@ def repeated(before: bytes, unit: bytes, total_bytes: int, after: bytes = b"") -
 
 
 def one_gb_record(scale: float) -> Iterator[bytes]:
-    """A record of the largest size accepted, 2**30 letters at scale 1, on one line and without any ORF."""
+    """Yield a record of the largest size accepted, 2**30 letters at scale 1, on one line and without any ORF."""
     yield b">one\n"
     yield from (b"N" * MIB for _ in range(int(1024 * scale)))
 

@@ -126,7 +126,7 @@ def watch(process: "subprocess.Popen[bytes]", reads: int, output: Path) -> Itera
 
 
 def summary(samples: list[Sample], reference: float) -> dict[str, object]:
-    """What a run comes to: its peak, when that was reached, and beside that of the first run."""
+    """Return the peak of a run, its time, and its ratio to the peak of the first run."""
     peak = samples[-1].peak
     reached = next(sample for sample in samples if sample.peak == peak)
     return {

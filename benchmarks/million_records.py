@@ -22,7 +22,7 @@ from virnucpro_pl.sequence.translation import FRAMES
 
 
 def run_demo(folder: Path) -> dict:
-    """A real run's folder and record, to be filled with other tables."""
+    """Return the record of a small run, whose folder is filled with other tables later."""
     program("predict", f"output={folder}", "formats.report=false")
     return json.loads((folder / "run.json").read_text())
 
@@ -46,7 +46,7 @@ def write_table(path: Path, columns: dict) -> None:
 
 
 def fill(folder: Path, run: dict, records: int, seed: int, noise: float) -> None:
-    """Reads of 50 to 300 nt, one chunk each, and some contigs of hundreds of chunks."""
+    """Write the result files of reads of 50 to 300 nt, one chunk each, and some contigs of hundreds of chunks."""
     generator = np.random.default_rng(1)
     lengths = generator.integers(50, 301, records)
     lengths[:: max(1, records // 40)] = generator.integers(20_000, 120_000, len(lengths[:: max(1, records // 40)]))

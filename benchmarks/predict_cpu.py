@@ -157,7 +157,7 @@ def _published_procedure(models: Path, fasta: Path, table: Path) -> None:
 
 
 def _import_what_it_imports() -> None:
-    """Imports are not counted, as they are not for predict."""
+    """Import the packages whose import does not count, as it does not for predict."""
     import esm
     import transformers
 

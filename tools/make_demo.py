@@ -257,7 +257,7 @@ def figures_table(record: Record) -> str:
 
 
 def groups_table(metrics: dict[str, Any]) -> str:
-    """Calls by group of the test part."""
+    """Return the calls by group of the test part."""
     rows = [
         (
             one["group"],
