@@ -52,8 +52,8 @@ def compare(cfg: DictConfig) -> float:
 
     for line in _lines(cfg, metrics):
         log.info(escaped(line))
-    for told in warnings:
-        log.warning("Warning: %s", escaped(told))
+    for warning in warnings:
+        log.warning("Warning: %s", escaped(warning))
     log.info(
         "Results: %s (%s, %s%s)", output, COMPARISON, MISMATCHES, f", {plot.name}" if plot else "; no scores to plot"
     )
@@ -96,10 +96,10 @@ def _lines(cfg: DictConfig, metrics: dict[str, Any]) -> list[str]:
         f"  missing in reference   {metrics['missing_in_reference']:>14,}",
         f"  same label             {metrics['same_label']:>14,}  {_percent(metrics['label_agreement'])}",
     ]
-    if told := metrics.get("mismatches"):
+    if labels := metrics.get("mismatches"):
         lines += [
-            f"  other label, borderline{told['borderline']:>14,}  within {cfg.borderline:g} of the threshold in both",
-            f"  other label, clear     {told['clear']:>14,}  agreement without the borderline ones"
+            f"  other label, borderline{labels['borderline']:>14,}  within {cfg.borderline:g} of the threshold in both",
+            f"  other label, clear     {labels['clear']:>14,}  agreement without the borderline ones"
             f" {_percent(metrics['clear_agreement'])}",
         ]
     for pair in metrics["labels"]:

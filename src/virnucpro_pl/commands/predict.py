@@ -136,10 +136,10 @@ class _Run(EncoderRun):
             if all((self.output / f).exists() for f in files)
         }
         missing = self._formats.missing(there)
-        asked = itertools.chain.from_iterable(files for name, files in FORMAT_FILES.items() if getattr(missing, name))
+        added = itertools.chain.from_iterable(files for name, files in FORMAT_FILES.items() if getattr(missing, name))
         run["formats"] = dict(there)
         if self.folder.finished:
-            check_added(self.output, asked)
+            check_added(self.output, added)
         for key, names in missing.write(self.output, run, self.source.inputs, store):
             run["formats"][key] = names
             run["files"] |= {name: file_facts(self.output / name) for name in names}

@@ -61,10 +61,10 @@ def _longest(lengths: LengthRange, settings: PrepareSettings) -> int:
 
 def _logged(genomes: list[Any], doing: str) -> Iterator[Any]:
     """Yield the files, and log the progress from time to time."""
-    told = time.monotonic()
+    last_logged = time.monotonic()
     for number, genome in enumerate(genomes, start=1):
-        if time.monotonic() - told >= _TELL_SECONDS:
-            told = time.monotonic()
+        if time.monotonic() - last_logged >= _TELL_SECONDS:
+            last_logged = time.monotonic()
             log.info("%s: file %d of %d, %s", doing, number, len(genomes), escaped(genome.file))
         yield genome
 

@@ -167,17 +167,19 @@ class _Run:
         return fit_temperature(np.concatenate(values), known) if 0 < known.sum() < len(known) else 1.0
 
     def _threshold(self, validation: ScoredChunks) -> float:
-        asked = self._cfg.threshold
-        if asked.precision is None and asked.false_positive_rate is None:
-            value = self._info.threshold if asked.value is None else asked.value
+        threshold = self._cfg.threshold
+        if threshold.precision is None and threshold.false_positive_rate is None:
+            value = self._info.threshold if threshold.value is None else threshold.value
             if not 0 < value < 1:
                 raise UserError(f"threshold.value={value}: give a score between 0 and 1; 0.5 is the published rule")
             return float(value)
-        if asked.value is not None:
+        if threshold.value is not None:
             raise UserError("threshold: give value, or precision and false_positive_rate, not both")
         if not 0 < validation.labels.sum() < len(validation.labels):
             raise UserError("threshold: no validation split with both classes to choose it on; give threshold.value")
-        return choose_threshold(validation.scores, validation.labels, asked.precision, asked.false_positive_rate)
+        return choose_threshold(
+            validation.scores, validation.labels, threshold.precision, threshold.false_positive_rate
+        )
 
     def _recall_of_all(
         self, margins: list[OrfMargins], part: int, temperature: float, threshold: float

@@ -132,7 +132,7 @@ def _convert(cfg: DictConfig) -> int:
             for tensor_name, tensor in checkpoint.tensors.items():
                 log.info("  %-36s %-14s %s", escaped(tensor_name), tuple(tensor.shape), str(tensor.dtype)[6:])
             trained = info.chunk_lengths if info else source.trained_chunk_length()
-            log.info("  trained on chunks of %s nt, %s", trained, "a bundle of train" if info else "no more is told")
+            log.info("  trained on chunks of %s nt, %s", trained, "a bundle of train" if info else "no more is known")
         else:
             folder = source.convert(_DTYPES[cfg.dtype])
             log.info("%-16s %s (%s)", name, folder, gigabytes(_bytes(folder)))

@@ -101,18 +101,18 @@ def build_optimizer(cfg: DictConfig) -> tuple[MakeOptimizer, MakeScheduler]:
     return optimizer, scheduler
 
 
-def class_weights(asked: Any, labels: NDArray[np.uint8]) -> tuple[float, float] | None:
+def class_weights(setting: Any, labels: NDArray[np.uint8]) -> tuple[float, float] | None:
     """Return the weights of both classes in the loss.
 
     Raises:
         UserError: the setting is not two positive numbers.
     """
-    if asked is None:
+    if setting is None:
         return None
-    if asked == "balanced":
+    if setting == "balanced":
         shares = np.bincount(labels, minlength=2) / len(labels)
         return float(0.5 / shares[0]), float(0.5 / shares[1])
-    weights = OmegaConf.to_container(asked) if OmegaConf.is_config(asked) else asked
+    weights = OmegaConf.to_container(setting) if OmegaConf.is_config(setting) else setting
     if not (
         isinstance(weights, list) and len(weights) == 2 and all(isinstance(w, int | float) and w > 0 for w in weights)
     ):

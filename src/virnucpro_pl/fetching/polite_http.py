@@ -295,6 +295,6 @@ def _is_the_rest(response: httpx2.Response, start: int, version: str) -> bool:
 
 
 def _reason(error: httpx2.HTTPError) -> str:
-    told = escaped(" ".join(str(error).split()))
+    message = escaped(" ".join(str(error).split()))
     name = type(error).__name__
-    return f"{name}: {told}" if told else name
+    return f"{name}: {message}" if message else name

@@ -74,11 +74,11 @@ def _read_pickle(path: Path) -> Checkpoint:
             content = torch.load(name, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         # torch names the class or function in the pickle; without one the file is no pickle.
-        if (asked := re.search(r"GLOBAL ([\w.]+)", str(error))) is None:
+        if (refused := re.search(r"GLOBAL ([\w.]+)", str(error))) is None:
             raise UserError(f"{path}: not a weight file; copy or download it again") from error
         raise UserError(
             f"{path}: refused: it holds objects other than tensors, which could run code when loaded "
-            f"({asked[1]}); export it as a state dict or safetensors file"
+            f"({refused[1]}); export it as a state dict or safetensors file"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
         raise UserError(

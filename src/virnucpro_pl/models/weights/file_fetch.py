@@ -66,12 +66,12 @@ def _fetch(client: "PoliteClient", name: str, url: str, folder: Path, begins_wit
     size, modified = client.size_and_date(url)
     check_room(folder, size or 0, "VIRNUCPRO_CACHE")
     log.info("Fetching %s: %s into %s", escaped(url), "size unknown" if size is None else gigabytes(size), folder)
-    told = time.monotonic()
+    last_logged = time.monotonic()
 
     def log_progress() -> None:
-        nonlocal told
-        if time.monotonic() - told >= _TELL_SECONDS:
-            told = time.monotonic()
+        nonlocal last_logged
+        if time.monotonic() - last_logged >= _TELL_SECONDS:
+            last_logged = time.monotonic()
             part = folder / f"{name}.part"
             log.info("  %s fetched", gigabytes(part.stat().st_size if part.exists() else 0))
 

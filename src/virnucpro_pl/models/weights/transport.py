@@ -123,8 +123,8 @@ def _is_sound(name: str, file: dict[str, Any]) -> bool:
     """Return whether an entry is valid and names a file in the folder."""
     parts = PurePosixPath(name).parts
     is_below = len(parts) == 4 and parts[0] == "weights" and not any(part.startswith(".") for part in parts)
-    told = isinstance(file["sha256"], str) and isinstance(file["bytes"], int) and isinstance(file["source"], str)
-    return is_below and "\\" not in name and told
+    is_complete = isinstance(file["sha256"], str) and isinstance(file["bytes"], int) and isinstance(file["source"], str)
+    return is_below and "\\" not in name and is_complete
 
 
 def _copy(source: Path, target: Path, digest: str) -> None:
