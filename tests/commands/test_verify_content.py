@@ -352,6 +352,12 @@ def test_a_damaged_run_record_is_one_line(folder: Path, value: Any) -> None:
         verified(folder)  # raises nothing else than the errors that are told in one line
 
 
+def test_a_run_record_of_a_later_format_is_refused(folder: Path) -> None:
+    run = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(run | {"schema_version": 2}))
+    assert "schema_version is 2, and this program knows 1" in verified(folder)
+
+
 def test_a_run_record_without_command_is_damaged(folder: Path) -> None:
     run = json.loads((folder / "run.json").read_text())
     for command in ([], ["virnucpro-pl"]):

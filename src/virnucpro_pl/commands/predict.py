@@ -4,7 +4,7 @@ import itertools
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning import Trainer
 from omegaconf import DictConfig
@@ -30,6 +30,7 @@ from virnucpro_pl.results.run_check import finished_run
 from virnucpro_pl.results.summary import DEMO_WARNING, found_line, merge_metrics, summary_lines
 from virnucpro_pl.runs.fingerprint import THRESHOLD
 from virnucpro_pl.runs.output_folder import check_added
+from virnucpro_pl.runs.record_types import Counts, Engine, Fingerprint, RunRecord
 from virnucpro_pl.runs.score_shards import ScoreShards
 from virnucpro_pl.runs.starts import Starts
 
@@ -98,7 +99,7 @@ class _Run(EncoderRun):
         counts["inputs"] = [{**source, "path": path, "calls": by_call} for source, path, by_call in sources]
         counts |= {"saved": datamodule.saved(), "calls": calls}
         starts = Starts(self.work).read()
-        run: dict[str, Any] = {
+        run: RunRecord = {
             **provenance(self.cfg, self.began),
             "starts": starts,
             "resumed": max(0, len(starts) - 1),
@@ -109,12 +110,13 @@ class _Run(EncoderRun):
                 "head": self._head_facts(),
                 "weights": self.weights,
             },
-            "engine": self.engine(throughput),
-            "counts": counts,
+            "engine": cast("Engine", self.engine(throughput)),
+            "counts": cast("Counts", counts),
             "embedding_cache": self.cfg.data.embedding_cache,
             "figures": merge_metrics(stages, throughput, datamodule.token_budget, after.seconds()),
             "files": files,
-            "identity": self.fingerprint,
+            "identity": cast("Fingerprint", self.fingerprint),
+            "formats": {},
         }
         try:
             self._add_formats(run, datamodule.store.folder)
@@ -123,7 +125,7 @@ class _Run(EncoderRun):
             raise
         self.folder.finish(run)
 
-    def _add_formats(self, run: dict[str, Any], store: Path | None) -> bool:
+    def _add_formats(self, run: RunRecord, store: Path | None) -> bool:
         """Write the files of the requested formats that are missing; return whether there were any.
 
         Args:
@@ -169,8 +171,8 @@ class _Run(EncoderRun):
 
     def report(self) -> float:
         """Log the summary, also of a run that was finished before, and return its tokens per second."""
-        run, finished = self.folder.finished, not self.source.is_prepared
-        assert run is not None
+        assert self.folder.finished is not None
+        run, finished = cast("RunRecord", self.folder.finished), not self.source.is_prepared
         if finished and self._add_formats(run, None):
             self.folder.note(run)
             log.info("Finished already, %s; the missing formats were written", run["started"])

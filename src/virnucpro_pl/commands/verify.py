@@ -1,9 +1,7 @@
 """The ``verify`` command: check that the results in a folder are complete, consistent and unchanged."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
@@ -13,9 +11,9 @@ from virnucpro_pl.reporting.format_checks import format_disagreements
 from virnucpro_pl.results.agreement import disagreements
 from virnucpro_pl.results.run_check import count_mistakes, finished_run
 from virnucpro_pl.results.verification import damage, input_state, miscounts
+from virnucpro_pl.runs.record_types import RunRecord
 
 log = logging.getLogger(__name__)
-_COUNTED = ("records", "chunks", "orfs")
 
 
 def verify(cfg: DictConfig) -> float:
@@ -42,13 +40,12 @@ def verify(cfg: DictConfig) -> float:
     if mistakes:
         raise DamagedResultsError(f"{folder}: the files contradict each other; run predict again, overwrite=true")
     counts = run["counts"]
-    log.info(
-        "Verified: %d files, %s records, %s chunks, %s ORFs", len(found), *(f"{counts[key]:,}" for key in _COUNTED)
-    )
+    numbers = f"{counts['records']:,} records, {counts['chunks']:,} chunks, {counts['orfs']:,} ORFs"
+    log.info("Verified: %d files, %s", len(found), numbers)
     return float(len(found))
 
 
-def _contradictions(folder: Path, run: Mapping[str, Any]) -> dict[str, str]:
+def _contradictions(folder: Path, run: RunRecord) -> dict[str, str]:
     """Return the contradictions by file; somebody may have changed checksums together with a file."""
     if wrong := "; ".join(count_mistakes(run["counts"])):
         return {RUN_FILE: wrong}

@@ -3,7 +3,7 @@
 import platform
 import subprocess
 import time
-from typing import Any
+from typing import cast
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -12,9 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from virnucpro_pl import __version__
 from virnucpro_pl.configuration.hydra_config import PACKAGE, command
+from virnucpro_pl.runs.record_types import SCHEMA_VERSION, Provenance, Settings
 
 
-def provenance(cfg: DictConfig, began: float) -> dict[str, Any]:
+def provenance(cfg: DictConfig, began: float) -> Provenance:
     """Return command, version, time and configuration of a run, for its record.
 
     Args:
@@ -24,6 +25,7 @@ def provenance(cfg: DictConfig, began: float) -> dict[str, Any]:
     hydra = HydraConfig.get()
     seconds = time.monotonic() - began
     return {
+        "schema_version": SCHEMA_VERSION,
         "version": __version__,
         "command": command(),
         "directory": str(hydra.runtime.cwd),
@@ -31,7 +33,7 @@ def provenance(cfg: DictConfig, began: float) -> dict[str, Any]:
         "seconds": round(seconds, 3),
         "commit": _commit(),
         "platform": platform.platform(),
-        "config": OmegaConf.to_container(cfg, resolve=True),
+        "config": cast("Settings", OmegaConf.to_container(cfg, resolve=True)),
     }
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypedDict
 
 from virnucpro_pl.files.durable import replacing
 
@@ -14,6 +14,13 @@ log = logging.getLogger(__name__)
 
 _LARGE = 1 << 30
 """Bytes from which hashing takes seconds"""
+
+
+class FileFacts(TypedDict):
+    """Size in bytes and SHA-256 of a file."""
+
+    bytes: int
+    sha256: str
 
 
 def file_state(state: os.stat_result) -> list[int]:
@@ -48,7 +55,7 @@ def sha256_of(path: Path, digest_cache: Path | None = None) -> dict[str, str]:
     return digests
 
 
-def file_facts(path: Path) -> dict[str, Any]:
+def file_facts(path: Path) -> FileFacts:
     """Return size and digest of a file for the run record."""
     return {"bytes": path.stat().st_size, "sha256": sha256_of(path)[path.name]}
 

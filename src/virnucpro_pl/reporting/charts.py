@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 
 from virnucpro_pl.reporting.gathering import CALLS, LENGTH_EDGES, SCORE_BINS, ReportData, Track
 from virnucpro_pl.reporting.wording import CALL_MEANING
-from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD
-from virnucpro_pl.runs.fingerprint import THRESHOLD
+from virnucpro_pl.runs.record_types import StageMetrics
 from virnucpro_pl.sequence.translation import FRAMES
 
 Chart = dict[str, Any]
@@ -19,7 +18,7 @@ def charts(data: ReportData) -> dict[str, Chart]:
 
     They contain no text of the input, in which Plotly would interpret markup.
     """
-    threshold = float(data.run["identity"].get(THRESHOLD) or PUBLISHED_THRESHOLD)
+    threshold = data.run["identity"]["results.threshold"]
     return {
         "record-scores": _score_chart(data.record_scores, threshold, "records"),
         "chunk-scores": _score_chart(data.chunk_scores, threshold, "chunks"),
@@ -112,7 +111,7 @@ def _length_chart(counts: NDArray[np.int64]) -> Chart:
     return {"data": bars, "layout": layout}
 
 
-def _stage_chart(stages: dict[str, dict[str, float]]) -> Chart:
+def _stage_chart(stages: dict[str, StageMetrics]) -> Chart:
     names = list(stages)[::-1]
     seconds = [stages[name]["seconds"] for name in names]
     text = [f"{stages[name]['seconds']:,.2f} s, {stages[name]['share']:.1%}" for name in names]

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from virnucpro_pl.files.durable import replacing
 from virnucpro_pl.files.file_names import open_arrow
 from virnucpro_pl.files.output_files import BED, CHUNK_TABLE, KRAKEN, MULTIQC_CALLS, MULTIQC_GENERAL, RECORD_TABLE
 from virnucpro_pl.reporting.gathering import record_batches
+from virnucpro_pl.runs.record_types import Calls, RunRecord
 from virnucpro_pl.sequence.translation import FRAMES
 
 VIRUSES = 10239
@@ -72,7 +73,7 @@ def _write_lines(path: Path, lines: Iterator[str]) -> list[str]:
     return [path.name]
 
 
-def write_multiqc(folder: Path, run: Mapping[str, Any]) -> list[str]:
+def write_multiqc(folder: Path, run: RunRecord) -> list[str]:
     """Write the files that MultiQC finds: a bar of calls and a column of the general table, by input file."""
     content = multiqc_sections(run)
     for name, section in content.items():
@@ -81,7 +82,7 @@ def write_multiqc(folder: Path, run: Mapping[str, Any]) -> list[str]:
     return [*content]
 
 
-def multiqc_sections(run: Mapping[str, Any]) -> dict[str, Any]:
+def multiqc_sections(run: RunRecord) -> dict[str, Any]:
     """Return the content of each file for MultiQC, by name."""
     samples = _sample_names([escaped(source["path"]) for source in run["counts"]["inputs"]])
     calls = {name: source["calls"] for name, source in zip(samples, run["counts"]["inputs"], strict=True)}
@@ -114,9 +115,9 @@ def multiqc_sections(run: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _viral_percent(calls: dict[str, int]) -> dict[str, float]:
+def _viral_percent(calls: Calls) -> dict[str, float]:
     """Return the viral share of called sequences in percent; empty if none is called."""
-    called = sum(calls.values()) - calls["not_called"]
+    called = calls["virus"] + calls["others"] + calls["ambiguous"]
     return {"viral_percent": round(100 * calls["virus"] / called, 4)} if called else {}
 
 

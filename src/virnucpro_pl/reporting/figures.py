@@ -12,8 +12,6 @@ from virnucpro_pl.files.durable import replacing
 from virnucpro_pl.files.output_files import FIGURES_FOLDER
 from virnucpro_pl.reporting.gathering import CALLS, LENGTH_EDGES, SCORE_BINS, ReportData, Track, gather
 from virnucpro_pl.reporting.wording import CALL_MEANING
-from virnucpro_pl.results.consensus import PUBLISHED_THRESHOLD
-from virnucpro_pl.runs.fingerprint import THRESHOLD
 
 _COLOURS = dict(zip(CALLS, ("#c8553d", "#2f7f96", "#b08d2e", "#a9b3bd"), strict=True))
 _MOST_POINTS = 4000
@@ -34,7 +32,7 @@ def write_figures(folder: Path, formats: Sequence[str], records: list[str], max_
         UserError: the folder holds no finished run, or a sequence is not in it.
     """
     data = gather(folder, 0, max_tracks, _MOST_POINTS, records)
-    threshold = float(data.run["identity"].get(THRESHOLD) or PUBLISHED_THRESHOLD)
+    threshold = data.run["identity"]["results.threshold"]
     pictures = {"scores": partial(_score_figure, data), "lengths": partial(_length_figure, data)}
     if data.tracks:
         pictures["tracks"] = partial(_track_figure, data.tracks)

@@ -19,10 +19,11 @@ from virnucpro_pl.reporting.gathering import record_batches
 from virnucpro_pl.reporting.sequence_files import reads_of_files
 from virnucpro_pl.results.row_streams import DisagreementError
 from virnucpro_pl.results.sequence_check import compare_sequences, records_called, sequences_of
+from virnucpro_pl.runs.record_types import RunRecord
 from virnucpro_pl.sequence.decompressed import open_decompressed
 
 
-def format_disagreements(folder: Path, run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def format_disagreements(folder: Path, run: RunRecord) -> Iterator[tuple[str, str]]:
     """Yield each file under ``formats`` that contradicts the tables, with the first difference.
 
     Args:
@@ -36,7 +37,7 @@ def format_disagreements(folder: Path, run: Mapping[str, Any]) -> Iterator[tuple
             yield found.file, str(found)
 
 
-def _checks(folder: Path, run: Mapping[str, Any]) -> Iterator[Callable[[], None]]:
+def _checks(folder: Path, run: RunRecord) -> Iterator[Callable[[], None]]:
     formats = run["formats"]
     if "nonviral" in formats:
         for name, calls in ((NONVIRAL, ("others", "ambiguous")), (UNCALLED, ("NA",))):
@@ -52,7 +53,7 @@ def _checks(folder: Path, run: Mapping[str, Any]) -> Iterator[Callable[[], None]
             yield partial(_compare_section, folder / name, section)
 
 
-def _check_reads(folder: Path, run: Mapping[str, Any]) -> None:
+def _check_reads(folder: Path, run: RunRecord) -> None:
     """Compare the reads in all FASTQ files with the records of the same call."""
     sources = run["counts"]["inputs"]
     try:

@@ -3,13 +3,14 @@
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.files.output_files import FORMAT_FILES
 from virnucpro_pl.reporting.downstream_tables import write_bed, write_kraken, write_multiqc
 from virnucpro_pl.reporting.page import write_report
 from virnucpro_pl.reporting.sequence_files import records_of_inputs, records_of_store, write_fastq, write_nonviral
+from virnucpro_pl.runs.record_types import RunRecord
 from virnucpro_pl.sequence.streams import can_be_read_again, shown_name
 
 EXTRA_FILES = tuple(itertools.chain.from_iterable(FORMAT_FILES.values()))
@@ -46,7 +47,7 @@ class Formats(NamedTuple):
         return Formats(*(wanted and key not in written for key, wanted in self._asdict().items()))
 
     def write(
-        self, folder: Path, run: dict[str, Any], inputs: list[str], store: Path | None
+        self, folder: Path, run: RunRecord, inputs: list[str], store: Path | None
     ) -> Iterator[tuple[str, list[str]]]:
         """Write the formats of a run whose result files exist.
 

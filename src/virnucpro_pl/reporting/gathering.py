@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +15,7 @@ from virnucpro_pl.errors import UserError, escaped
 from virnucpro_pl.files.file_names import open_arrow
 from virnucpro_pl.files.output_files import CHUNK_TABLE, RECORD_TABLE
 from virnucpro_pl.results.run_check import finished_run
+from virnucpro_pl.runs.record_types import RunRecord
 from virnucpro_pl.sequence.translation import FRAMES
 
 CALLS = ("virus", "others", "ambiguous", "NA")
@@ -63,7 +63,7 @@ class ReportData:
     """Data of a report."""
 
     folder: Path
-    run: dict[str, Any]
+    run: RunRecord
     """run record"""
     record_scores: NDArray[np.int64] = field(default_factory=lambda: _no_counts(SCORE_BINS))
     """(calls, bins) sequences by call and highest virus score"""
@@ -84,7 +84,7 @@ def gather(
     most_tracks: int,
     most_points: int,
     named: list[str],
-    run: dict[str, Any] | None = None,
+    run: RunRecord | None = None,
 ) -> ReportData:
     """Read the data of a report from the output folder of a finished ``predict``.
 
@@ -118,7 +118,7 @@ def gather(
     return data
 
 
-def _run_record(folder: Path) -> dict[str, Any]:
+def _run_record(folder: Path) -> RunRecord:
     run = finished_run(folder, "report")
     for name in (RECORD_TABLE, CHUNK_TABLE):
         if not (folder / name).is_file():

@@ -23,13 +23,14 @@ from virnucpro_pl.reporting.wording import (
     repeat_command,
     trained_lengths,
 )
+from virnucpro_pl.runs.record_types import RunRecord
 from virnucpro_pl.sequence.translation import FRAMES
 
 MOST_RECORDS, MOST_TRACKS, MOST_POINTS = 500, 40, 1000
 """Viral sequences in the list, sequences shown along their length, chunks of each: the file stays below 10 MB"""
 
 
-def write_report(folder: Path, run: dict[str, Any] | None = None) -> Path:
+def write_report(folder: Path, run: RunRecord | None = None) -> Path:
     """Write ``report.html`` into the output folder of a finished run.
 
     Args:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
@@ -14,6 +14,7 @@ from virnucpro_pl.errors import UserError
 from virnucpro_pl.files.durable import replacing
 from virnucpro_pl.files.output_files import KINDS, NONVIRAL, RECORD_TABLE, UNCALLED
 from virnucpro_pl.reporting.gathering import CALLS, record_batches
+from virnucpro_pl.runs.record_types import InputFile
 from virnucpro_pl.sequence.layout import TableReader
 from virnucpro_pl.sequence.mates import FIRST, INTERLEAVED
 from virnucpro_pl.sequence.records import InputFacts, read_fastq_entries, read_records
@@ -50,7 +51,7 @@ def records_of_store(store: Path) -> Iterator[StoredRecord]:
             yield StoredRecord(description.as_py(), memoryview(sequence.as_buffer()))
 
 
-def records_of_inputs(inputs: list[str], sources: list[dict[str, Any]]) -> Iterator[StoredRecord]:
+def records_of_inputs(inputs: list[str], sources: list[InputFile]) -> Iterator[StoredRecord]:
     """Yield the records of input files, which are read again.
 
     Args:
@@ -126,7 +127,7 @@ class _Unit(NamedTuple):
     """2 for an interleaved file, otherwise 1"""
 
 
-def write_fastq(folder: Path, inputs: list[str], sources: list[dict[str, Any]]) -> list[str]:
+def write_fastq(folder: Path, inputs: list[str], sources: list[InputFile]) -> list[str]:
     """Write the reads of FASTQ files unchanged, with their qualities: ``viral.fastq.gz`` and so on.
 
     Mates stay together: a pair is viral if one of its reads is, and uncalled only if both are. Mates of two files go to
@@ -166,7 +167,7 @@ def write_fastq(folder: Path, inputs: list[str], sources: list[dict[str, Any]]) 
 
 
 def reads_of_files(
-    folder: Path, inputs: list[str], sources: list[dict[str, Any]]
+    folder: Path, inputs: list[str], sources: list[InputFile]
 ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Yield the name of each file of ``write_fastq`` and which records it holds, (records,)."""
     kinds = kinds_of_records(folder)
@@ -184,7 +185,7 @@ def _endings(unit: _Unit) -> tuple[str, ...]:
     return ("_1", "_2") if len(unit.paths) == 2 else ("",)
 
 
-def _units(inputs: list[str], sources: list[dict[str, Any]]) -> Iterator[_Unit]:
+def _units(inputs: list[str], sources: list[InputFile]) -> Iterator[_Unit]:
     """Yield the FASTQ files; of mates in two files, the file of the first reads comes first."""
     first = 0
     waiting: tuple[str, str, int, str] | None = None

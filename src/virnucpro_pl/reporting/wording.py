@@ -4,6 +4,8 @@ import os
 import shlex
 from typing import Any
 
+from virnucpro_pl.runs.record_types import RunRecord
+
 STATUS_MEANING = {
     "dna_only": "every reading frame holds a stop codon; called by the fallback head, on nucleotides alone",
     "no_orf": "every reading frame holds a stop codon, so this method cannot score it; rare in RNA viruses, common in"
@@ -21,7 +23,7 @@ CALL_MEANING = {
 }
 
 
-def repeat_command(run: dict[str, Any]) -> str:
+def repeat_command(run: RunRecord) -> str:
     """Return the shell command that repeats the run in its original directory."""
     return " ".join(map(_in_shell, run["command"]))
 
@@ -49,7 +51,7 @@ def _in_ansi_quotes(word: str) -> str:
     return f"$'{text}'"
 
 
-def head_quality(run: dict[str, Any]) -> list[dict[str, Any]]:
+def head_quality(run: RunRecord) -> list[dict[str, Any]]:
     """Return the test metrics of the head by chunk length in nt; empty if it was not tested."""
     tested = (run["model"].get("head") or {}).get("tested") or {}
     return [
@@ -57,7 +59,7 @@ def head_quality(run: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def trained_lengths(run: dict[str, Any]) -> str:
+def trained_lengths(run: RunRecord) -> str:
     """Return the chunk lengths of the head's training in nt, as text; empty if unknown."""
     lengths = sorted(set((run["model"].get("head") or {}).get("chunk_lengths") or []))
     return " to ".join(map(str, lengths))

@@ -1,9 +1,9 @@
 """Check that the result files agree with each other, row by row, in constant memory."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from virnucpro_pl.results.consensus import (
     NOT_CALLED,
     CallingRules,
     Consensus,
+    Tie,
     call_chunks,
     call_orfs,
     call_records,
@@ -39,8 +40,8 @@ from virnucpro_pl.results.row_streams import (
 )
 from virnucpro_pl.results.sequence_check import compare_sequences, records_called, sequences_of
 from virnucpro_pl.results.slices import MAX_CHUNKS
-from virnucpro_pl.runs.fingerprint import THRESHOLD
-from virnucpro_pl.sequence.chunks import Chunks, check_chunking, cut_records
+from virnucpro_pl.runs.record_types import RunRecord
+from virnucpro_pl.sequence.chunks import Chunks, Geometry, check_chunking, cut_records
 from virnucpro_pl.sequence.layout import STATUSES
 from virnucpro_pl.sequence.translation import FRAMES
 
@@ -54,7 +55,7 @@ _MOST_OFF = 0.01  # rounding error of the sum of the two scores of an ORF
 _CALLED, _WHOLE, _NO_ORF, _AMBIGUOUS_ONLY, _EXCLUDED, _TOO_SHORT, _EMPTY = range(len(STATUSES))
 
 
-def disagreements(folder: Path, run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def disagreements(folder: Path, run: RunRecord) -> Iterator[tuple[str, str]]:
     """Yield each result file that contradicts another one, with the first difference.
 
     Args:
@@ -101,15 +102,17 @@ class _Tables:
         UserError: the run record holds impossible calling rules.
     """
 
-    def __init__(self, folder: Path, run: Mapping[str, Any]):
+    def __init__(self, folder: Path, run: RunRecord):
         fingerprint = run["identity"]
         self._folder = folder
         self._counts = run["counts"]
         self._rules = CallingRules(
-            fingerprint["results.tie"], fingerprint["results.min_viral_fraction"], fingerprint[THRESHOLD]
+            cast("Tie", fingerprint["results.tie"]),
+            fingerprint["results.min_viral_fraction"],
+            fingerprint["results.threshold"],
         )
         self._rules.check()
-        self._cutting = fingerprint["data.chunk_length"], fingerprint["data.chunking"]
+        self._cutting = fingerprint["data.chunk_length"], cast("Geometry", fingerprint["data.chunking"])
         check_chunking(*self._cutting)
         self._paths = pa.array([escaped(source["path"]) for source in self._counts["inputs"]], pa.string())
         self._tally = CallTally(self._counts)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from virnucpro_pl.runs.record_types import Counts
 from virnucpro_pl.sequence.alphabet import is_worth_a_warning, odd_text
 from virnucpro_pl.sequence.layout import NOT_NUCLEOTIDES
 from virnucpro_pl.sequence.streams import shown_name
@@ -49,7 +50,7 @@ def _letter_warnings(source: dict[str, Any], are_excluded: bool) -> list[str]:
     ]
 
 
-def input_lines(counts: dict[str, Any]) -> list[str]:
+def input_lines(counts: Counts) -> list[str]:
     """Return the lines of skipped alignments and of pairs for the summary."""
     inputs = counts["inputs"]
     skipped = {kind: sum(source.get("skipped", {}).get(kind, 0) for source in inputs) for kind in _SKIPPED}

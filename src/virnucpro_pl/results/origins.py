@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from virnucpro_pl.runs.record_types import InputFile
 from virnucpro_pl.sequence.mates import final_names
 from virnucpro_pl.sequence.stored_array import StoredArray
 
@@ -36,7 +37,7 @@ class UniqueNames:
         return unique
 
 
-def files_of(inputs: Sequence[dict[str, Any]], first_record: int, count: int) -> NDArray[np.int64]:
+def files_of(inputs: Sequence[InputFile], first_record: int, count: int) -> NDArray[np.int64]:
     """Return the index of the input of each of ``count`` consecutive records.
 
     >>> files_of([{"records": 2}, {"records": 0}, {"records": 1}], 1, 2).tolist()

@@ -1,21 +1,22 @@
 """Publishing: the result files appear once all scores are there."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from virnucpro_pl.errors import DamagedResultsError
-from virnucpro_pl.files.digests import file_facts
+from virnucpro_pl.files.digests import FileFacts, file_facts
 from virnucpro_pl.files.durable import announce, flush
 from virnucpro_pl.files.output_files import RESULT_FILES, written_within
 from virnucpro_pl.host.stage_clock import CONSENSUS, WRITING, StageClock
 from virnucpro_pl.results.consensus import CallingRules
 from virnucpro_pl.results.tables import write_results
+from virnucpro_pl.runs.record_types import RunRecord
 from virnucpro_pl.runs.score_file import ScoreFile
 from virnucpro_pl.sequence.store import OrfStore, check_unchanged
 
 
-def check_results(folder: Path, run: Mapping[str, Any]) -> None:
+def check_results(folder: Path, run: RunRecord) -> None:
     """Raise DamagedResultsError if a result file of a finished run is missing or was changed.
 
     Args:
@@ -51,7 +52,7 @@ def publish(
     output: Path,
     rules: CallingRules,
     clock: StageClock,
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+) -> tuple[dict[str, Any], dict[str, FileFacts]]:
     """Write the result files of a run.
 
     Args:

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import UnionType
-from typing import Any
+from typing import Any, cast
 
 from virnucpro_pl.errors import DamagedResultsError, UserError, escaped
 from virnucpro_pl.files.output_files import (
@@ -15,107 +14,15 @@ from virnucpro_pl.files.output_files import (
     RUN_FILE,
     WORK_FOLDER,
 )
-from virnucpro_pl.runs.fingerprint import THRESHOLD
+from virnucpro_pl.runs.record_schema import check_record
+from virnucpro_pl.runs.record_types import SCHEMA_VERSION, EmbedRecord, RunRecord, TrainRecord
 from virnucpro_pl.runs.run_record import read_run_record
-
-_EACH = object()
-"""Stands for every key of a mapping with arbitrary keys."""
-_COUNT_EACH: dict[Any, Any] = {_EACH: int}
-_CALLS: dict[Any, Any] = dict.fromkeys(("others", "virus", "ambiguous", "not_called"), int)
-_SPEED: dict[Any, Any] = dict.fromkeys(("tokens_per_second", "sequences_per_second", "packing_efficiency"), float)
-_SHAPE: dict[Any, Any] = {
-    "version": str,
-    "command": [str],
-    "directory": str,
-    "started": str,
-    "seconds": float,
-    "resumed": int,
-    "warnings": [str],
-    "config": {"data": {"chunk_length": int | None}},
-    "model": {"name": str, "demo": bool, "head": dict | None, "weights": {_EACH: {"sha256": {_EACH: str}}}},
-    "engine": {"devices": [str], "precision": str, "torch": str},
-    "embedding_cache": str | None,
-    "figures": {
-        **_SPEED,
-        "stages": {_EACH: {"seconds": float, "share": float}},
-        "encoders": {_EACH: {**_SPEED, "sequences": int, "cached": int, "tokens": int}},
-        **dict.fromkeys(("token_budget", "budget_fill", "batches", "peak_memory_bytes"), float),
-        **dict.fromkeys(("wait_mean_ms", "wait_max_ms", "wait_share"), float),
-        **dict.fromkeys(("gpu_peak_memory_bytes", "gpu_utilisation_percent"), int | float | None),
-    },
-    "identity": {
-        "data.chunk_length": int,
-        "data.chunking": str,
-        "results.tie": str,
-        "results.min_viral_fraction": float,
-        THRESHOLD: float,
-    },
-    "files": {_EACH: {"bytes": int, "sha256": str}},
-    "formats": {_EACH: [str]},
-    "counts": {
-        "inputs": [
-            {
-                "path": str,
-                "sha256": str,
-                "format": str,
-                "mates": str | None,
-                "records": int,
-                "letters": int,
-                "calls": _CALLS,
-            },
-        ],
-        "records": int,
-        "bases": int,
-        "chunks": int,
-        "orfs": int,
-        "duplicate_suffix": str,
-        "saved": {"orfs": int, "proteins": int},
-        "record_status": _COUNT_EACH,
-        "chunk_status": _COUNT_EACH,
-        "calls": {
-            "records": _CALLS,
-            "chunks": _CALLS,
-            "orfs": {"others": int, "virus": int},
-            "out_of_domain": int,
-        },
-    },
-}
-_METRICS = ("val_loss", "val_average_precision", "val_auroc", "val_accuracy")
-_SHAPES: dict[str, dict[Any, Any]] = {
-    "embed": {
-        "started": str,
-        "counts": {"orfs": int},
-        "figures": {
-            "tokens_per_second": float,
-            "encoders": {_EACH: {**_SPEED, "sequences": int, "cached": int}},
-        },
-    },
-    "train": {
-        "started": str,
-        "warnings": [str],
-        "figures": {"epoch": int, "epochs": int, **dict.fromkeys(_METRICS, float)},
-    },
-}
-"""Keys that a later start of these commands reads"""
-_WORDS: dict[Any, str] = {
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    bool: "true or false",
-    str | None: "text or null",
-    int | None: "a whole number or null",
-    int | float | None: "a number or null",
-    dict | None: "a mapping or null",
-    list: "a list",
-    dict: "a mapping",
-}
-
 
 _OTHER_FILES = {DATASET_FILE: "prepare", COMPARISON: "compare", BENCHMARK_TABLE: "benchmark"}
 """File that identifies the output of a command without ``run.json``"""
 
 
-def finished_run(folder: Path, command: str) -> dict[str, Any]:
+def finished_run(folder: Path, command: str) -> RunRecord:
     """Return the checked run record of a finished ``predict``.
 
     Args:
@@ -146,7 +53,7 @@ def finished_run(folder: Path, command: str) -> dict[str, Any]:
         raise UserError(
             f"{folder}: {error}; it is damaged or of another version: run predict again, overwrite=true"
         ) from error
-    return run
+    return cast("RunRecord", run)
 
 
 def check_reported(run: Mapping[str, Any], command: str, folder: Path) -> None:
@@ -161,7 +68,7 @@ def check_reported(run: Mapping[str, Any], command: str, folder: Path) -> None:
         UserError: a key is missing or has another type.
     """
     try:
-        _check(run, _SHAPES[command], "")
+        check_record(run, EmbedRecord if command == "embed" else TrainRecord)
     except UserError as error:
         raise UserError(
             f"output={escaped(str(folder))}: {error}; it is damaged or of another version: give overwrite=true to start"
@@ -175,7 +82,9 @@ def check_run_record(run: Mapping[str, Any]) -> None:
     Raises:
         UserError: a key is missing, has another type, or names a file outside of the folder.
     """
-    _check(run, _SHAPE, "")
+    check_record(run, RunRecord)
+    if (version := run.get("schema_version", SCHEMA_VERSION)) > SCHEMA_VERSION:
+        raise UserError(f"{RUN_FILE}: schema_version is {version}, and this program knows {SCHEMA_VERSION}")
     if run["command"][1:2] != ["predict"]:
         raise UserError(f"{RUN_FILE}: command is {escaped(repr(run['command']))[:60]}, not that of a predict")
     listed = [name for names in run["formats"].values() for name in names]
@@ -185,23 +94,6 @@ def check_run_record(run: Mapping[str, Any]) -> None:
             raise UserError(f"{RUN_FILE}: files: '{escaped(name)}' is not the name of a file in the output folder")
     if missing := [name for name in (*RESULT_FILES, *listed) if name not in run["files"]]:
         raise UserError(f"{RUN_FILE}: files: {escaped(missing[0])} is not listed")
-
-
-def _check(value: Any, shape: Any, where: str) -> None:
-    kind: Any = shape if isinstance(shape, type | UnionType) else type(shape)
-    accepted = int | float if kind is float else kind
-    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool) or (kind is int and value < 0):
-        raise UserError(f"{RUN_FILE}: {where} is {escaped(repr(value))[:60]}, not {_WORDS[kind]}")
-    items: Any = value
-    if isinstance(shape, list):
-        for number, item in enumerate(items):
-            _check(item, shape[0], f"{where}[{number}]")
-    if isinstance(shape, dict):
-        for key in items if _EACH in shape else shape:
-            name = f"{where}.{escaped(str(key))}" if where else str(key)
-            if key not in items:
-                raise UserError(f"{RUN_FILE}: {name} is missing")
-            _check(items[key], shape.get(_EACH) or shape[key], name)
 
 
 def count_mistakes(counts: Mapping[str, Any]) -> Iterator[str]:

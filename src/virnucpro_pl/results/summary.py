@@ -1,9 +1,10 @@
 """Metrics of a run, for the log and ``run.json``."""
 
-from typing import Any
+from typing import Any, cast
 
 from virnucpro_pl.host.stage_clock import DNABERT_S, ESM2, STAGES
 from virnucpro_pl.results.input_notes import input_lines
+from virnucpro_pl.runs.record_types import Calls, EncoderMetrics, Metrics, RunRecord
 
 DEMO_WARNING = "demo model, not for science"
 CALLED = ("called", "dna_only")
@@ -18,7 +19,7 @@ COUNTED = (
 
 def merge_metrics(
     stages: list[dict[str, float]], throughput: list[dict[str, Any]], token_budget: int, host: dict[str, float]
-) -> dict[str, Any]:
+) -> Metrics:
     """Merge the metrics of all ranks.
 
     The time of a stage is that of the slowest rank. Packing efficiency is the share of processed tokens that are not
@@ -71,7 +72,7 @@ def merge_metrics(
 
 def _encoder(
     throughput: list[dict[str, Any]], stages: list[dict[str, float]], sums: dict[str, int], key: str, name: str
-) -> dict[str, Any]:
+) -> EncoderMetrics:
     return {
         "sequences": sums[f"{key}_sequences"],
         "cached": sums[f"{key}_cached"],
@@ -92,7 +93,7 @@ def _share(part: float, whole: float) -> float:
     return round(part / whole, 4) if whole else 1.0
 
 
-def summary_lines(run: dict[str, Any]) -> list[str]:
+def summary_lines(run: RunRecord) -> list[str]:
     """Return the lines of the summary of a run."""
     counts, figures = run["counts"], run["figures"]
     saved = counts["saved"]
@@ -131,7 +132,7 @@ def summary_lines(run: dict[str, Any]) -> list[str]:
     return lines
 
 
-def found_line(run: dict[str, Any]) -> str:
+def found_line(run: RunRecord) -> str:
     """Return the numbers of calls as one line."""
     calls, statuses = run["counts"]["calls"]["records"], run["counts"]["record_status"]
     why = ", ".join(f"{count:,} {status}" for status, count in statuses.items() if count and status not in CALLED)
@@ -141,7 +142,7 @@ def found_line(run: dict[str, Any]) -> str:
     return f"Found: {calls['virus']:,} of {run['counts']['records']:,} records viral, {', '.join(parts)}"
 
 
-def _cache_lines(run: dict[str, Any]) -> list[str]:
+def _cache_lines(run: RunRecord) -> list[str]:
     if run["embedding_cache"] is None:
         return []
     found = [
@@ -151,7 +152,7 @@ def _cache_lines(run: dict[str, Any]) -> list[str]:
     return [f"  found in the embedding cache: {', '.join(found)}"]
 
 
-def _gpu_text(figures: dict[str, Any]) -> str:
+def _gpu_text(figures: Metrics) -> str:
     if figures["gpu_peak_memory_bytes"] is None:
         return ""
     text = f", {figures['gpu_peak_memory_bytes'] / 2**30:.1f} GiB on the GPU"
@@ -163,5 +164,6 @@ def _statuses(counts: dict[str, int]) -> str:
     return " + ".join(f"{count:,} {status}" for status, count in counts.items() if count) or "none"
 
 
-def _calls(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {call.replace('_', ' ')}" for call, count in counts.items() if count) or "none"
+def _calls(counts: Calls) -> str:
+    numbers = cast("dict[str, int]", counts)
+    return ", ".join(f"{count:,} {call.replace('_', ' ')}" for call, count in numbers.items() if count) or "none"

@@ -10,12 +10,13 @@ import pyarrow.parquet as pq
 from virnucpro_pl.files.digests import sha256_of
 from virnucpro_pl.files.file_names import open_arrow
 from virnucpro_pl.files.output_files import CHUNK_TABLE, CONSENSUS_TABLE, ORF_TABLE, RECORD_TABLE, VIRAL_FASTA
+from virnucpro_pl.runs.record_types import RunRecord
 from virnucpro_pl.sequence.streams import can_be_read_again
 
 _BLOCK_BYTES = 1 << 20
 
 
-def damage(folder: Path, run: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+def damage(folder: Path, run: RunRecord) -> Iterator[tuple[str, str | None]]:
     """Yield each result file with its damage, None if it is intact.
 
     Args:
@@ -37,7 +38,7 @@ def _damage(file: Path, written: Mapping[str, Any]) -> str | None:
         return f"cannot be read: {error.strerror}"
 
 
-def miscounts(folder: Path, run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def miscounts(folder: Path, run: RunRecord) -> Iterator[tuple[str, str]]:
     """Yield each result file whose number of rows differs from the run record."""
     counts = run["counts"]
     with_orf = counts.get("chunks_with_orf", counts["chunk_status"].get("called", 0))

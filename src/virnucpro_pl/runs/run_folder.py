@@ -45,7 +45,7 @@ class RunFolder:
         self._fingerprint_file = work / "identity.json"
         self._lock: FolderLock | None = None
         self._known: dict[str, Any] = {}
-        self.finished: dict[str, Any] | None = None
+        self.finished: Mapping[str, Any] | None = None
         """Run record of the finished run in the folder, None if there is none"""
 
     @property
@@ -152,7 +152,7 @@ class RunFolder:
             written.append(facts)
             write_text(self._fingerprint_file, json.dumps(self._known, indent=2))
 
-    def finish(self, run: dict[str, Any]) -> None:
+    def finish(self, run: Mapping[str, Any]) -> None:
         """Write the run record, which marks the run as finished, and remove the work folder."""
         for name in claimed_by_unfinished(self._output):
             if name in self._extra_files and name not in run["files"]:  # of an earlier start with other formats
@@ -160,7 +160,7 @@ class RunFolder:
         self.note(run)
         self.clear_work()
 
-    def note(self, run: dict[str, Any]) -> None:
+    def note(self, run: Mapping[str, Any]) -> None:
         """Write the run record."""
         write_text(self._output / RUN_FILE, json.dumps(run, indent=2) + "\n")
         self.finished = run

@@ -1,6 +1,7 @@
 """Log lines of ``train`` about a split and a finished training."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def log_split(split: Split, parts: NDArray[np.int8], labels: NDArray[np.uint8]) 
         log.warning("Warning: %s", LEAKING)
 
 
-def log_result(run: dict[str, Any], output: Path) -> float:
+def log_result(run: Mapping[str, Any], output: Path) -> float:
     """Log the metrics of the best epoch and return its average precision."""
     figures = run["figures"]
     log.info(
