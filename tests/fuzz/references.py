@@ -11,6 +11,11 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+try:
+    from isal import isal_zlib
+except ImportError:  # no build for this machine: zlib alone
+    isal_zlib = None
+
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
@@ -133,7 +138,16 @@ def unpacked(data: bytes) -> bytes:
         member = _DECOMPRESSORS[kind]()
         try:
             content += member.decompress(data)
-        except (zlib.error, OSError, ValueError, EOFError, lzma.LZMAError, zstd.ZstdError) as error:
+        except zlib.error as error:
+            # ISA-L takes distance codes that zlib refuses; with the right CRC-32 and length the content is right.
+            if isal_zlib is None:
+                raise RefusedError from error
+            member = isal_zlib.decompressobj(wbits=31)
+            try:
+                content += member.decompress(data)
+            except isal_zlib.error as also:
+                raise RefusedError from also
+        except (OSError, ValueError, EOFError, lzma.LZMAError, zstd.ZstdError) as error:
             raise RefusedError from error
         if not member.eof:
             raise RefusedError

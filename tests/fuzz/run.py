@@ -10,6 +10,7 @@ beside it; ``--again FILE`` runs it once more. Exit status: 0 without findings, 
 
 import argparse
 import json
+import logging
 import multiprocessing
 import random
 import re
@@ -74,6 +75,7 @@ def write_finding(folder: Path, target: str, data: bytes, how: Reading, told: st
 def work(number: int, options: argparse.Namespace, current: Path, parent: Connection) -> None:
     """Fuzz in one process, and report numbers now and then."""
     signal.signal(signal.SIGALRM, _hangs)
+    logging.disable()  # warnings of the program, of which there is one for each file without end mark
     executions: Counter[str] = Counter()
     was_read: Counter[str] = Counter()
     findings = run = 0
