@@ -1,5 +1,6 @@
 """The Python interface gives what the command line gives, and keeps its model."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -164,6 +165,16 @@ def test_what_may_be_a_path_is_never_a_sequence(predictor: Predictor, name: str,
         with pytest.raises(UserError, match="no such file") as error:
             predictor.predict(form)
         assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_called_like_standard_input_is_read(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b">other\nACGT\n")))
+    written(tmp_path / "-", READS)
+    for form in ("-", "./-", Path("-"), [Path("./-")]):
+        assert predictor.predict(form)["sequence_id"].to_pylist() == list(READS), form
 
 
 def test_a_list_with_a_path_holds_no_sequences(predictor: Predictor, tmp_path: Path) -> None:

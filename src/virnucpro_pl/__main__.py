@@ -123,7 +123,7 @@ def _resume_advice(cfg: DictConfig) -> str:
     """
     hydra = HydraConfig.get()
     default = OmegaConf.select(cfg, "paths.default_output")
-    has_default_folder = default is not None and cfg.output == default
+    has_default_folder = default is not None and cfg.output in (default, "-")
     if hydra.job.config_name not in _RESUMABLE or (has_default_folder and hydra.mode is not RunMode.RUN):
         return ""
     output = f" with output={Path(default).absolute()}" if has_default_folder else ""

@@ -1,5 +1,7 @@
 """Exit status and one-line message of an error."""
 
+import errno
+
 from omegaconf.errors import OmegaConfBaseException
 
 from virnucpro_pl.errors import RunFailedError, UserError, escaped, is_disk_full
@@ -20,7 +22,8 @@ def can_continue(error: BaseException) -> bool:
 
 def exit_status(error: BaseException) -> int:
     """Return 2 for a mistake of the user, 1 for a failed run."""
-    is_mistake = isinstance(error, UserError | OmegaConfBaseException) and not is_disk_full(error)
+    is_mistake = isinstance(error, UserError | OmegaConfBaseException) or _is_forbidden(error)
+    is_mistake = is_mistake and not is_disk_full(error)
     return EXIT_USAGE if is_mistake else EXIT_FAILED
 
 
@@ -32,6 +35,8 @@ def one_line(error: BaseException) -> str:
     """
     if is_disk_full(error):
         return f"{_file_of(error)}no space left on the disk, or a limit of file sizes is reached; free some"
+    if isinstance(error, OSError) and _is_forbidden(error):
+        return f"{_file_of(error)}{error.strerror}; make it writable, or give another folder"
     if isinstance(error, OSError) and is_unexpected_kind(error):
         return f"{escaped(str(error.filename))}: {error.strerror}, which this program has not made; move it away"
     if isinstance(error, UserError | RunFailedError):
@@ -39,6 +44,11 @@ def one_line(error: BaseException) -> str:
     else:
         prefix = "configuration: " if exit_status(error) == EXIT_USAGE else f"{type(error).__name__}: "
     return prefix + escaped(" ".join(str(error).split()))
+
+
+def _is_forbidden(error: BaseException) -> bool:
+    """Return whether a file may not be written, as in a read-only folder."""
+    return isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def _file_of(error: BaseException | None) -> str:

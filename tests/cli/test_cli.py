@@ -98,7 +98,8 @@ def test_interrupted_run_gives_advice_to_resume(mini_overrides: list[str], mini:
     assert "Traceback" not in rest
 
 
-def test_failed_run_names_its_default_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("output", [[], ["output=-"]], ids=["dated", "standard-output"])
+def test_failed_run_names_its_default_folder(output: list[str], tmp_path: Path) -> None:
     """Its name contains the time, so the same command alone would start in another folder."""
     crash = (
         "import virnucpro_pl.commands.predict as p, virnucpro_pl.__main__ as m\n"
@@ -107,7 +108,7 @@ def test_failed_run_names_its_default_folder(tmp_path: Path) -> None:
         "m.main()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", crash, "predict", "trainer.accelerator=cpu"],
+        [sys.executable, "-c", crash, "predict", "trainer.accelerator=cpu", *output],
         cwd=tmp_path,
         capture_output=True,
         text=True,

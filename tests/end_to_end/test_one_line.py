@@ -1,5 +1,6 @@
 """A user's mistake or a damaged folder is one line with a fix, and nothing of the user's is lost."""
 
+import errno
 import json
 import os
 import shutil
@@ -267,3 +268,23 @@ def test_the_closing_line_names_a_report_of_this_run_only(cli: Cli, tmp_path: Pa
     assert "(start with sequences.tsv;" in cli(*words).err
     (tmp_path / "out" / "report.html").write_text("of somebody else")
     assert "(start with sequences.tsv;" in cli(*words).err
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_file_that_may_not_be_written_is_one_line(
+    number: int, folder: Path, finished: Path, cli: Cli, monkeypatch
+) -> None:
+    """As in a folder on a medium that is mounted read-only; root may write everywhere else."""
+    original = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if Path(target).parent == folder:
+            raise OSError(number, os.strerror(number), str(target))
+        return original(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    for words in ([*again(folder, finished), "formats.bed=true"], ["report", f"output={folder}"]):
+        result = cli(*words)
+        assert result.code == 2
+        assert "Traceback" not in result.err
+        assert f"{os.strerror(number)}; make it writable, or give another folder" in result.err.splitlines()[-1]

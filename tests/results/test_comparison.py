@@ -279,6 +279,7 @@ def test_nothing_to_compare_is_refused(cli: Cli, tmp_path: Path) -> None:
         (["reference=A", "candidate=A", "mode=consensus"], "no consensus table; give mode=per-frame"),
         (["reference=A", "candidate=EMPTY"], "holds no prediction_results.txt"),
         (["reference=A", "candidate=BAD"], "column score2 holds something other than numbers"),
+        (["reference=A", "candidate=TWICE"], "has the column Prediction twice; remove one"),
         (["reference=A", "candidate=RAGGED"], "cannot be read as a table"),
         (["reference=A", "candidate=NAN"], "column score1 holds no score of any called row"),
         (["reference=A", "candidate=CR"], "lines end with CR only; convert them: tr"),
@@ -292,6 +293,8 @@ def test_mistakes_are_told_in_one_line(cli: Cli, tmp_path: Path, arguments: list
     for name, row in (("BAD", "x\tvirus\t0.2\tmuch\n"), ("RAGGED", "x\tvirus\n"), ("NAN", "x\tvirus\tnan\tnan\n")):
         places[name] = tmp_path / f"{name}.txt"
         places[name].write_text(HEADER + row)
+    places["TWICE"] = tmp_path / "TWICE.txt"
+    places["TWICE"].write_text(HEADER.rstrip() + "\tPrediction\nx\tvirus\t0.2\t0.8\tvirus\n")
     places["CR"] = tmp_path / "CR.txt"
     places["CR"].write_bytes(places["A"].read_bytes().replace(b"\n", b"\r"))
     filled = [
@@ -302,3 +305,21 @@ def test_mistakes_are_told_in_one_line(cli: Cli, tmp_path: Path, arguments: list
     assert told in result.err
     assert "Traceback" not in result.err
     assert len(result.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("side", ["reference", "candidate"])
+@pytest.mark.parametrize("score", ["nan", "NA", "inf"])
+def test_a_called_id_without_score_is_no_agreement(cli: Cli, tmp_path: Path, side: str, score: str) -> None:
+    """As a score that overflows in half precision."""
+    lines = [f"{name}\tvirus\t0.1\t0.9\n" for name in "abc"]
+    (tmp_path / "whole.txt").write_text(HEADER + "".join(lines))
+    lines[1] = f"b\tvirus\t{score}\t{score}\n"
+    (tmp_path / "lacking.txt").write_text(HEADER + "".join(lines))
+    other = {"reference": "candidate", "candidate": "reference"}[side]
+    words = [f"{side}={tmp_path / 'lacking.txt'}", f"{other}={tmp_path / 'whole.txt'}", f"output={tmp_path / 'out'}"]
+    result = cli("compare", *words)
+    assert result.code == 1
+    assert "1 called ids have no score in one of the runs" in result.err
+    assert figures_of(tmp_path / "out")["scores"]["missing"] == 1
+    rows = (tmp_path / "out" / "mismatches.tsv").read_text().splitlines()
+    assert [row.split("\t")[:2] for row in rows[1:]] == [["b", "score"]]

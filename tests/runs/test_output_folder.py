@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from support import Result
+from virnucpro_pl.files.folder_lock import FolderLock
 from virnucpro_pl.files.output_files import FILES, FORMAT_FILES, RESULT_FILES
 
 Cli = Callable[..., Result]
@@ -378,3 +379,73 @@ def test_a_folder_that_may_not_be_written_is_refused_at_once(cli: Cli, tmp_path:
     Path("reads.fa").write_text(READS)
     Path("closed").mkdir(mode=0o555)
     refused(cli("predict", "reads.fa", "-o", "closed/out", CPU), "closed may not be written")
+
+
+@pytest.mark.parametrize("words", [["benchmark"], ["embed", "reads.fa"], ["predict", "reads.fa"]], ids=lambda w: w[0])
+@pytest.mark.parametrize("force", [[], ["--force"]], ids=["", "force"])
+def test_an_unfinished_run_of_another_command_is_kept(
+    words: list[str], force: list[str], cli: Cli, tmp_path: Path
+) -> None:
+    """`benchmark` in the folder of an unfinished `predict` removed its scores."""
+    Path("reads.fa").write_text(READS)
+    shard = Path("out/.work/parts/0123456789abcdef/part-000000000.parquet")
+    shard.parent.mkdir(parents=True)
+    shard.write_text("scores")
+    Path("out/.work/lock").touch()
+    other = "embed" if words[0] == "predict" else "predict"
+    Path("out/.work/identity.json").write_text(json.dumps({"command": other, "files": {}}))
+    before = content(tmp_path)
+    refused(cli(*words, "-o", "out", CPU, *force), f"unfinished run of `{other}`")
+    assert content(tmp_path) == before
+
+
+def test_benchmark_leaves_a_folder_in_which_a_run_is_at_work(cli: Cli, tmp_path: Path) -> None:
+    with FolderLock(tmp_path / "out" / ".work" / "lock") as lock:
+        assert lock.take_alone(0.0)
+        assert lock.share()
+        refused(cli("benchmark", "-o", "out", CPU), "another run is at work there")
+
+
+@pytest.mark.parametrize("name", ["figures/plot.png", "ranks/notes", "results/thesis.txt", "store/mine", "parts/x.txt"])
+@pytest.mark.parametrize("is_locked", [True, False])
+def test_files_of_others_within_a_work_folder_are_kept(name: str, is_locked: bool, cli: Cli, tmp_path: Path) -> None:
+    Path("reads.fa").write_text(READS)
+    file = Path("out/.work") / name
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    if is_locked:
+        Path("out/.work/lock").touch()
+    before = content(tmp_path)
+    for force in ([], ["--force"]):
+        refused(cli("predict", "reads.fa", "-o", "out", CPU, *force), ".work")
+        assert content(tmp_path) == before
+
+
+def test_force_keeps_the_results_until_the_input_is_read(cli: Cli, tmp_path: Path) -> None:
+    Path("reads.fa").write_text(READS)
+    Path("bad.fa").write_text("<html>")
+    assert cli("predict", "reads.fa", "-o", "out", CPU).code == 0
+    before = content(tmp_path / "out")
+    result = cli("predict", "bad.fa", "-o", "out", CPU, "--force")
+    assert result.code == 2
+    assert "neither FASTA nor FASTQ" in result.err
+    after = content(tmp_path / "out")
+    assert {name: after[name] for name in before if name != "run.log"} == {
+        name: value for name, value in before.items() if name != "run.log"
+    }
+    assert cli("verify", "out").code == 0
+    Path("other.fa").write_text(READS + READS.replace("read_", "more_"))
+    assert cli("predict", "other.fa", "-o", "out", CPU, "--force").code == 0
+    assert json.loads(Path("out/run.json").read_text())["counts"]["records"] == 8
+
+
+def test_report_writes_nothing_that_the_run_does_not_know(cli: Cli, tmp_path: Path) -> None:
+    Path("reads.fa").write_text(READS)
+    assert cli("predict", "reads.fa", "-o", "out", CPU, "formats.report=false").code == 0
+    before = content(tmp_path / "out")
+    refused(cli("report", "-o", "out", "format=[html,png]", "records=nosuch"), "nosuch")
+    for value in ("null", "1", "[]", "[null]"):
+        refused(cli("report", "-o", "out", f"format={value}"), "choose from html, png, svg, pdf")
+    assert content(tmp_path / "out") == before
+    assert cli("report", "-o", "out", "format=[html,png]").code == 0
+    assert cli("verify", "out").code == 0

@@ -81,6 +81,23 @@ def test_export_to_a_place_that_cannot_be_written(cli: Cli, tmp_path: Path, monk
     assert Path("there.pth").read_text() == "mine"
 
 
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("/nowhere/at/all"), os.mkfifo], ids=["link", "pipe"])
+def test_export_replaces_no_broken_link_and_no_pipe(cli: Cli, tmp_path: Path, make) -> None:
+    make(path := tmp_path / "head.pth")
+    before = path.lstat()
+    for force in ([], ["overwrite=true"]):
+        refused(cli("export", f"model.head.weights={HEAD}", f"output={path}", *force), "broken link or no regular file")
+        assert path.lstat() == before
+
+
+def test_export_of_a_head_without_known_lengths(cli: Cli, tmp_path: Path) -> None:
+    head = tmp_path / "head.pth"
+    shutil.copy(HEAD, head)
+    result = cli("export", f"model.head.weights={head}", f"output={tmp_path / 'out.pth'}")
+    assert result.code == 0
+    assert "None" not in result.err
+
+
 def test_other_outputs_that_cannot_be_made(cli: Cli, tmp_path: Path) -> None:
     table = tmp_path / "prediction_results.txt"
     table.write_text("Sequence_ID\tPrediction\tscore1\tscore2\na\tvirus\t0.1\t0.9\n")

@@ -25,6 +25,7 @@ from virnucpro_pl.errors import OutOfMemoryError, UserError, is_out_of_memory
 from virnucpro_pl.execution.provenance import provenance
 from virnucpro_pl.execution.trainer import build_trainer
 from virnucpro_pl.files.durable import write_text
+from virnucpro_pl.files.folder_lock import LOCK_FILE, FolderLock, in_use
 from virnucpro_pl.files.output_files import BENCHMARK_PLOT, BENCHMARK_TABLE, FILES, RUN_FILE
 from virnucpro_pl.host.stage_clock import DNABERT_S, ESM2, StageClock
 from virnucpro_pl.host.standard_output import copy_to_standard_output
@@ -50,11 +51,37 @@ def benchmark(cfg: DictConfig) -> float:
     """
     began = time.monotonic()
     output, work = Path(cfg.paths.output_dir), Path(cfg.paths.work_dir)
-    clear_results(output, FILES["benchmark"], cfg.overwrite)
-    shutil.rmtree(work, ignore_errors=True)  # of an interrupted run
     device = _device(cfg)
     settings = _settings(cfg)
     precisions = choose_precisions(None if cfg.precisions is None else _listed(cfg.precisions), device)
+    if not cfg.overwrite:
+        clear_results(output, (), overwrite=False)  # refuses before the folder is touched
+    with FolderLock(work / LOCK_FILE) as lock:
+        if not lock.take_alone(0.0):
+            raise in_use(output)
+        clear_results(output, FILES["benchmark"], cfg.overwrite)
+        measurements = _measure(cfg, device, settings, precisions)
+        title = f"{_sizes(cfg)} on {_device_name(device)}, random weights"
+        write_csv(measurements, output / BENCHMARK_TABLE)
+        plot_speeds(measurements, title, output / BENCHMARK_PLOT)
+        record = _record(cfg, began, device, measurements) | files_in(output, FILES["benchmark"])
+        write_text(output / RUN_FILE, json.dumps(record, indent=2) + "\n")
+        shutil.rmtree(work)
+
+    for line in (title, *speed_table(measurements).splitlines()):
+        log.info(line)
+    log.info("Results: %s (%s, %s)", output, BENCHMARK_TABLE, BENCHMARK_PLOT)
+    if cfg.output == "-":
+        copy_to_standard_output(output / BENCHMARK_TABLE)
+    return _tokens_per_second(measurements, precisions[0])
+
+
+def _measure(
+    cfg: DictConfig, device: torch.device, settings: Settings, precisions: Sequence[Precision]
+) -> list[Measurement]:
+    """Return the measurements, which are logged as they come."""
+    work = Path(cfg.paths.work_dir)
+    shutil.rmtree(work / "parts", ignore_errors=True)  # of an interrupted run
     log.info("Device: %s; %s", _device_name(device), ", ".join(precision.name for precision in precisions))
 
     reads = [write_reads(settings.num_reads(device), length, settings.seed, work) for length in settings.read_lengths]
@@ -73,19 +100,7 @@ def benchmark(cfg: DictConfig) -> float:
             advice = "give a smaller data.token_budget, or another architecture"
             raise OutOfMemoryError(f"out of memory on {_device_name(device)}: {advice}") from error
         raise
-    write_csv(measurements, output / BENCHMARK_TABLE)
-    title = f"{_sizes(cfg)} on {_device_name(device)}, random weights"
-    plot_speeds(measurements, title, output / BENCHMARK_PLOT)
-    record = _record(cfg, began, device, measurements) | files_in(output, FILES["benchmark"])
-    write_text(output / RUN_FILE, json.dumps(record, indent=2) + "\n")
-    shutil.rmtree(work)
-
-    for line in (title, *speed_table(measurements).splitlines()):
-        log.info(line)
-    log.info("Results: %s (%s, %s)", output, BENCHMARK_TABLE, BENCHMARK_PLOT)
-    if cfg.output == "-":
-        copy_to_standard_output(output / BENCHMARK_TABLE)
-    return _tokens_per_second(measurements, precisions[0])
+    return measurements
 
 
 class _Builder:

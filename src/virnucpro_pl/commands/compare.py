@@ -120,6 +120,8 @@ def _judge(cfg: DictConfig, metrics: dict[str, Any]) -> None:
     found = []
     if missing:
         found.append(f"{missing:,} ids are on one side only")
+    if metrics["scores"] and (unscored := metrics["scores"]["missing"]):
+        found.append(f"{unscored:,} called ids have no score in one of the runs")
     for key, wanted in (("label_agreement", "min_agreement"), ("clear_agreement", "min_clear_agreement")):
         if cfg[wanted] is not None and metrics.get(key) is not None and metrics[key] < cfg[wanted]:
             found.append(f"{key.replace('_', ' ')} {_percent(metrics[key])} is below {wanted}={cfg[wanted]}")

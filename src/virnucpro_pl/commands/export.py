@@ -1,6 +1,7 @@
 """The ``export`` command: a head for the published script."""
 
 import logging
+import os
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -41,9 +42,7 @@ def export(cfg: DictConfig) -> float:
         raise UserError(
             f"output={cfg.output}: cannot be written ({error.strerror}); give a file in another folder"
         ) from error
-    log.info(
-        "Head for the published script: %s (%d numbers in, chunks of %s nt)", path, head.num_inputs, _lengths(source)
-    )
+    log.info("Head for the published script: %s (%d numbers in%s)", path, head.num_inputs, _chunks(source))
     if info and info.threshold != PUBLISHED_THRESHOLD:
         log.warning("Warning: the published script calls from 0.5 on, and this head from %.4f", info.threshold)
     return float(head.num_inputs)
@@ -61,11 +60,15 @@ def _check_place(cfg: DictConfig, path: Path) -> None:
         raise UserError(f"output={cfg.output}: give the name of a .pth file, such as 300_model.pth")
     if path.is_dir():
         raise UserError(f"output={cfg.output} is a folder; give the name of a .pth file in it")
+    if os.path.lexists(path) and not path.is_file():
+        raise UserError(f"output={cfg.output} is a broken link or no regular file; give another name")
     if path.exists() and not cfg.overwrite:
         raise UserError(f"output={cfg.output} is there already; give another name, or overwrite=true")
 
 
-def _lengths(source: HeadSource) -> str:
+def _chunks(source: HeadSource) -> str:
+    """Return the lengths of the chunks that a head was trained on, as text; empty if they are unknown."""
     info = source.info()
-    lengths = sorted(set(info.chunk_lengths)) if info else [source.trained_chunk_length()]
-    return " to ".join(map(str, lengths))
+    trained = source.trained_chunk_length()
+    lengths = {*info.chunk_lengths} if info else {trained} if trained else set()
+    return f", chunks of {' to '.join(map(str, sorted(lengths)))} nt" if lengths else ""

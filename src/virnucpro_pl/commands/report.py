@@ -2,19 +2,21 @@
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
 from virnucpro_pl.errors import UserError
 from virnucpro_pl.files.digests import file_facts
-from virnucpro_pl.files.durable import write_text
+from virnucpro_pl.files.durable import announced_to, write_text
 from virnucpro_pl.files.output_files import FIGURE_FILES, FIGURE_FORMATS, REPORT, RUN_FILE
 from virnucpro_pl.reporting.figures import write_figures
 from virnucpro_pl.reporting.page import write_report
 from virnucpro_pl.results.publishing import check_results
 from virnucpro_pl.results.run_check import finished_run
 from virnucpro_pl.runs.output_folder import check_added
+from virnucpro_pl.runs.record_types import RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +29,9 @@ def report(cfg: DictConfig) -> float:
     """
     if not cfg.output:
         raise UserError("output: give the folder of a finished predict: output=FOLDER")
-    formats = [cfg.format] if isinstance(cfg.format, str) else list(cfg.format)
+    formats = list(cfg.format) if isinstance(cfg.format, ListConfig) else [cfg.format] if cfg.format else []
     if not formats:
-        raise UserError(f"format=[]: choose from html, {', '.join(FIGURE_FORMATS)}")
+        raise UserError(f"format={cfg.format}: choose from html, {', '.join(FIGURE_FORMATS)}")
     if unknown := [name for name in formats if name not in ("html", *FIGURE_FORMATS)]:
         raise UserError(f"format={','.join(map(str, unknown))}: choose from html, {', '.join(FIGURE_FORMATS)}")
     records = list(cfg.records) if isinstance(cfg.records, ListConfig) else [str(cfg.records)] if cfg.records else []
@@ -40,19 +42,18 @@ def report(cfg: DictConfig) -> float:
     check_added(folder, [*([REPORT] if "html" in formats else []), *pictures])
     check_results(folder, run)
     written = []
-    if "html" in formats:
-        written.append(write_report(folder))
-    if images:
-        written += write_figures(folder, images, [str(name) for name in records], cfg.max_tracks)
-    _note(folder, written)
+    with announced_to(partial(_note, folder, run)):
+        if images:  # first, as it finds out whether the sequences exist
+            written += write_figures(folder, images, [str(name) for name in records], cfg.max_tracks)
+        if "html" in formats:
+            written.append(write_report(folder))
     for path in written:
         log.info("%s", path)
     return float(len(written))
 
 
-def _note(folder: Path, written: list[Path]) -> None:
-    """Add files to the run record."""
-    run = finished_run(folder, "report")
-    for path in written:
-        run["files"][str(path.relative_to(folder))] = file_facts(path)
-    write_text(folder / RUN_FILE, json.dumps(run, indent=2) + "\n")
+def _note(folder: Path, run: RunRecord, unfinished: Path, path: Path) -> None:
+    """Add a complete file to the run record before it is renamed, so that a killed command leaves no unknown file."""
+    if path.name != RUN_FILE:
+        run["files"][str(path.relative_to(folder))] = file_facts(unfinished)
+        write_text(folder / RUN_FILE, json.dumps(run, indent=2) + "\n")

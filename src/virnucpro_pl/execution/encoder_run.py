@@ -101,7 +101,7 @@ class EncoderRun(ABC):
         if not is_first:
             logging.getLogger().setLevel(logging.WARNING)  # the first rank logs for all
         try:
-            if first_rank_decides(self.trainer, self.prepare, self.folder.is_finished):
+            if first_rank_decides(self.trainer, self.prepare, self._is_finished):
                 try:
                     self.run_encoders()
                     if is_first:
@@ -156,7 +156,7 @@ class EncoderRun(ABC):
         """
         self.folder.enter(self.cfg.overwrite)
         if self.cfg.overwrite:
-            self.folder.clear()
+            self.folder.clear_unfinished()
         self.folder.check(self.fingerprint)
         weights = self.model.fingerprint()
         if self.folder.finished is not None:
@@ -181,11 +181,17 @@ class EncoderRun(ABC):
         self.weights = {name: {**source, "sha256": hashing[name].result()} for name, source in weights.items()}
         check_lock(self.model, {name: source["sha256"] for name, source in self.weights.items()})
         self.check_inputs({name: sorted(source["sha256"].values()) for name, source in self.weights.items()})
+        if self.cfg.overwrite:  # not before the input and the weights are known to be usable
+            self.folder.clear_finished()
         self.folder.claim(self.fingerprint)
         if self.shards:
             self.shards.clear_unfinished()
         convert_fetched(self.model, self.trainer.precision)
         return True
+
+    def _is_finished(self) -> bool:
+        """Return whether the folder holds a finished run that stays."""
+        return not self.cfg.overwrite and self.folder.is_finished()
 
     def run_encoders(self) -> None:
         """Run the encoders over the input on all ranks."""

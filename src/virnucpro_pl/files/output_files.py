@@ -62,6 +62,15 @@ FILES: dict[str, tuple[str, ...]] = {
 WORK_FILES = ("lock", "identity.json", "starts.json", "digests.json", "scores")
 WORK_FOLDERS = ("ranks", "figures", "parts", "store", "results")
 """Files and folders in the work folder"""
+IN_WORK_FOLDER = re.compile(
+    rf"({'|'.join(map(re.escape, WORK_FILES))}|reads_\d+\.fasta"
+    r"|ranks/\d+|figures/[a-z]+-\d+\.json"
+    r"|parts/([\w-]+/)*([0-9a-f]{16}/)(token_budget|part-\d+\.parquet(\.set-aside)?)"
+    r"|store/([\w.-]+/)*([a-z_]+\.(arrow|npy)|(manifest|digests)\.json)"
+    rf"|results/({'|'.join(map(re.escape, RESULT_FILES))}))"
+    r"(\.[0-9a-f]{12}\.tmp)?"
+)
+"""Pattern of the paths that commands write within the work folder"""
 FOLDERS = frozenset(
     (
         *(WORK_FOLDER, EMBEDDINGS_FOLDER, FIGURES_FOLDER, SHARDS, ENCODER_FILES["dna_encoder"], *TRAINING_LOGS),

@@ -52,7 +52,7 @@ class CallTable(NamedTuple):
     others: NDArray[np.float64] | None
     """(N,) scores of ``others``, None without such a column"""
     virus: NDArray[np.float64] | None
-    """(N,) scores of ``virus``, NaN for rows that are not called; None without such a column"""
+    """(N,) scores of ``virus``, NaN where there is none; None without such a column"""
     fingerprint: dict[str, Any]
     """fingerprint of the run, empty without ``run.json``"""
 
@@ -60,6 +60,10 @@ class CallTable(NamedTuple):
     def threshold(self) -> float:
         """Return the score from which a chunk is viral."""
         return float(self.fingerprint.get(THRESHOLD) or PUBLISHED_THRESHOLD)
+
+    def is_called(self) -> NDArray[np.bool_]:
+        """Return which rows have a label, (N,)."""
+        return ~pc.is_in(self.labels, _MISSING).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
 
     def margins(self) -> NDArray[np.float64] | None:
         """Return the distance of the deciding score from the threshold, (N,), 0 to 1; None without scores."""
@@ -126,6 +130,9 @@ def _read(file: Path, mode: Mode, name: str) -> pa.Table:
                 raise UserError(f"{name}={file}: encoded as UTF-16; save it as UTF-8")
             if b"\r" in header.rstrip(b"\r\n"):
                 raise UserError(f"{name}={file}: lines end with CR only; convert them: tr '\\r' '\\n' < FILE > NEW")
+            repeated = {column for column in layout[1:] if _column_names(header).count(column or "") > 1}
+            if repeated:
+                raise UserError(f"{name}={file}: has the column {min(filter(None, repeated))} twice; remove one")
             if not stream.peek(1):  # the rewrite writes no header if there is no ORF
                 columns = _column_names(header) if header.strip() else [layout.id, layout.label]
                 return pa.table({column: pa.array([], pa.string()) for column in columns})
@@ -167,7 +174,7 @@ def _scores(table: pa.Table, column: str | None, file: Path, labels: pa.Array) -
             f"{file}: column {column} holds no score of any called row, only NaN or NA; make the table again, or remove"
             " the column to compare labels only"
         )
-    return scores
+    return np.where(np.isfinite(scores), scores, np.nan)
 
 
 def _unquoted(ids: pa.Array) -> pa.Array:

@@ -46,6 +46,7 @@ class Comparison:
         labels = [table.labels.take(pa.array(rows)) for table, rows in self._sides()]
         self._differ = pc.not_equal(*labels).to_numpy(zero_copy_only=False)
         self._score_difference = self._differences()
+        self._unscored = self._called_without_score()
         margins = [_taken(table.margins(), rows) for table, rows in self._sides()]
         self._margin = None if margins[0] is None or margins[1] is None else np.fmax(margins[0], margins[1])
 
@@ -60,6 +61,16 @@ class Comparison:
             if first is not None and second is not None:
                 pairs.append(np.abs(first - second))
         return np.fmax.reduce(pairs) if pairs else None
+
+    def _called_without_score(self) -> NDArray[np.bool_]:
+        """Return which ids both runs call alike while one of them has no finite score, (M,)."""
+        unscored = np.zeros(len(self._differ), dtype=np.bool_)
+        for table, rows in self._sides():
+            for scores in (table.others, table.virus):
+                if scores is not None:
+                    unscored |= table.is_called()[rows] & ~np.isfinite(scores[rows])
+        unscored &= ~self._differ
+        return unscored
 
     def metrics(self) -> dict[str, Any]:
         """Return the metrics of ``compare.json``."""
@@ -102,6 +113,7 @@ class Comparison:
         counts, _ = np.histogram(finite, _DIFFERENCES)
         return {
             "compared": len(finite),
+            "missing": int(self._unscored.sum()),
             "mean": _number(finite, np.mean),
             "median": _number(finite, np.median),
             "max": _number(finite, np.max),
@@ -132,8 +144,9 @@ class Comparison:
         ):
             found.append(_missing_rows(kind, table, rows[:limit]))
         if self._score_difference is not None:
-            scores = np.flatnonzero(~self._differ & (self._score_difference > self._tolerance))
-            scores = scores[np.argsort(-self._score_difference[scores], kind="stable")]
+            differences = np.where(self._unscored, np.inf, self._score_difference)
+            scores = np.flatnonzero(~self._differ & (differences > self._tolerance))
+            scores = scores[np.argsort(-differences[scores], kind="stable")]
             found.append(self._rows_that_differ("score", scores[:limit]))
         return pa.concat_tables(found).slice(0, limit)
 

@@ -7,7 +7,6 @@ anything is written.
 import glob
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from virnucpro_pl.files.output_files import (
     FILES,
     FOLDERS,
     FORMAT_FILES,
+    IN_WORK_FOLDER,
     LOG_FILE,
     RUN_FILE,
     WORK_FILES,
@@ -42,11 +42,6 @@ _CACHE = "data.embedding_cache"
 """Setting of a folder that stays after the run"""
 CLAIMED_FILES = "files"
 """Key in ``identity.json`` of the size and digest of each file that an unfinished run has written"""
-_IN_WORK_FOLDER = re.compile(
-    "|".join(
-        (*map(re.escape, (*WORK_FILES, *WORK_FOLDERS)), r"reads_\d+\.fasta|(identity|starts|digests)\.json\..*\.tmp")
-    )
-)
 _EXTRA_FILES = (*(name for files in FORMAT_FILES.values() for name in files), *FIGURE_FILES)
 _EMBEDDING_COMMANDS = {"train", "test"}
 """Commands that write embeddings into a folder of their output folder"""
@@ -188,6 +183,7 @@ def _claimed(folder: Path, command: str) -> set[str]:
     names: set[str] = set()
     work = folder / WORK_FOLDER
     if _is_our_work_folder(work):
+        _check_unfinished(folder, command)
         names |= {WORK_FOLDER, *claimed_by_unfinished(folder)}
     for record_file in (RUN_FILE, COMPARISON):
         record = _record(folder / record_file)
@@ -225,10 +221,27 @@ def _is_our_work_folder(work: Path) -> bool:
     """Return whether a work folder holds only files of this program, among them its lock or heartbeats."""
     if not work.is_dir() or work.is_symlink():
         return False
-    names = {path.name for path in work.iterdir()}
-    return all(map(_IN_WORK_FOLDER.fullmatch, names)) and (
-        bool({"lock", "identity.json"} & names) or names <= {"ranks", "figures"}
+    files = {(Path(folder) / name).relative_to(work).as_posix() for folder, _, names in os.walk(work) for name in names}
+    top = {path.name for path in work.iterdir()}
+    return (
+        all(map(IN_WORK_FOLDER.fullmatch, files))
+        and top <= {*files, *WORK_FOLDERS}
+        and (bool({"lock", "identity.json"} & top) or top <= {"ranks", "figures"})
     )
+
+
+def _check_unfinished(folder: Path, command: str) -> None:
+    """Refuse the work folder of an unfinished run of another command."""
+    try:
+        record = json.loads((folder / WORK_FOLDER / "identity.json").read_text(encoding="utf-8"))
+        maker = str(record["command"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return  # none, or one that the run itself refuses
+    if maker != command:
+        raise UserError(
+            f"output={escaped(str(folder))}: holds an unfinished run of `{escaped(maker)}`; give another folder, or"
+            " finish that run first"
+        )
 
 
 def claimed_by_unfinished(folder: Path) -> set[str]:

@@ -103,17 +103,29 @@ class RunFolder:
                 raise self._refusal(f"holds a finished run, but {name} is missing or was changed since")
 
     def clear(self) -> None:
-        """Remove the files that an earlier run has written, and no others."""
+        """Remove the files that earlier runs have written, and no others."""
+        self.clear_unfinished()
+        self.clear_finished()
+
+    def clear_unfinished(self) -> None:
+        """Remove what an unfinished run has written, and the work folder's content."""
+        finished = claimed_names(self._output) or {}
+        for name in claimed_by_unfinished(self._output) - finished.keys():
+            if name in (*self._result_files, *self._extra_files):
+                _remove_written(self._output / name, None)
+        self._empty_work()
+
+    def clear_finished(self) -> None:
+        """Remove the files of a finished run."""
         claimed = claimed_names(self._output)
-        unfinished = claimed_by_unfinished(self._output)
+        if claimed is None:
+            return
         for name in (*self._result_files, *self._extra_files):
-            if name in unfinished or (claimed and name in claimed):
-                _remove_written(self._output / name, (claimed or {}).get(name))
+            if name in claimed:
+                _remove_written(self._output / name, claimed[name])
         with suppress(OSError):  # missing, or with files of others
             (self._output / FIGURES_FOLDER).rmdir()
-        if claimed is not None:
-            _remove(self._output / RUN_FILE)
-        self._empty_work()
+        _remove(self._output / RUN_FILE)
 
     def claim(self, fingerprint: Mapping[str, Any]) -> None:
         """Write the fingerprint of this run into the folder, and share its lock with the other ranks.

@@ -36,7 +36,7 @@ def as_files(sequences: Any, folder: Path) -> tuple[list[str], list[str]]:
     if any(map(_is_path, given)):
         for one in given:
             _check_file(one)
-        paths = [str(path) for path in given]
+        paths = ["./-" if str(path) == STDIN else str(path) for path in given]  # a file, not standard input
         return paths, paths
     file = folder / "sequences.fasta"
     with file.open("w", encoding="utf-8", newline="\n") as stream:
