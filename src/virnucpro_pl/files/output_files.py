@@ -1,5 +1,6 @@
 """Names of the files and folders that commands write to their output folders."""
 
+import os
 import re
 from pathlib import Path
 
@@ -62,7 +63,7 @@ FILES: dict[str, tuple[str, ...]] = {
 WORK_FILES = ("lock", "identity.json", "starts.json", "digests.json", "scores")
 WORK_FOLDERS = ("ranks", "figures", "parts", "store", "results")
 """Files and folders in the work folder"""
-IN_WORK_FOLDER = re.compile(
+_IN_WORK_FOLDER = re.compile(
     rf"({'|'.join(map(re.escape, WORK_FILES))}|reads_\d+\.fasta"
     r"|ranks/\d+|figures/[a-z]+-\d+\.json"
     r"|parts/([\w-]+/)*([0-9a-f]{16}/)(token_budget|part-\d+\.parquet(\.set-aside)?)"
@@ -101,3 +102,16 @@ def written_within(folder: Path) -> list[str]:
     pattern = re.compile(rf"({_WITHIN.get(folder.name, '(?!)')})(\.[0-9a-f]{{12}}\.tmp)?")
     files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file())
     return sorted(name for name in files if pattern.fullmatch(name))
+
+
+def is_own_work_folder(work: Path) -> bool:
+    """Return whether a work folder holds only files of this program, among them its lock or heartbeats."""
+    if not work.is_dir() or work.is_symlink():
+        return False
+    files = {(Path(folder) / name).relative_to(work).as_posix() for folder, _, names in os.walk(work) for name in names}
+    top = {path.name for path in work.iterdir()}
+    return (
+        all(map(_IN_WORK_FOLDER.fullmatch, files))
+        and top <= {*files, *WORK_FOLDERS}
+        and (bool({"lock", "identity.json"} & top) or top <= {"ranks", "figures"})
+    )

@@ -24,12 +24,12 @@ from virnucpro_pl.files.output_files import (
     FILES,
     FOLDERS,
     FORMAT_FILES,
-    IN_WORK_FOLDER,
     LOG_FILE,
     RUN_FILE,
     WORK_FILES,
     WORK_FOLDER,
     WORK_FOLDERS,
+    is_own_work_folder,
 )
 from virnucpro_pl.runs.log_file import is_own_log
 
@@ -182,7 +182,7 @@ def _claimed(folder: Path, command: str) -> set[str]:
     """Return the names of the files that earlier starts of the same command have written or were about to write."""
     names: set[str] = set()
     work = folder / WORK_FOLDER
-    if _is_our_work_folder(work):
+    if is_own_work_folder(work):
         _check_unfinished(folder, command)
         names |= {WORK_FOLDER, *claimed_by_unfinished(folder)}
     for record_file in (RUN_FILE, COMPARISON):
@@ -215,19 +215,6 @@ def _makers(embeddings: Path) -> set[str]:
             except (OSError, ValueError, KeyError, TypeError, RecursionError):
                 makers.add("")
     return makers
-
-
-def _is_our_work_folder(work: Path) -> bool:
-    """Return whether a work folder holds only files of this program, among them its lock or heartbeats."""
-    if not work.is_dir() or work.is_symlink():
-        return False
-    files = {(Path(folder) / name).relative_to(work).as_posix() for folder, _, names in os.walk(work) for name in names}
-    top = {path.name for path in work.iterdir()}
-    return (
-        all(map(IN_WORK_FOLDER.fullmatch, files))
-        and top <= {*files, *WORK_FOLDERS}
-        and (bool({"lock", "identity.json"} & top) or top <= {"ranks", "figures"})
-    )
 
 
 def _check_unfinished(folder: Path, command: str) -> None:
